@@ -1,0 +1,2 @@
+//! Resilience patterns as plain data and pure functions.
+#![forbid(unsafe_code)]

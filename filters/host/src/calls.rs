@@ -1,0 +1,415 @@
+//! Host calls that return errors and never panic.
+//!
+//! Values are bytes: what a client sends is not necessarily UTF-8. A `NotFound` or empty answer of the host is `None`
+//! where asking for something absent is normal.
+#![allow(unsafe_code)]
+
+use crate::abi;
+use std::fmt;
+
+/// A status other than success, as the host returned it (`proxy_status_t` of the ABI).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status(pub u32);
+
+impl Status {
+    /// What was asked for does not exist.
+    pub const NOT_FOUND: Self = Self(1);
+    /// An argument was wrong, or the thing cannot be had in this phase of the stream.
+    pub const BAD_ARGUMENT: Self = Self(2);
+    /// Nothing to take.
+    pub const EMPTY: Self = Self(7);
+    /// Somebody else wrote first.
+    pub const CAS_MISMATCH: Self = Self(8);
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "host status {}", self.0)
+    }
+}
+
+/// The answer of a host call.
+pub type Result<T> = std::result::Result<T, Status>;
+
+/// Severity of a log line, as the ABI numbers them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Level {
+    /// Details for whoever debugs the filter.
+    Debug = 1,
+    /// What an operator may want to know.
+    Info = 2,
+    /// What an operator should look at.
+    Warn = 3,
+    /// What stops something from working.
+    Error = 4,
+}
+
+/// A header map of the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Map {
+    /// The request's headers.
+    RequestHeaders = 0,
+    /// The response's headers.
+    ResponseHeaders = 2,
+    /// The response's trailers.
+    ResponseTrailers = 3,
+}
+
+/// How a metric behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter = 0,
+    /// Is set.
+    Gauge = 1,
+    /// Records a distribution.
+    Histogram = 2,
+}
+
+/// A metric's handle; the same name gives the same process-wide metric in every VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metric(u32);
+
+/// A shared queue's handle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Queue(pub u32);
+
+/// The direction of a paused stream that is to go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Direction {
+    /// Towards the upstream.
+    Request = 0,
+    /// Towards the client.
+    Response = 1,
+}
+
+const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
+const CLOCK_MONOTONIC: u32 = 1;
+
+fn check(status: u32) -> Result<()> {
+    if status == 0 { Ok(()) } else { Err(Status(status)) }
+}
+
+/// Runs a call that returns bytes the host allocated through our `proxy_on_memory_allocate`, and takes them over.
+fn bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>> {
+    let mut data = std::ptr::null_mut();
+    let mut len = 0;
+    check(call(&raw mut data, &raw mut len))?;
+    if data.is_null() || len == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the host got `data` from `proxy_on_memory_allocate(len)`, which leaked a `Vec` of exactly this capacity,
+    // and wrote `len` bytes to it.
+    Ok(unsafe { Vec::from_raw_parts(data, len, len) })
+}
+
+fn absent_is_none<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Status::NOT_FOUND) => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+/// Writes a line to Envoy's log. A failure to log is not reported: there is nowhere to.
+pub fn log(level: Level, message: &str) {
+    // SAFETY: the pointer and length describe `message`, which outlives the call.
+    let _ = unsafe { abi::proxy_log(level as u32, message.as_ptr(), message.len()) };
+}
+
+/// Asks for `on_tick` of the current root context every `milliseconds`; 0 stops it.
+///
+/// # Errors
+/// The host's status.
+pub fn set_tick_period(milliseconds: u32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { abi::proxy_set_tick_period_milliseconds(milliseconds) })
+}
+
+/// The document of this filter's `configuration`; only while the host runs `on_configure`.
+///
+/// # Errors
+/// The host's status.
+pub fn plugin_configuration() -> Result<Vec<u8>> {
+    // SAFETY: both pointers are valid for writes during the call.
+    bytes(|data, len| unsafe {
+        abi::proxy_get_buffer_bytes(BUFFER_PLUGIN_CONFIGURATION, 0, usize::MAX, data, len)
+    })
+}
+
+/// Monotonic nanoseconds, the same clock in every VM of the process; 0 if the host has no such clock.
+#[must_use]
+pub fn monotonic_nanoseconds() -> u64 {
+    let mut now = 0;
+    // SAFETY: `now` is valid for a write during the call.
+    let errno = unsafe { abi::clock_time_get(CLOCK_MONOTONIC, 0, &raw mut now) };
+    if errno == 0 { now } else { 0 }
+}
+
+/// A property by its path, segments joined by NUL as the ABI wants them (`b"xds\0route_name"`).
+///
+/// # Errors
+/// The host's status, other than that there is no such property.
+pub fn property(path: &[u8]) -> Result<Option<Vec<u8>>> {
+    // SAFETY: `path` outlives the call; the out pointers are valid for writes.
+    absent_is_none(bytes(|data, len| unsafe {
+        abi::proxy_get_property(path.as_ptr(), path.len(), data, len)
+    }))
+}
+
+/// Sets a property of the stream, for access logs and other filters (Envoy: filter state `wasm.<path>`).
+///
+/// # Errors
+/// The host's status.
+pub fn set_property(path: &[u8], value: &[u8]) -> Result<()> {
+    // SAFETY: both slices outlive the call.
+    check(unsafe { abi::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
+}
+
+/// The value of a header, several of one name joined by commas; `None` where there is none.
+///
+/// # Errors
+/// The host's status, `BAD_ARGUMENT` where this map cannot be read in this phase.
+pub fn header(map: Map, name: &str) -> Result<Option<Vec<u8>>> {
+    // SAFETY: `name` outlives the call; the out pointers are valid for writes.
+    absent_is_none(bytes(|data, len| unsafe {
+        abi::proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, len)
+    }))
+}
+
+/// Adds a header beside any of the same name.
+///
+/// # Errors
+/// The host's status.
+pub fn add_header(map: Map, name: &str, value: &[u8]) -> Result<()> {
+    // SAFETY: both slices outlive the call.
+    check(unsafe {
+        abi::proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+/// Sets a header in place of any of the same name. On a request this clears Envoy's cached route.
+///
+/// # Errors
+/// The host's status.
+pub fn replace_header(map: Map, name: &str, value: &[u8]) -> Result<()> {
+    // SAFETY: both slices outlive the call.
+    check(unsafe {
+        abi::proxy_replace_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    })
+}
+
+/// Removes every header of a name.
+///
+/// # Errors
+/// The host's status.
+pub fn remove_header(map: Map, name: &str) -> Result<()> {
+    // SAFETY: `name` outlives the call.
+    check(unsafe { abi::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+/// A value of the shared data of this `vm_id`, with its compare-and-swap number.
+///
+/// # Errors
+/// The host's status, other than that there is no such key.
+pub fn shared_data(key: &[u8]) -> Result<Option<(Vec<u8>, u32)>> {
+    let mut cas = 0;
+    // SAFETY: `key` outlives the call; the out pointers are valid for writes.
+    let value = absent_is_none(bytes(|data, len| unsafe {
+        abi::proxy_get_shared_data(key.as_ptr(), key.len(), data, len, &raw mut cas)
+    }))?;
+    Ok(value.map(|value| (value, cas)))
+}
+
+/// Writes shared data if `cas` is still the key's number. The host's own rules, which a test of every supported Envoy
+/// holds: 0 overwrites whatever is there, and on a key that does not exist any number creates it.
+///
+/// # Errors
+/// `CAS_MISMATCH` where somebody wrote in between; else the host's status.
+pub fn set_shared_data(key: &[u8], value: &[u8], cas: u32) -> Result<()> {
+    // SAFETY: both slices outlive the call.
+    check(unsafe {
+        abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
+    })
+}
+
+/// Registers a shared queue whose `on_queue_ready` runs in this VM.
+///
+/// # Errors
+/// The host's status.
+pub fn register_queue(name: &str) -> Result<Queue> {
+    let mut id = 0;
+    // SAFETY: `name` outlives the call and `id` is valid for a write.
+    check(unsafe { abi::proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(Queue(id))
+}
+
+/// Finds the queue that some VM of `vm_id` registered.
+///
+/// # Errors
+/// The host's status, other than that there is no such queue.
+pub fn resolve_queue(vm_id: &str, name: &str) -> Result<Option<Queue>> {
+    let mut id = 0;
+    // SAFETY: both strings outlive the call and `id` is valid for a write.
+    let status = unsafe {
+        abi::proxy_resolve_shared_queue(vm_id.as_ptr(), vm_id.len(), name.as_ptr(), name.len(), &raw mut id)
+    };
+    Ok(absent_is_none(check(status))?.map(|()| Queue(id)))
+}
+
+/// Appends to a queue and wakes its owner.
+///
+/// # Errors
+/// The host's status.
+pub fn enqueue(queue: Queue, data: &[u8]) -> Result<()> {
+    // SAFETY: `data` outlives the call.
+    check(unsafe { abi::proxy_enqueue_shared_queue(queue.0, data.as_ptr(), data.len()) })
+}
+
+/// Takes the oldest entry of a queue; `None` where it is empty.
+///
+/// # Errors
+/// The host's status.
+pub fn dequeue(queue: Queue) -> Result<Option<Vec<u8>>> {
+    // SAFETY: the out pointers are valid for writes.
+    match bytes(|data, len| unsafe { abi::proxy_dequeue_shared_queue(queue.0, data, len) }) {
+        Ok(data) => Ok(Some(data)),
+        Err(Status::EMPTY) => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+impl Metric {
+    /// Defines a metric, or finds the one of this name.
+    ///
+    /// # Errors
+    /// The host's status.
+    pub fn define(kind: MetricKind, name: &str) -> Result<Self> {
+        let mut id = 0;
+        // SAFETY: `name` outlives the call and `id` is valid for a write.
+        check(unsafe { abi::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut id) })?;
+        Ok(Self(id))
+    }
+
+    /// Adds to a counter or a gauge, across all workers.
+    ///
+    /// # Errors
+    /// The host's status.
+    pub fn increment(self, offset: i64) -> Result<()> {
+        // SAFETY: takes no pointer.
+        check(unsafe { abi::proxy_increment_metric(self.0, offset) })
+    }
+
+    /// Sets a gauge, or records into a histogram.
+    ///
+    /// # Errors
+    /// The host's status.
+    pub fn record(self, value: u64) -> Result<()> {
+        // SAFETY: takes no pointer.
+        check(unsafe { abi::proxy_record_metric(self.0, value) })
+    }
+
+    /// The present value of a counter or a gauge. Costs a tenth of a read that returns bytes.
+    ///
+    /// # Errors
+    /// The host's status.
+    pub fn value(self) -> Result<u64> {
+        let mut value = 0;
+        // SAFETY: `value` is valid for a write.
+        check(unsafe { abi::proxy_get_metric(self.0, &raw mut value) })?;
+        Ok(value)
+    }
+}
+
+/// A reply made by the filter instead of the upstream.
+#[derive(Debug)]
+pub struct LocalResponse<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// What `%RESPONSE_CODE_DETAILS%` of an access log shows.
+    pub details: &'a str,
+    /// Extra headers, in order.
+    pub headers: &'a [(String, String)],
+    /// The body; to a gRPC caller Envoy sends it as `grpc-message`.
+    pub body: &'a [u8],
+    /// `grpc-status` for a gRPC caller; `None` lets Envoy derive it from `status`.
+    pub grpc_status: Option<u8>,
+}
+
+/// Answers the request. In request headers the callback must return `Pause` afterwards; never twice on a stream.
+///
+/// # Errors
+/// The host's status.
+pub fn send_local_response(response: &LocalResponse<'_>) -> Result<()> {
+    let headers = header_pairs(response.headers);
+    // SAFETY: all slices outlive the call.
+    check(unsafe {
+        abi::proxy_send_local_response(
+            u32::from(response.status),
+            response.details.as_ptr(),
+            response.details.len(),
+            response.body.as_ptr(),
+            response.body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            response.grpc_status.map_or(-1, i32::from),
+        )
+    })
+}
+
+/// Header pairs in the ABI's wire form: count, then the two lengths of each, then each name and value NUL-terminated.
+fn header_pairs(headers: &[(String, String)]) -> Vec<u8> {
+    fn length(len: usize) -> [u8; 4] {
+        u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+    }
+    let mut out = Vec::new();
+    out.extend(length(headers.len()));
+    for (name, value) in headers {
+        out.extend(length(name.len()));
+        out.extend(length(value.len()));
+    }
+    for part in headers.iter().flat_map(|(name, value)| [name, value]) {
+        out.extend(part.as_bytes());
+        out.push(0);
+    }
+    out
+}
+
+/// Makes the following calls act on another stream of this VM.
+///
+/// # Errors
+/// The host's status.
+pub fn set_effective_context(id: u32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { abi::proxy_set_effective_context(id) })
+}
+
+/// Lets a paused stream go on.
+///
+/// # Errors
+/// The host's status.
+pub fn continue_stream(direction: Direction) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { abi::proxy_continue_stream(direction as u32) })
+}
+
+/// Memory for the host to return bytes in; [`bytes`] takes it over. Modules export it as `proxy_on_memory_allocate`.
+#[must_use]
+pub fn allocate(size: usize) -> *mut u8 {
+    let mut buffer = Vec::<u8>::new();
+    // A reservation that fails answers null, which the host reports as a failed call: better than a trap.
+    if buffer.try_reserve_exact(size).is_err() {
+        return std::ptr::null_mut();
+    }
+    std::mem::ManuallyDrop::new(buffer).as_mut_ptr()
+}
