@@ -44,9 +44,11 @@ pub(crate) fn stat(body: &str, name: &str) -> Option<u64> {
     body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.trim().parse().ok())
 }
 
+type Labels = BTreeMap<String, String>;
+
 /// Samples of `/stats/prometheus`.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(BTreeMap<(String, BTreeMap<String, String>), f64>);
+pub struct Metrics(BTreeMap<(String, Labels), f64>);
 
 impl Metrics {
     pub(crate) fn parse(text: &str) -> Self {
@@ -71,7 +73,7 @@ impl Metrics {
     }
 
     /// All samples of a name.
-    pub fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a BTreeMap<String, String>, f64)> {
+    pub fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Labels, f64)> {
         self.0.iter().filter(move |((have, _), _)| have == name).map(|((_, labels), value)| (labels, *value))
     }
 
@@ -84,7 +86,7 @@ impl Metrics {
     }
 }
 
-fn sample(line: &str) -> Option<((String, BTreeMap<String, String>), f64)> {
+fn sample(line: &str) -> Option<((String, Labels), f64)> {
     let (name, mut rest) = line.split_at(line.find(['{', ' '])?);
     let mut labels = BTreeMap::new();
     if let Some(inside) = rest.strip_prefix('{') {

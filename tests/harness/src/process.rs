@@ -45,3 +45,16 @@ pub(crate) fn signal(child: &Child, signal: libc::c_int) {
     let status = unsafe { libc::kill(pid, signal) };
     assert_eq!(status, 0, "signal {signal} to {pid}: {}", io::Error::last_os_error());
 }
+
+/// The machine's monotonic clock, in nanoseconds: what a module in Envoy should see.
+///
+/// # Panics
+/// If there is no such clock.
+#[must_use]
+pub fn monotonic_nanoseconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for a write during the call.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    assert_eq!(status, 0, "{}", io::Error::last_os_error());
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).expect("since the machine started")
+}
