@@ -20,12 +20,7 @@ unsafe extern "C" {
         data: *mut *mut u8,
         len: *mut usize,
     ) -> u32;
-    pub(crate) fn proxy_set_property(
-        path: *const u8,
-        path_len: usize,
-        data: *const u8,
-        len: usize,
-    ) -> u32;
+    pub(crate) fn proxy_set_property(path: *const u8, path_len: usize, data: *const u8, len: usize) -> u32;
     pub(crate) fn proxy_get_header_map_value(
         map: u32,
         name: *const u8,
@@ -94,4 +89,10 @@ unsafe extern "C" {
 unsafe extern "C" {
     /// `clock` 1 is the monotonic clock; `out` receives nanoseconds. Returns a WASI errno, 0 for success.
     pub(crate) fn clock_time_get(clock: u32, precision: u64, out: *mut u64) -> u16;
+}
+
+#[cfg(target_os = "wasi")]
+unsafe extern "C" {
+    /// Made by the linker: runs the constructors of libc. A module that does not call it has it run before every export.
+    pub(crate) fn __wasm_call_ctors();
 }
