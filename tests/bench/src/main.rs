@@ -19,16 +19,14 @@ struct Options {
 
 #[tokio::main]
 async fn main() {
-    let number = |name: &str, default| std::env::var(name).map_or(default, |it| it.parse().expect("a number"));
+    let number =
+        |name: &str, default| std::env::var(name).map_or(default, |it| it.parse().expect("a number"));
     let options = Options { rounds: number("ROUNDS", 15), requests: number("REQUESTS", 8_000) };
     let upstream = start_upstream().await;
     let address = upstream.addr("upstream").await;
 
-    let closed = [
-        Variant::bare(address).await,
-        Variant::empty(address).await,
-        Variant::closed(address).await,
-    ];
+    let closed =
+        [Variant::bare(address).await, Variant::empty(address).await, Variant::closed(address).await];
     let open = [Variant::empty_direct_response(address).await, Variant::open(address).await];
     let all: Vec<&Variant> = closed.iter().chain(&open).collect();
     for variant in &all {
@@ -41,7 +39,10 @@ async fn main() {
         }
     }
 
-    println!("{} rounds of {} requests each; CPU per request in us: min, median, max", options.rounds, options.requests);
+    println!(
+        "{} rounds of {} requests each; CPU per request in us: min, median, max",
+        options.rounds, options.requests
+    );
     for (variant, column) in all.iter().zip(&table) {
         let [min, median, max] = spread(column.iter().map(micros));
         println!("  {:<44} {min:7.2} {median:7.2} {max:7.2}", variant.name);

@@ -29,7 +29,8 @@ pub async fn start_upstream() -> Envoy {
 }
 
 fn wasm(variable: &str, file: &str) -> PathBuf {
-    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run `make bench`"));
+    let path =
+        std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run `make bench`"));
     Path::new(&path).join(file)
 }
 
@@ -83,7 +84,8 @@ impl Variant {
         let variant = Self::start(name, &[our_filter()], proxied(), upstream).await;
         for _ in 0..5 {
             load::run(variant.address, FAILING, 503, 4);
-            let opened = variant.envoy.prometheus().await.sum("resilience_circuit_breaker_transitions_total", &[]);
+            let opened =
+                variant.envoy.prometheus().await.sum("resilience_circuit_breaker_transitions_total", &[]);
             if opened > 0.0 || variant.is_open().await {
                 return variant;
             }
