@@ -21,7 +21,7 @@ export RESILIENCE_MODULES := $(CURDIR)/target/test-modules
 
 # Crates that are wasm modules for tests only: each becomes $(RESILIENCE_MODULES)/<name with underscores>.wasm. Beside
 # them lies resilience_trap.wasm, our own module with the trap that tests can pull.
-TEST_MODULES := host-contract-probe
+TEST_MODULES := empty-filter host-contract-probe
 
 # A lock file that does not fit is an error where nobody looks, and a convenience where somebody works.
 CARGO_FLAGS ?= $(if $(CI),--locked)
