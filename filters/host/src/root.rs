@@ -100,11 +100,12 @@ impl Root {
 
     /// Counts an outcome. A request that passed without a ticket was admitted by no breaker and tells it nothing.
     pub(crate) fn record(&mut self, policy: usize, ticket: Option<Ticket>, outcome: Outcome) {
-        if let Some(metrics) = self.metrics.get_mut(policy) {
-            metrics.call(outcome);
-        }
         if let Some(ticket) = ticket {
             self.with_worker(|worker, port| worker.record(port, policy, ticket, outcome, now()));
+        }
+        // After the state: whoever sees the count can rely on what it did.
+        if let Some(metrics) = self.metrics.get_mut(policy) {
+            metrics.call(outcome);
         }
     }
 
