@@ -113,7 +113,8 @@ impl Root {
         if !self.with_worker(|worker, port| worker.tick(port, now())) {
             return;
         }
-        for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
+        let policies = self.document.policies.iter().zip(&mut self.metrics);
+        for (policy, metrics) in policies.filter(|(policy, _)| !policy.disabled) {
             let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
             if matches!(mode, Some(BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen)) {
                 metrics.show(State::Open);
