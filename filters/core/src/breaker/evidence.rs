@@ -56,7 +56,8 @@ impl Evidence {
         let oldest = self.failures.iter().rev().nth(earlier)?;
         // An outcome that won its write late has a `now` before the newest failure: the span ends at whichever is later.
         let latest = self.failures.last().map_or(now, |newest| now.max(*newest));
-        (latest.since(*oldest) <= trigger.window).then(|| (Cause::FailuresInWindow, u32::from(trigger.failures)))
+        (latest.since(*oldest) <= trigger.window)
+            .then(|| (Cause::FailuresInWindow, u32::from(trigger.failures)))
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
