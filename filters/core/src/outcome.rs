@@ -4,6 +4,9 @@
 //! `%RESPONSE_FLAGS%` says why Envoy answered itself. Flags are matched by their bit, which Envoy keeps stable
 //! (`StreamInfo::CoreResponseFlag`).
 
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::Outcome;
 
 /// The details of an answer that came from the upstream.
