@@ -20,12 +20,7 @@ unsafe extern "C" {
         data: *mut *mut u8,
         len: *mut usize,
     ) -> u32;
-    pub(crate) fn proxy_set_property(
-        path: *const u8,
-        path_len: usize,
-        data: *const u8,
-        len: usize,
-    ) -> u32;
+    pub(crate) fn proxy_set_property(path: *const u8, path_len: usize, data: *const u8, len: usize) -> u32;
     pub(crate) fn proxy_get_header_map_value(
         map: u32,
         name: *const u8,

@@ -238,9 +238,7 @@ pub fn shared_data(key: &[u8]) -> Result<Option<(Vec<u8>, u32)>> {
 /// `CAS_MISMATCH` where somebody wrote in between; else the host's status.
 pub fn set_shared_data(key: &[u8], value: &[u8], cas: u32) -> Result<()> {
     // SAFETY: both slices outlive the call.
-    check(unsafe {
-        abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
-    })
+    check(unsafe { abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) })
 }
 
 /// Registers a shared queue whose `on_queue_ready` runs in this VM.
