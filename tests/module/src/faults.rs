@@ -102,7 +102,7 @@ impl Faults {
                 let len = random.below(64);
                 random.bytes(len)
             }
-            3 => value[..random.below(value.len() + 1)].to_vec(),
+            3 => value[..random.below(value.len())].to_vec(),
             4 => {
                 // One bit off: the length and most of the meaning still hold.
                 let mut changed = value.to_vec();
