@@ -1,0 +1,191 @@
+//! Reading a document with all its errors.
+
+use super::duration;
+use super::json::{Node, Value, quote};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Longer values are cut in a message.
+const SHOWN: usize = 80;
+
+/// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
+#[derive(Debug, Default)]
+pub(super) struct Errors(Vec<(usize, String)>);
+
+impl Errors {
+    /// An error at a value.
+    pub(super) fn at(&mut self, node: &Node, message: impl Display) {
+        let place = if node.path.is_empty() { "document" } else { &node.path };
+        self.0.push((node.order, format!("{place}: {message}")));
+    }
+
+    /// A value that is not what it should be.
+    pub(super) fn expected(&mut self, node: &Node, expected: impl Display) {
+        let mut found = node.to_string();
+        if found.chars().count() > SHOWN {
+            found = found.chars().take(SHOWN).chain("...".chars()).collect();
+        }
+        self.at(node, format_args!("found {found}, expected {expected}"));
+    }
+
+    /// The messages, in the order of the document.
+    pub(super) fn into_messages(mut self) -> Vec<String> {
+        self.0.sort();
+        self.0.dedup();
+        self.0.into_iter().map(|(_, message)| message).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// An object whose keys are asked for one by one; what was not asked for is an error.
+pub(super) struct Object<'a> {
+    pub(super) node: &'a Node,
+    entries: &'a [(String, Node)],
+    known: Vec<&'static str>,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn new(node: &'a Node, errors: &mut Errors) -> Option<Self> {
+        let Value::Object(entries) = &node.value else {
+            errors.expected(node, "an object");
+            return None;
+        };
+        for (index, (key, duplicate)) in entries.iter().enumerate() {
+            if entries.iter().take(index).any(|(earlier, _)| earlier == key) {
+                errors.at(duplicate, "duplicate key");
+            }
+        }
+        Some(Self { node, entries, known: Vec::new() })
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&mut self, key: &'static str) -> Option<&'a Node> {
+        self.known.push(key);
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn require(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        errors: &mut Errors,
+    ) -> Option<&'a Node> {
+        let found = self.get(key);
+        if found.is_none() {
+            errors.at(self.node, format_args!("missing key {}, expected {expected}", quote(key)));
+        }
+        found
+    }
+
+    /// Every key that nobody asked for is an error, with the nearest one that exists.
+    pub(super) fn finish(self, errors: &mut Errors) {
+        for (key, node) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.as_str())) {
+            match nearest(key, self.known.iter().copied()) {
+                Some(known) => errors.at(node, format_args!("unknown key; did you mean {}?", quote(known))),
+                None => errors.at(node, format_args!("unknown key, expected {}", one_of(&self.known))),
+            }
+        }
+    }
+}
+
+/// The known word that is so near that it was probably meant.
+fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| distance.saturating_mul(3) <= candidate.len())
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// `one of "a", "b"`.
+pub(super) fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| quote(word)).collect();
+    format!("one of {}", quoted.join(", "))
+}
+
+pub(super) fn string<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> Option<&'a str> {
+    let Value::String(value) = &node.value else {
+        errors.expected(node, expected);
+        return None;
+    };
+    Some(value)
+}
+
+pub(super) fn list<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> Option<&'a [Node]> {
+    let Value::List(items) = &node.value else {
+        errors.expected(node, expected);
+        return None;
+    };
+    Some(items)
+}
+
+/// A list of at least one.
+pub(super) fn some<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> Option<&'a [Node]> {
+    let items = list(node, expected, errors)?;
+    if items.is_empty() {
+        errors.expected(node, expected);
+        return None;
+    }
+    Some(items)
+}
+
+pub(super) fn boolean(node: &Node, errors: &mut Errors) -> Option<bool> {
+    let Value::Bool(value) = node.value else {
+        errors.expected(node, "true or false");
+        return None;
+    };
+    Some(value)
+}
+
+/// A whole number of a range.
+pub(super) fn integer(node: &Node, range: RangeInclusive<u32>, errors: &mut Errors) -> Option<u32> {
+    let number = match &node.value {
+        Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+        _ => None,
+    };
+    let found = number.filter(|number| range.contains(number));
+    if found.is_none() {
+        errors.expected(node, format_args!("a whole number from {} to {}", range.start(), range.end()));
+    }
+    found
+}
+
+/// A duration of a range.
+pub(super) fn duration(
+    node: &Node,
+    range: &RangeInclusive<Duration>,
+    errors: &mut Errors,
+) -> Option<Duration> {
+    let parsed = match &node.value {
+        Value::String(text) => duration::parse(text),
+        _ => None,
+    };
+    let Some(value) = parsed else {
+        errors.expected(node, "a duration such as \"30s\"");
+        return None;
+    };
+    if !range.contains(&value) {
+        let (least, most) = (duration::display(*range.start()), duration::display(*range.end()));
+        errors.expected(node, format_args!("a duration from \"{least}\" to \"{most}\""));
+        return None;
+    }
+    Some(value)
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)], errors: &mut Errors) -> Option<T> {
+    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    let found = match &node.value {
+        Value::String(text) => words.iter().find(|(name, _)| name == text).map(|(_, value)| *value),
+        _ => None,
+    };
+    if found.is_none() {
+        errors.expected(node, one_of(&names));
+    }
+    found
+}

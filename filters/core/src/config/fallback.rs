@@ -1,0 +1,175 @@
+//! `fallback`: what answers instead.
+
+use super::decode::{Errors, Object, integer, list, one_of, some, string};
+use super::json::{Node, Value};
+use crate::answer::{Escape, Reason, Template};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// One entry of the list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fallback {
+    /// The reasons it answers.
+    pub on: Vec<Reason>,
+    /// The answer.
+    pub answer: Static,
+}
+
+/// A fixed answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Static {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Body,
+}
+
+/// The body of a fixed answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// None.
+    None,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A text with places to fill in.
+    Template(Template),
+}
+
+const STATUS: std::ops::RangeInclusive<u32> = 200..=599;
+/// Headers that are Envoy's to write, or ours.
+const RESERVED: [&str; 8] = [
+    "connection",
+    "content-length",
+    "grpc-message",
+    "grpc-status",
+    "transfer-encoding",
+    "upgrade",
+    "x-envoy-ratelimited",
+    "x-resilience",
+];
+const BODIES: [&str; 3] = ["text", "json", "base64"];
+
+pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Vec<Fallback>> {
+    if matches!(node.value, Value::Null) {
+        return Some(Vec::new());
+    }
+    let entries = list(node, "a list of fallbacks", errors)?;
+    let decoded: Vec<_> = entries.iter().filter_map(|entry| decode_entry(entry, errors)).collect();
+    (decoded.len() == entries.len()).then_some(decoded)
+}
+
+fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
+    let mut object = Object::new(node, errors)?;
+    let on = object.get("on").map(|node| reasons(node, errors));
+    let answer =
+        object.require("static", "a fixed answer", errors).and_then(|node| decode_static(node, errors));
+    object.finish(errors);
+    Some(Fallback { on: on.unwrap_or_else(|| Some(Reason::ALL.to_vec()))?, answer: answer? })
+}
+
+fn reasons(node: &Node, errors: &mut Errors) -> Option<Vec<Reason>> {
+    const REFUSAL: &str = "refusal";
+    let mut names = vec![REFUSAL];
+    names.extend(Reason::ALL.map(Reason::name));
+    let items = some(node, "a list of reasons", errors)?;
+    let mut reasons = Vec::new();
+    for item in items {
+        let named = match &item.value {
+            Value::String(name) if name == REFUSAL => Reason::ALL.to_vec(),
+            Value::String(name) => Reason::ALL.into_iter().filter(|reason| reason.name() == name).collect(),
+            _ => Vec::new(),
+        };
+        if named.is_empty() {
+            errors.expected(item, one_of(&names));
+        }
+        reasons.extend(named);
+    }
+    (reasons.len() >= items.len()).then_some(reasons)
+}
+
+fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {
+    let mut object = Object::new(node, errors)?;
+    let status = object
+        .require("status", "an HTTP status from 200 to 599", errors)
+        .and_then(|node| integer(node, STATUS, errors));
+    let headers = object.get("headers").map(|node| decode_headers(node, errors));
+    let bodies = BODIES.map(|key| object.get(key).map(|node| (key, node)));
+    object.finish(errors);
+    let mut headers = headers.unwrap_or_else(|| Some(Vec::new()))?;
+    let mut written = bodies.into_iter().flatten();
+    let body = written.next().map(|(kind, node)| decode_body(kind, node, &mut headers, errors));
+    if let Some((_, second)) = written.next() {
+        errors.at(second, format_args!("a second body, expected {}", one_of(&BODIES)));
+        return None;
+    }
+    Some(Static { status: u16::try_from(status?).ok()?, headers, body: body.unwrap_or(Some(Body::None))? })
+}
+
+/// Reads a body and says what it is, unless the operator did.
+fn decode_body(
+    kind: &str,
+    node: &Node,
+    headers: &mut Vec<(String, String)>,
+    errors: &mut Errors,
+) -> Option<Body> {
+    match kind {
+        "json" => {
+            content_type(headers, "application/json");
+            Some(Body::Template(Template::parse(&node.to_string(), Escape::Json)))
+        }
+        "text" => {
+            let escape = Escape::for_content_type(&content_type(headers, "text/plain; charset=utf-8"));
+            Some(Body::Template(Template::parse(string(node, "a string", errors)?, escape)))
+        }
+        _ => {
+            const EXPECTED: &str = "base64 such as \"aGk=\" (RFC 4648, padded)";
+            content_type(headers, "application/octet-stream");
+            let decoded = STANDARD.decode(string(node, EXPECTED, errors)?);
+            if decoded.is_err() {
+                errors.expected(node, EXPECTED);
+            }
+            decoded.ok().map(Body::Bytes)
+        }
+    }
+}
+
+fn content_type(headers: &mut Vec<(String, String)>, default: &str) -> String {
+    const NAME: &str = "content-type";
+    if let Some((_, value)) = headers.iter().find(|(name, _)| name == NAME) {
+        return value.clone();
+    }
+    headers.push((NAME.to_owned(), default.to_owned()));
+    default.to_owned()
+}
+
+fn decode_headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, String)>> {
+    Object::new(node, errors)?;
+    let Value::Object(entries) = &node.value else { return None };
+    let decoded: Vec<_> = entries.iter().filter_map(|(name, node)| header(name, node, errors)).collect();
+    (decoded.len() == entries.len()).then_some(decoded)
+}
+
+fn header(name: &str, node: &Node, errors: &mut Errors) -> Option<(String, String)> {
+    let lower = name.to_ascii_lowercase();
+    if lower.is_empty() || !lower.bytes().all(is_token) {
+        errors.at(node, "found no header name, expected a token (RFC 9110)");
+        return None;
+    }
+    if RESERVED.contains(&lower.as_str()) {
+        errors.at(node, "a header that Envoy or this filter writes, expected another");
+        return None;
+    }
+    let value = string(node, "a header value", errors)?;
+    if !value.chars().all(|letter| letter == '\t' || !letter.is_control()) {
+        errors.expected(node, "a header value without control characters");
+        return None;
+    }
+    Some((lower, value.to_owned()))
+}
+
+/// A letter of a token, RFC 9110 section 5.6.2.
+fn is_token(letter: u8) -> bool {
+    letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter)
+}

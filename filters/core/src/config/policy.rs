@@ -1,0 +1,144 @@
+//! `policies[]`.
+
+use super::decode::{Errors, Object, boolean, string, word};
+use super::fallback::{self, Fallback};
+use super::json::{Node, Value};
+use super::matching::{self, Match};
+use super::{SECTIONS, breaker};
+use crate::breaker::Settings;
+
+const MAX_NAME: usize = 64;
+
+/// A named set of patterns that guards a set of requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// Which requests are its own: the alternatives.
+    pub matches: Vec<Match>,
+    /// Whether the policy is switched off: its requests pass as if it were not there.
+    pub disabled: bool,
+    /// The circuit breaker, unless there is none or it is disabled.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// What answers instead, in order.
+    pub fallback: Vec<Fallback>,
+    /// Whether answers tell an Envoy in front not to retry.
+    pub discourage_retries: bool,
+}
+
+/// The pattern `circuit_breaker`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CircuitBreaker {
+    /// When it trips and comes back.
+    pub settings: Settings,
+    /// What it does about it.
+    pub mode: BreakerMode,
+}
+
+/// What a breaker does with its decisions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BreakerMode {
+    /// Refuses.
+    Enforce,
+    /// Decides and counts, and lets pass.
+    Shadow,
+    /// Refuses everything, whatever its state.
+    ForcedOpen,
+    /// Would refuse everything; counts, and lets pass.
+    ShadowForcedOpen,
+}
+
+/// `mode` as it is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    Enforce,
+    Shadow,
+    Disabled,
+    ForcedOpen,
+}
+
+pub(super) const MODES: [(&str, Mode); 4] = [
+    ("enforce", Mode::Enforce),
+    ("shadow", Mode::Shadow),
+    ("disabled", Mode::Disabled),
+    ("forced_open", Mode::ForcedOpen),
+];
+
+impl Mode {
+    /// What a breaker of this mode does in a policy of `outer`: a policy can only soften its patterns.
+    fn within(self, outer: Self) -> Option<BreakerMode> {
+        let shadow = outer == Self::Shadow;
+        match self {
+            Self::Disabled => None,
+            Self::Shadow => Some(BreakerMode::Shadow),
+            Self::Enforce if shadow => Some(BreakerMode::Shadow),
+            Self::Enforce => Some(BreakerMode::Enforce),
+            Self::ForcedOpen if shadow => Some(BreakerMode::ShadowForcedOpen),
+            Self::ForcedOpen => Some(BreakerMode::ForcedOpen),
+        }
+    }
+}
+
+pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) -> Option<Policy> {
+    let merged = merge(node, defaults);
+    let mut object = Object::new(&merged, errors)?;
+    let name = object.require("name", NAME, errors).and_then(|node| name(node, errors));
+    let modes = MODES.get(..3).unwrap_or_default();
+    let mode = object.get("mode").map(|node| word(node, modes, errors)).unwrap_or(Some(Mode::Enforce));
+    let matches =
+        object.require("match", "a list of matches", errors).and_then(|node| matching::some(node, errors));
+    let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
+    let fallback = section(&mut object, "fallback").map(|node| fallback::decode(node, errors));
+    let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
+    object.finish(errors);
+    let mode = mode?;
+    let circuit_breaker = match breaker {
+        Some(decoded) => {
+            let (own, settings) = decoded?;
+            own.within(mode).map(|mode| CircuitBreaker { settings, mode })
+        }
+        None => None,
+    };
+    Some(Policy {
+        name: name?,
+        matches: matches?,
+        disabled: mode == Mode::Disabled,
+        circuit_breaker,
+        fallback: fallback.unwrap_or_else(|| Some(Vec::new()))?,
+        discourage_retries: discourage.unwrap_or(Some(true))?,
+    })
+}
+
+/// The policy with the sections it inherits.
+fn merge(node: &Node, defaults: Option<&Node>) -> Node {
+    let (Some(defaults), Value::Object(entries)) = (defaults, &node.value) else { return node.clone() };
+    let mut merged = entries.clone();
+    for (key, mine) in &mut merged {
+        let inherited = SECTIONS.contains(&key.as_str()).then(|| defaults.get(key)).flatten();
+        if let Some(inherited) = inherited {
+            *mine = mine.over(inherited);
+        }
+    }
+    let rest = SECTIONS.iter().filter(|section| node.get(section).is_none());
+    merged.extend(rest.filter_map(|section| Some(((*section).to_owned(), defaults.get(section)?.clone()))));
+    Node { value: Value::Object(merged), path: node.path.clone(), order: node.order }
+}
+
+/// A section; `null` switches it off.
+fn section<'a>(object: &mut Object<'a>, key: &'static str) -> Option<&'a Node> {
+    object.get(key).filter(|node| !matches!(node.value, Value::Null))
+}
+
+const NAME: &str = "a name such as \"checkout\" ([a-z][a-z0-9_-]{0,63})";
+
+fn name(node: &Node, errors: &mut Errors) -> Option<String> {
+    let text = string(node, NAME, errors)?;
+    let begins = text.starts_with(|letter: char| letter.is_ascii_lowercase());
+    let letters =
+        text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+    if !begins || !letters || text.len() > MAX_NAME {
+        errors.expected(node, NAME);
+        return None;
+    }
+    Some(text.to_owned())
+}

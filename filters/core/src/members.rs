@@ -1,0 +1,155 @@
+//! Which workers' VMs are alive: a table in shared data in which each beats on its tick, and the judgement over those that
+//! no longer do.
+//!
+//! A VM that trapped never says so, and what it held must come back. But a process that was stopped looks dead to
+//! itself: so a VM is judged only by an observer that has itself ticked all through the lease.
+
+use crate::breaker::Owner;
+use crate::codec::{Reader, put_list};
+use crate::time::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often a VM ticks.
+pub const TICK: Duration = Duration::from_millis(500);
+/// How long a VM may be silent before what it holds is given back.
+pub const LEASE: Duration = Duration::from_secs(5);
+/// How long a VM may be silent before its line in the table goes. Longer than the lease, so that whoever gives back what
+/// it held still finds it there.
+const FORGOTTEN: Duration = Duration::from_secs(15);
+/// An observer that did not tick for this long knows nothing of the time between.
+const BLIND: Duration = Duration::from_secs(2);
+/// More lines than any Envoy has VMs: beyond it the table is damage.
+const MAX_MEMBERS: usize = 4096;
+
+/// One VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its identity.
+    pub owner: Owner,
+    /// The fingerprint of its configuration: each configuration has a leader of its own.
+    pub configuration: u64,
+    /// When it last ticked.
+    pub beat: Timestamp,
+}
+
+/// The table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Members {
+    next: u64,
+    members: Vec<Member>,
+}
+
+impl Members {
+    const VERSION: u8 = 1;
+
+    /// Reads the table; one that cannot be read starts afresh, with identities that no earlier one has given out.
+    #[must_use]
+    pub fn decode(bytes: Option<&[u8]>, now: Timestamp) -> Self {
+        let Some(bytes) = bytes else { return Self::default() };
+        Self::read(bytes).unwrap_or(Self { next: now.as_nanos(), members: Vec::new() })
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut input = Reader::new(bytes);
+        if input.u8()? != Self::VERSION {
+            return None;
+        }
+        let next = input.u64()?;
+        let members = input.list(|input| {
+            Some(Member { owner: Owner(input.u64()?), configuration: input.u64()?, beat: input.timestamp()? })
+        })?;
+        (input.is_empty() && members.len() <= MAX_MEMBERS).then_some(Self { next, members })
+    }
+
+    /// The table's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![Self::VERSION];
+        out.extend(self.next.to_le_bytes());
+        put_list(&mut out, &self.members, |out, member| {
+            out.extend(member.owner.0.to_le_bytes());
+            out.extend(member.configuration.to_le_bytes());
+            out.extend(member.beat.as_nanos().to_le_bytes());
+        });
+        out
+    }
+
+    /// Beats for `me`, or joins under a new identity if there is none yet or its line is gone: then others have given
+    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
+    pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
+        self.members.retain(|member| {
+            Some(member.owner) == me || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
+        });
+        if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
+            mine.beat = now;
+            return mine.owner;
+        }
+        let owner = Owner(self.next);
+        self.next = self.next.wrapping_add(1);
+        if self.members.len() < MAX_MEMBERS {
+            self.members.push(Member { owner, configuration, beat: now });
+        }
+        owner
+    }
+
+    /// Takes the line of a VM that ends in order.
+    pub fn leave(&mut self, me: Owner) {
+        self.members.retain(|member| member.owner != me);
+    }
+
+    /// Whether `me` does what needs doing once per configuration: the oldest of its VMs that `watch` believes alive.
+    #[must_use]
+    pub fn is_leader(&self, me: Owner, configuration: u64, now: Timestamp, watch: &Watch) -> bool {
+        self.members
+            .iter()
+            .filter(|member| member.configuration == configuration && !watch.is_dead(member.owner, now))
+            .map(|member| member.owner)
+            .min()
+            == Some(me)
+    }
+}
+
+/// What one VM has seen of the others' beats, by its own ticks.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    last_tick: Option<Timestamp>,
+    seen: BTreeMap<Owner, Seen>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The beat as last read; `None` for an owner that has no line.
+    beat: Option<Timestamp>,
+    /// Since which of the observer's own ticks it has been that.
+    since: Timestamp,
+}
+
+impl Watch {
+    /// Takes note of the table on the observer's tick at `now`, and of the `holders` who may have no line any more.
+    pub fn observe(&mut self, members: &Members, holders: &[Owner], now: Timestamp) {
+        let blind = self.last_tick.is_none_or(|last| now.since(last) > BLIND);
+        self.last_tick = Some(now);
+        let mut seen = BTreeMap::new();
+        let lines = members.members.iter().map(|member| (member.owner, Some(member.beat)));
+        // A line speaks for its owner: holders come first so that it replaces them.
+        for (owner, beat) in holders.iter().map(|owner| (*owner, None)).chain(lines) {
+            let unchanged = self.seen.get(&owner).filter(|seen| seen.beat == beat && !blind);
+            seen.insert(owner, Seen { beat, since: unchanged.map_or(now, |seen| seen.since) });
+        }
+        self.seen = seen;
+    }
+
+    /// Whether `owner` has shown no sign of life all through the lease.
+    #[must_use]
+    pub fn is_dead(&self, owner: Owner, now: Timestamp) -> bool {
+        self.silence(owner, now).is_some_and(|silence| silence >= LEASE)
+    }
+
+    /// For how long `owner` has been silent; `None` where the observer cannot say, having been away itself.
+    fn silence(&self, owner: Owner, now: Timestamp) -> Option<Duration> {
+        let seen = self.seen.get(&owner)?;
+        let last_tick = self.last_tick?;
+        (now.since(last_tick) <= BLIND).then(|| now.since(seen.since))
+    }
+}

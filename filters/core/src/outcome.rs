@@ -1,0 +1,99 @@
+//! What the way a request ended proves about the upstream.
+//!
+//! Two words of Envoy tell it apart: `%RESPONSE_CODE_DETAILS%` says whether the answer is the upstream's, and
+//! `%RESPONSE_FLAGS%` says why Envoy answered itself. Flags are matched by their bit, which Envoy keeps stable
+//! (`StreamInfo::CoreResponseFlag`).
+
+use crate::breaker::Outcome;
+
+/// The details of an answer that came from the upstream.
+const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
+/// No healthy upstream (`UH`), upstream timeout (`UT`), local reset (`LR`), remote reset (`UR`), connection failure (`UF`),
+/// connection termination (`UC`), maximum stream duration (`UMSDR`), upstream protocol error (`UPE`).
+const UPSTREAM_FAILED: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 19 | 1 << 23;
+/// Envoy's own limits were in the way (`UO`): says nothing about the upstream.
+const OVERFLOW: u64 = 1 << 7;
+/// The client left (`DC`).
+const CLIENT_LEFT: u64 = 1 << 14;
+/// Nothing moved on the stream for too long (`SI`).
+const STREAM_IDLE: u64 = 1 << 16;
+
+/// gRPC's UNKNOWN, `DEADLINE_EXCEEDED`, INTERNAL, UNAVAILABLE and `DATA_LOSS`.
+const FAILED_GRPC: [u16; 5] = [2, 4, 13, 14, 15];
+const GATEWAY_TIMEOUT: u16 = 504;
+
+/// The status of an answer, as far as it is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    /// `:status`.
+    pub http: Option<u16>,
+    /// `grpc-status`, from headers or trailers.
+    pub grpc: Option<u16>,
+}
+
+impl Status {
+    /// Whether this status is a failure, if the upstream gave it.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        self.http.is_some_and(|status| (500..=599).contains(&status))
+            || self.grpc.is_some_and(|status| FAILED_GRPC.contains(&status))
+    }
+
+    fn outcome(&self) -> Outcome {
+        if self.is_failure() { Outcome::Failure } else { Outcome::Success }
+    }
+}
+
+/// What Envoy says of a stream.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StreamInfo {
+    /// `response.code_details`.
+    pub details: Vec<u8>,
+    /// `response.flags`. Worth reading only where the answer is not the upstream's.
+    pub flags: u64,
+}
+
+/// Whether details say that the answer is the upstream's and that nothing went wrong since.
+#[must_use]
+pub fn is_via_upstream(details: &[u8]) -> bool {
+    details == VIA_UPSTREAM
+}
+
+/// The outcome as far as response headers tell it.
+#[must_use]
+pub fn of_answer(status: Status, info: &StreamInfo) -> Outcome {
+    if is_via_upstream(&info.details) { status.outcome() } else { of_local_reply(status, info.flags) }
+}
+
+/// The outcome at the end of a stream that was not judged before: its answer had begun well, or there was none.
+/// `upstream_answered` says whether what began came from the upstream; it is asked only where nothing else tells.
+#[must_use]
+pub fn of_end(status: Status, info: &StreamInfo, upstream_answered: impl FnOnce() -> bool) -> Outcome {
+    if is_via_upstream(&info.details) {
+        return status.outcome();
+    }
+    let outcome = of_local_reply(status, info.flags);
+    let client_left_later = info.flags & CLIENT_LEFT != 0 && status.http.is_some();
+    if outcome == Outcome::Ignored && client_left_later && upstream_answered() {
+        // The upstream's headers were good, and that stays proved.
+        return status.outcome();
+    }
+    outcome
+}
+
+/// Envoy answered itself, or nobody did.
+fn of_local_reply(status: Status, flags: u64) -> Outcome {
+    if flags & OVERFLOW != 0 {
+        return Outcome::Ignored;
+    }
+    // The idle timer answers 504 when it was the upstream that kept silent, and 408 when it was the client.
+    let upstream_was_idle = flags & STREAM_IDLE != 0 && status.http == Some(GATEWAY_TIMEOUT);
+    if flags & UPSTREAM_FAILED != 0 || upstream_was_idle { Outcome::Failure } else { Outcome::Ignored }
+}
+
+/// A status code in decimal, as headers carry it.
+#[must_use]
+pub fn parse_status(value: &[u8]) -> Option<u16> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}

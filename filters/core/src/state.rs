@@ -1,0 +1,90 @@
+//! A policy's value in shared data: a sequence of sections, each of which says what it is.
+//!
+//! `"RS"`, then per section `id u8, version u8, length u16, bytes`. A section of an id or a version that this module does
+//! not know belongs to another version of the module that serves beside it: it is carried along untouched. A section
+//! that should be readable and is not starts afresh.
+
+use crate::breaker::Breaker;
+use crate::codec::Reader;
+use crate::time::Timestamp;
+
+const MAGIC: &[u8] = b"RS";
+const BREAKER: u8 = 1;
+/// Sections of others are carried up to this many bytes in all: more is damage, not another version.
+const MAX_FOREIGN: usize = 32 * 1024;
+
+/// What a policy's requests decide together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// The circuit breaker.
+    pub breaker: Breaker,
+    /// Whether the value that was read was damaged: what stands here must be written before a ticket refers to it.
+    pub repaired: bool,
+    foreign: Vec<Section>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Section {
+    id: u8,
+    version: u8,
+    bytes: Vec<u8>,
+}
+
+impl State {
+    /// Reads a value as it is at `now`; a key that was never written is a closed breaker of generation 0.
+    ///
+    /// Where a breaker is expected and cannot be read, the fresh one takes its generation from the clock: a ticket of the
+    /// lost state must not fit it.
+    #[must_use]
+    pub fn decode(bytes: Option<&[u8]>, now: Timestamp) -> Self {
+        let Some(bytes) = bytes else {
+            return Self { breaker: Breaker::closed(0), repaired: false, foreign: Vec::new() };
+        };
+        let sections = decode_sections(bytes).unwrap_or_default();
+        let mut breaker = None;
+        let mut foreign = Vec::new();
+        for section in sections {
+            if (section.id, section.version) == (BREAKER, Breaker::VERSION) {
+                breaker = Breaker::decode(&section.bytes);
+            } else {
+                foreign.push(section);
+            }
+        }
+        if foreign.iter().map(|section| section.bytes.len()).sum::<usize>() > MAX_FOREIGN {
+            foreign.clear();
+        }
+        let repaired = breaker.is_none();
+        Self { breaker: breaker.unwrap_or_else(|| Breaker::closed(now.as_nanos())), repaired, foreign }
+    }
+
+    /// The value's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        let mut breaker = Vec::new();
+        self.breaker.encode(&mut breaker);
+        put_section(&mut out, BREAKER, Breaker::VERSION, &breaker);
+        for section in &self.foreign {
+            put_section(&mut out, section.id, section.version, &section.bytes);
+        }
+        out
+    }
+}
+
+fn put_section(out: &mut Vec<u8>, id: u8, version: u8, bytes: &[u8]) {
+    // A section cannot outgrow its length field: the configuration's limits are far below it.
+    let Ok(len) = u16::try_from(bytes.len()) else { return };
+    out.extend([id, version]);
+    out.extend(len.to_le_bytes());
+    out.extend(bytes);
+}
+
+fn decode_sections(bytes: &[u8]) -> Option<Vec<Section>> {
+    let mut input = Reader::new(bytes.strip_prefix(MAGIC)?);
+    let mut sections = Vec::new();
+    while !input.is_empty() {
+        let (id, version, len) = (input.u8()?, input.u8()?, input.u16()?);
+        sections.push(Section { id, version, bytes: input.bytes(usize::from(len))?.to_vec() });
+    }
+    Some(sections)
+}
