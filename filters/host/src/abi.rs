@@ -90,3 +90,9 @@ unsafe extern "C" {
     /// `clock` 1 is the monotonic clock; `out` receives nanoseconds. Returns a WASI errno, 0 for success.
     pub(crate) fn clock_time_get(clock: u32, precision: u64, out: *mut u64) -> u16;
 }
+
+#[cfg(target_os = "wasi")]
+unsafe extern "C" {
+    /// Made by the linker: runs the constructors of libc. A module that does not call it has it run before every export.
+    pub(crate) fn __wasm_call_ctors();
+}

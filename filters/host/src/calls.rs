@@ -411,3 +411,12 @@ pub fn allocate(size: usize) -> *mut u8 {
     }
     std::mem::ManuallyDrop::new(buffer).as_mut_ptr()
 }
+
+/// Sets libc up. Modules export it as `_initialize`, which the host calls once, before anything else.
+pub fn initialize() {
+    #[cfg(target_os = "wasi")]
+    // SAFETY: called once, at the start, as the linker expects.
+    unsafe {
+        abi::__wasm_call_ctors();
+    }
+}

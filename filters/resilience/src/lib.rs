@@ -1,1 +1,3 @@
-//! resilience.wasm
+//! `resilience.wasm`: all patterns, in one pass.
+
+resilience_host::export!();

@@ -149,6 +149,13 @@ pub struct Transition {
     pub count: u32,
 }
 
+impl fmt::Display for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, cause, generation, count } = self;
+        write!(f, "{from} -> {to} cause={cause} count={count} generation={generation}")
+    }
+}
+
 /// What one request proved about the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {

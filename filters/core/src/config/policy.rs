@@ -26,6 +26,18 @@ pub struct Policy {
     pub discourage_retries: bool,
 }
 
+impl Policy {
+    /// The settings of the breaker, where its state is shared: one that is forced open has none to share.
+    #[must_use]
+    pub fn shared_breaker(&self) -> Option<Settings> {
+        let breaker = self.circuit_breaker.as_ref().filter(|_| !self.disabled)?;
+        match breaker.mode {
+            BreakerMode::Enforce | BreakerMode::Shadow => Some(breaker.settings.clone()),
+            BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen => None,
+        }
+    }
+}
+
 /// The pattern `circuit_breaker`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CircuitBreaker {

@@ -1,0 +1,66 @@
+//! What a request is, read from the host piece by piece.
+
+use crate::calls::{self, Level, Map, log};
+use resilience_core::answer::Caller;
+use resilience_core::matcher::Facts;
+
+/// The request of the current stream; only in its request headers callback.
+pub(crate) struct CurrentRequest;
+
+impl Facts for CurrentRequest {
+    fn metadata(&mut self, namespace: &str, key: &str) -> Option<Vec<u8>> {
+        property(format!("xds\0route_metadata\0filter_metadata\0{namespace}\0{key}").as_bytes())
+    }
+
+    fn route(&mut self) -> Option<Vec<u8>> {
+        property(b"xds\0route_name")
+    }
+
+    fn host(&mut self) -> Option<Vec<u8>> {
+        header(Map::RequestHeaders, ":authority")
+    }
+
+    fn path(&mut self) -> Option<Vec<u8>> {
+        header(Map::RequestHeaders, ":path")
+    }
+
+    fn method(&mut self) -> Option<Vec<u8>> {
+        header(Map::RequestHeaders, ":method")
+    }
+}
+
+impl Caller for CurrentRequest {
+    fn is_grpc(&mut self) -> bool {
+        is_grpc(header(Map::RequestHeaders, "content-type"))
+    }
+
+    fn request_id(&mut self) -> Vec<u8> {
+        header(Map::RequestHeaders, "x-request-id").unwrap_or_default()
+    }
+}
+
+/// Envoy's own rule: `application/grpc`, by itself or with a message format behind a plus sign.
+pub(crate) fn is_grpc(content_type: Option<Vec<u8>>) -> bool {
+    content_type.is_some_and(|value| {
+        value
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+/// A header; one that cannot be read is taken as absent.
+pub(crate) fn header(map: Map, name: &str) -> Option<Vec<u8>> {
+    readable(calls::header(map, name), name)
+}
+
+/// A property; one that cannot be read is taken as absent.
+pub(crate) fn property(path: &[u8]) -> Option<Vec<u8>> {
+    readable(calls::property(path), "a property")
+}
+
+fn readable(result: calls::Result<Option<Vec<u8>>>, what: &str) -> Option<Vec<u8>> {
+    result.unwrap_or_else(|status| {
+        log(Level::Debug, &format!("{what} could not be read: {status}"));
+        None
+    })
+}

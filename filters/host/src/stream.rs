@@ -1,0 +1,196 @@
+//! One request, from its headers to its end.
+
+use crate::calls::{self, Level, LocalResponse, Map, log};
+use crate::facts::{CurrentRequest, header, is_grpc, property};
+use crate::root::Root;
+use resilience_core::answer::{Reason, Refusal, Reply, Source, forged, refuse, retry_after};
+use resilience_core::breaker::{Admission, Outcome, Ticket};
+use resilience_core::config::BreakerMode;
+use resilience_core::outcome::{self, Status, StreamInfo, is_via_upstream, parse_status};
+
+/// A request that arrives with this header was routed by its sender.
+const REROUTE: &str = "x-resilience-reroute";
+const MARKER: &str = "x-resilience";
+
+/// What a callback tells the host to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u32)]
+pub enum Action {
+    /// Go on.
+    #[default]
+    Continue = 0,
+    /// Wait, or, after a local reply, stop.
+    Pause = 1,
+}
+
+/// A stream of a root context.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) root: u32,
+    /// The call to the upstream whose outcome is still to be found out. `None` where the request is not ours, where we
+    /// answered it ourselves, and once it is judged: then nothing that still comes is evidence.
+    call: Option<Call>,
+}
+
+/// A request that was let through.
+#[derive(Debug)]
+struct Call {
+    policy: usize,
+    /// The breaker's, if one admitted it.
+    ticket: Option<Ticket>,
+    /// What has been seen of the answer.
+    status: Status,
+}
+
+/// What a policy decides over a request.
+enum Decision {
+    Call(Option<Ticket>),
+    Refuse(Refusal),
+}
+
+impl Stream {
+    pub(crate) const fn new(root: u32) -> Self {
+        Self { root, call: None }
+    }
+
+    pub(crate) fn request_headers(&mut self, root: &mut Root) -> Action {
+        if header(Map::RequestHeaders, REROUTE).is_some() {
+            return send(&forged());
+        }
+        let Some(policy) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
+        match decide(root, policy) {
+            Decision::Call(ticket) => {
+                self.call = Some(Call { policy, ticket, status: Status::default() });
+                Action::Continue
+            }
+            Decision::Refuse(refusal) => answer(root, policy, refusal),
+        }
+    }
+
+    pub(crate) fn response_headers(&mut self, root: &mut Root) {
+        if !root.exposes() {
+            // One that is not there is removed at no cost to speak of.
+            let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
+        }
+        let Some(call) = &mut self.call else { return };
+        call.status = Status {
+            http: header(Map::ResponseHeaders, ":status").and_then(|value| parse_status(&value)),
+            grpc: grpc_status(Map::ResponseHeaders),
+        };
+        let undecided = call.is_probe()
+            && call.status.grpc.is_none()
+            && is_grpc(header(Map::ResponseHeaders, "content-type"));
+        if !undecided {
+            self.judge_answer(root);
+        }
+    }
+
+    pub(crate) fn response_trailers(&mut self, root: &mut Root) {
+        let Some(call) = &mut self.call else { return };
+        call.status.grpc = grpc_status(Map::ResponseTrailers).or(call.status.grpc);
+        self.judge_answer(root);
+    }
+
+    /// A failure, and a probe's verdict, count at once; a success may still be cut off.
+    fn judge_answer(&mut self, root: &mut Root) {
+        let Some(call) = self.call.take_if(|call| call.is_probe() || call.status.is_failure()) else {
+            return;
+        };
+        let outcome = outcome::of_answer(call.status, &stream_info());
+        root.record(call.policy, call.ticket, outcome);
+    }
+
+    /// The end, however it came about. Runs once, when the host gives the stream up; nothing follows it.
+    pub(crate) fn end(mut self, root: &mut Root) {
+        let Some(call) = self.call.take() else { return };
+        let outcome =
+            outcome::of_end(call.status, &stream_info(), || property(b"upstream\0address").is_some());
+        root.record(call.policy, call.ticket, outcome);
+    }
+
+    /// Gives up on finding out: what was taken is handed back.
+    pub(crate) fn abandon(&mut self, root: &mut Root) {
+        if let Some(call) = self.call.take() {
+            root.record(call.policy, call.ticket, Outcome::Ignored);
+        }
+    }
+}
+
+impl Call {
+    fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+    }
+}
+
+fn decide(root: &mut Root, policy: usize) -> Decision {
+    let Some(mode) = root.policy(policy).and_then(|policy| policy.circuit_breaker.as_ref()).map(|it| it.mode)
+    else {
+        return Decision::Call(None);
+    };
+    let (admission, shadow) = match mode {
+        BreakerMode::Enforce => (root.admit(policy), false),
+        BreakerMode::Shadow => (root.admit(policy), true),
+        BreakerMode::ForcedOpen => {
+            return Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: None });
+        }
+        BreakerMode::ShadowForcedOpen => (Admission::Refused { wait: None }, true),
+    };
+    match admission {
+        Admission::Admitted(ticket) => Decision::Call(Some(ticket)),
+        Admission::Refused { .. } if shadow => {
+            if let Some(metrics) = root.metrics(policy) {
+                metrics.shadow(Reason::CircuitOpen);
+            }
+            Decision::Call(None)
+        }
+        Admission::Refused { wait } => Decision::Refuse(Refusal {
+            reason: Reason::CircuitOpen,
+            retry_after: Some(wait.map_or(1, retry_after)),
+        }),
+    }
+}
+
+fn answer(root: &mut Root, policy: usize, refusal: Refusal) -> Action {
+    let expose = root.exposes();
+    let Some(reply) = root.policy(policy).map(|policy| refuse(policy, expose, refusal, &mut CurrentRequest))
+    else {
+        return Action::Continue;
+    };
+    if let Some(metrics) = root.metrics(policy) {
+        metrics.rejection(refusal.reason);
+        if reply.source != Source::None {
+            metrics.fallback(refusal.reason, reply.source);
+        }
+    }
+    send(&reply)
+}
+
+/// Sends a reply. If the host does not take it the request goes on: to pause it would hang it.
+fn send(reply: &Reply) -> Action {
+    let sent = calls::send_local_response(&LocalResponse {
+        status: reply.status,
+        details: &reply.details,
+        headers: &reply.headers,
+        body: &reply.body,
+        grpc_status: reply.grpc_status,
+    });
+    match sent {
+        Ok(()) => Action::Pause,
+        Err(status) => {
+            log(Level::Warn, &format!("a reply could not be sent, the request goes on: {status}"));
+            Action::Continue
+        }
+    }
+}
+
+/// Why the stream is where it is. The flags are read only where the answer is not simply the upstream's.
+fn stream_info() -> StreamInfo {
+    let details = property(b"response\0code_details").unwrap_or_default();
+    let flags = if is_via_upstream(&details) { None } else { property(b"response\0flags") };
+    let flags = flags.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    StreamInfo { details, flags }
+}
+
+fn grpc_status(map: Map) -> Option<u16> {
+    parse_status(&header(map, "grpc-status")?)
+}

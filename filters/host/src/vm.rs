@@ -1,0 +1,197 @@
+//! The callbacks of the ABI, over all contexts of one VM.
+//!
+//! A VM is one thread, and no host call we make runs one of our callbacks except `proxy_on_memory_allocate`, which touches
+//! nothing here; should a host ever do otherwise, the inner callback does nothing.
+
+use crate::calls::{self, Level, log};
+use crate::root::{Root, fingerprint};
+use crate::stream::Stream;
+
+pub use crate::stream::Action;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Context ids are small numbers that the host counts up: they need no hashing.
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        // The table takes its tag from the high bits.
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = u64::from(id);
+    }
+}
+
+type Contexts<T> = HashMap<u32, T, BuildHasherDefault<Identity>>;
+
+#[derive(Default)]
+struct Vm {
+    roots: Contexts<Root>,
+    streams: Contexts<Stream>,
+}
+
+thread_local! {
+    static VM: RefCell<Vm> = RefCell::default();
+}
+
+fn with<T: Default>(act: impl FnOnce(&mut Vm) -> T) -> T {
+    VM.with(|vm| vm.try_borrow_mut().map_or_else(|_| T::default(), |mut vm| act(&mut vm)))
+}
+
+impl Vm {
+    /// Runs `act` on a stream and its root, if both are known.
+    fn stream<T: Default>(&mut self, id: u32, act: impl FnOnce(&mut Stream, &mut Root) -> T) -> T {
+        let Some(stream) = self.streams.get_mut(&id) else { return T::default() };
+        let Some(root) = self.roots.get_mut(&stream.root) else { return T::default() };
+        act(stream, root)
+    }
+
+    fn configure(&mut self, id: u32) -> bool {
+        let text = match calls::plugin_configuration() {
+            Ok(text) => text,
+            Err(status) => {
+                log(Level::Error, &format!("document: cannot be read: {status}"));
+                return false;
+            }
+        };
+        // Two listeners with the same filter share a root context, which is then configured twice.
+        if self.roots.get(&id).is_some_and(|root| root.fingerprint == fingerprint(&text)) {
+            return true;
+        }
+        let Some(root) = Root::configure(&text) else { return false };
+        if let Some(mut old) = self.roots.insert(id, root) {
+            let streams = self.streams.values_mut().filter(|stream| stream.root == id);
+            streams.for_each(|stream| stream.abandon(&mut old));
+            old.leave();
+        }
+        true
+    }
+}
+
+/// `proxy_on_context_create`; `parent` is 0 for a root context.
+pub fn on_context_create(id: u32, parent: u32) {
+    if parent != 0 {
+        with(|vm| {
+            vm.streams.insert(id, Stream::new(parent));
+        });
+    }
+}
+
+/// `proxy_on_configure`: false refuses the configuration.
+#[must_use]
+pub fn on_configure(root: u32) -> bool {
+    with(|vm| vm.configure(root))
+}
+
+/// `proxy_on_tick`.
+pub fn on_tick(root: u32) {
+    with(|vm| {
+        if let Some(root) = vm.roots.get_mut(&root) {
+            root.tick();
+        }
+    });
+}
+
+/// `proxy_on_request_headers`.
+#[must_use]
+pub fn on_request_headers(id: u32) -> Action {
+    #[cfg(feature = "test-trap")]
+    crate::trap::pull();
+    with(|vm| vm.stream(id, Stream::request_headers))
+}
+
+/// `proxy_on_response_headers`.
+pub fn on_response_headers(id: u32) {
+    with(|vm| vm.stream(id, Stream::response_headers));
+}
+
+/// `proxy_on_response_trailers`.
+pub fn on_response_trailers(id: u32) {
+    with(|vm| vm.stream(id, Stream::response_trailers));
+}
+
+/// `proxy_on_delete`: the one callback that ends every stream. The module exports neither `proxy_on_log` nor
+/// `proxy_on_done`, which would cost a call each and tell nothing more.
+pub fn on_delete(id: u32) {
+    with(|vm| {
+        if let Some(stream) = vm.streams.remove(&id) {
+            if let Some(root) = vm.roots.get_mut(&stream.root) {
+                stream.end(root);
+            }
+        } else if let Some(mut root) = vm.roots.remove(&id) {
+            root.leave();
+        }
+    });
+}
+
+/// Exports the callbacks of the ABI from a module. Only those that do something: the host skips what is not there, and every
+/// call into a module is paid for.
+#[macro_export]
+macro_rules! export {
+    () => {
+        mod exports {
+            use $crate::{calls, vm};
+
+            #[unsafe(no_mangle)]
+            extern "C" fn _initialize() {
+                calls::initialize();
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_abi_version_0_2_1() {}
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+                calls::allocate(size)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_context_create(id: u32, parent: u32) {
+                vm::on_context_create(id, parent);
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_configure(root: u32, _size: usize) -> bool {
+                vm::on_configure(root)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_tick(root: u32) {
+                vm::on_tick(root);
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_request_headers(id: u32, _count: u32, _end: bool) -> vm::Action {
+                vm::on_request_headers(id)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_response_headers(id: u32, _count: u32, _end: bool) -> vm::Action {
+                vm::on_response_headers(id);
+                vm::Action::Continue
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_response_trailers(id: u32, _count: u32) -> vm::Action {
+                vm::on_response_trailers(id);
+                vm::Action::Continue
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_delete(id: u32) {
+                vm::on_delete(id);
+            }
+        }
+    };
+}
