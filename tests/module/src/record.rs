@@ -130,6 +130,22 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// No call at all.
+    pub const NONE: Self = Self {
+        reads_with_bytes: 0,
+        reads_of_nothing: 0,
+        shared_writes: 0,
+        metric_increments: 0,
+        metric_records: 0,
+        metric_reads: 0,
+        header_writes: 0,
+        property_writes: 0,
+        clock_reads: 0,
+        local_replies: 0,
+        log_lines: 0,
+        others: 0,
+    };
+
     /// Counts these.
     #[must_use]
     pub fn of<'a>(calls: impl IntoIterator<Item = &'a Call>) -> Self {

@@ -512,7 +512,6 @@ impl FakeVm {
     }
 
     /// What it logged since the last time it was asked, and forgets it.
-    #[must_use]
     pub fn take_logs(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.inner().store.data_mut().logs)
     }
@@ -524,7 +523,6 @@ impl FakeVm {
     }
 
     /// Every host call so far, and forgets them.
-    #[must_use]
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.inner().store.data_mut().calls)
     }

@@ -389,13 +389,8 @@ fn every_call_is_counted_by_kind() {
     test.get(b"k").unwrap();
     test.get(b"l").unwrap_err();
     test.vm.call_wide("clock", &[1, 0, 32]).unwrap();
-    let expected = Counts {
-        reads_with_bytes: 1,
-        reads_of_nothing: 1,
-        shared_writes: 1,
-        clock_reads: 1,
-        ..Counts::default()
-    };
+    let expected =
+        Counts { reads_with_bytes: 1, reads_of_nothing: 1, shared_writes: 1, clock_reads: 1, ..Counts::NONE };
     assert_eq!(test.vm.counts(), expected);
     assert_eq!(expected.total(), 4);
     let calls = test.vm.take_calls();
