@@ -42,6 +42,14 @@ pub(crate) fn from_request(id: u32, commands: &str) -> u32 {
     let mut answer = Vec::new();
     for command in commands.split(';').map(Command::parse) {
         match command.word {
+            // For one plugin of several in a chain.
+            "only" => {
+                let name = plugin(id);
+                if name != command.get("name") {
+                    return CONTINUE;
+                }
+                answer.push(name);
+            }
             // The request goes on, and the answers so far go with its response.
             "go" => {
                 vm::with(|vm| vm.stream(id).answer = answer);
@@ -75,6 +83,13 @@ pub(crate) fn from_request(id: u32, commands: &str) -> u32 {
     };
     calls::send_local_response(&response).expect("a local reply");
     PAUSE
+}
+
+fn plugin(id: u32) -> String {
+    vm::with(|vm| {
+        let root = vm.stream(id).root;
+        vm.roots[&root].clone()
+    })
 }
 
 /// Runs a command left for the response headers.
@@ -159,6 +174,7 @@ fn run(id: u32, command: &Command<'_>) -> String {
             act_on(command.word, command.number("stream"));
             said(calls::set_effective_context(id))
         }
+        "effective" => said(calls::set_effective_context(command.number("stream"))),
         "trap" => panic!("told to trap"),
         word => panic!("x-probe: {word}"),
     };
