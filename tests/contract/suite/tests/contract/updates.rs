@@ -20,7 +20,7 @@ struct Stage {
 }
 
 fn listener_with(filter: &Value) -> Vec<Value> {
-    vec![listener_resource(edge(&[filter.clone()], &[route("all", "/", "up")]))]
+    vec![listener_resource(edge(std::slice::from_ref(filter), &[route("all", "/", "up")]))]
 }
 
 impl Stage {

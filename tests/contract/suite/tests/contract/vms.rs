@@ -13,7 +13,7 @@ async fn there_are_more_vms_than_workers() {
     let (envoy, edge) = with_probe("", refused_address()).await;
     envoy.wait_stat("wasmcustom.probe_configured_probe", |times| times == 6).await;
     let mut workers = a_connection_to_each_worker(edge, 4).await;
-    let begun = ask_one(&mut workers.first_entry().unwrap().get_mut(), "get key=vms").await;
+    let begun = ask_one(workers.first_entry().unwrap().get_mut(), "get key=vms").await;
     assert!(begun.starts_with("6 "), "{begun}");
     assert_eq!(envoy.stat("wasmcustom.probe_configured_probe").await, Some(6));
     assert_eq!(envoy.stat("wasm.envoy.wasm.runtime.v8.active").await, Some(6));
