@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// Longer values are cut in a message.
 const SHOWN: usize = 80;
+pub(super) const DUPLICATE: &str = "duplicate key";
 
 /// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ impl<'a> Object<'a> {
         };
         for (index, (key, duplicate)) in entries.iter().enumerate() {
             if entries.iter().take(index).any(|(earlier, _)| earlier == key) {
-                errors.at(duplicate, "duplicate key");
+                errors.at(duplicate, DUPLICATE);
             }
         }
         Some(Self { node, entries, known: Vec::new() })
