@@ -18,7 +18,7 @@ impl Errors {
     /// An error at a value.
     pub(super) fn at(&mut self, node: &Node, message: impl Display) {
         let place = if node.path.is_empty() { "document" } else { &node.path };
-        self.0.push((node.order, format!("{place}: {message}")));
+        self.0.push((node.order, on_one_line(&format!("{place}: {message}"))));
     }
 
     /// A value that is not what it should be.
@@ -40,6 +40,20 @@ impl Errors {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// A message as one line of a log. JSON escapes what is below a space; terminals and readers of logs also act on what JSON
+/// leaves alone.
+fn on_one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for letter in message.chars() {
+        if letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') {
+            line.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            line.push(letter);
+        }
+    }
+    line
 }
 
 /// An object whose keys are asked for one by one; what was not asked for is an error.
