@@ -2,6 +2,7 @@
 
 use super::duration;
 use super::json::{Node, Value, quote};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -69,10 +70,9 @@ impl<'a> Object<'a> {
             errors.expected(node, "an object");
             return None;
         };
-        for (index, (key, duplicate)) in entries.iter().enumerate() {
-            if entries.iter().take(index).any(|(earlier, _)| earlier == key) {
-                errors.at(duplicate, DUPLICATE);
-            }
+        let mut seen = BTreeSet::new();
+        for (_, duplicate) in entries.iter().filter(|(key, _)| !seen.insert(key)) {
+            errors.at(duplicate, DUPLICATE);
         }
         Some(Self { node, entries, known: Vec::new() })
     }
@@ -110,7 +110,10 @@ impl<'a> Object<'a> {
 
 /// The known word that is so near that it was probably meant.
 fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let length = word.chars().count();
     known
+        // Words are at least as far apart as their lengths; the distance itself costs memory by the product of them.
+        .filter(|candidate| length.abs_diff(candidate.len()).saturating_mul(3) <= candidate.len())
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| distance.saturating_mul(3) <= candidate.len())
         .min()
