@@ -6,6 +6,7 @@
 
 use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -79,7 +80,9 @@ impl Members {
     /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
     pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
         self.members.retain(|member| {
-            Some(member.owner) == me || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
+            Some(member.owner) == me
+                || active(Bug::DeadRemembered)
+                || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
         });
         if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
             mine.beat = now;
@@ -128,7 +131,8 @@ struct Seen {
 impl Watch {
     /// Takes note of the table on the observer's tick at `now`, and of the `holders` who may have no line any more.
     pub fn observe(&mut self, members: &Members, holders: &[Owner], now: Timestamp) {
-        let blind = self.last_tick.is_none_or(|last| now.since(last) > BLIND);
+        let away = self.last_tick.is_some_and(|last| now.since(last) > BLIND);
+        let blind = self.last_tick.is_none() || (away && !active(Bug::ReclaimedFromTheLiving));
         self.last_tick = Some(now);
         let mut seen = BTreeMap::new();
         let lines = members.members.iter().map(|member| (member.owner, Some(member.beat)));

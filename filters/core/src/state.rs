@@ -6,6 +6,7 @@
 
 use crate::breaker::Breaker;
 use crate::codec::Reader;
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 
 const MAGIC: &[u8] = b"RS";
@@ -64,7 +65,7 @@ impl State {
         let mut breaker = Vec::new();
         self.breaker.encode(&mut breaker);
         put_section(&mut out, BREAKER, Breaker::VERSION, &breaker);
-        for section in &self.foreign {
+        for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
         out
