@@ -280,7 +280,11 @@ impl Breaker {
         match &mut self.phase {
             Phase::Closed(evidence) => {
                 evidence.record(outcome, now, settings.failures_in_window);
-                if let Some((cause, count)) = evidence.tripped(settings, now) {
+                // Only a failure trips: under another configuration's stricter limit, what is remembered may be past it
+                // already, and a good answer is no reason to open.
+                if outcome == Outcome::Failure
+                    && let Some((cause, count)) = evidence.tripped(settings, now)
+                {
                     self.open(settings, now, cause, count, transitions);
                 }
                 Recorded::Counted
