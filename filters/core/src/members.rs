@@ -82,6 +82,8 @@ impl Members {
         self.members.retain(|member| {
             Some(member.owner) == me
                 || active(Bug::DeadRemembered)
+                // It may have come back since `watch` was last brought up to date.
+                || watch.last_beat(member.owner) != Some(member.beat)
                 || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
         });
         if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
@@ -148,6 +150,11 @@ impl Watch {
     #[must_use]
     pub fn is_dead(&self, owner: Owner, now: Timestamp) -> bool {
         self.silence(owner, now).is_some_and(|silence| silence >= LEASE)
+    }
+
+    /// The beat of `owner` as last read.
+    fn last_beat(&self, owner: Owner) -> Option<Timestamp> {
+        self.seen.get(&owner)?.beat
     }
 
     /// For how long `owner` has been silent; `None` where the observer cannot say, having been away itself.
