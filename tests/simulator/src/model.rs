@@ -158,7 +158,9 @@ impl Model {
                     }
                     Outcome::Ignored => {}
                 }
-                if let Some((cause, count)) = self.trips(s, now) {
+                if outcome == Outcome::Failure
+                    && let Some((cause, count)) = self.trips(s, now)
+                {
                     self.open(s, now, cause, count, told);
                 }
                 Recorded::Counted

@@ -70,7 +70,9 @@ pub(crate) struct World {
     pub(crate) weather: Vec<u64>,
     /// The host could not tell an absent value from one with the number that stands for it: the run proves nothing.
     pub(crate) ambiguous: bool,
-    agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    /// When the table of members was last damaged.
+    pub(crate) members_damaged: u64,
+    pub(crate) agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
     entries: u64,
     requests: Vec<Request>,
     next_vm: VmId,
@@ -92,7 +94,8 @@ impl World {
             calm: false,
             weather: vec![0; plan.policies],
             ambiguous: false,
-            agenda: BinaryHeap::new(),
+            members_damaged: 0,
+    agenda: BinaryHeap::new(),
             entries: 0,
             requests: Vec::new(),
             next_vm: 0,
@@ -166,7 +169,7 @@ impl World {
     }
 
     /// Lets time go by in which the process runs.
-    fn pass(&mut self, span: u64) {
+    pub(crate) fn pass(&mut self, span: u64) {
         self.now.now = self.now.now.saturating_add(span);
         self.now.awake += span;
         self.oracle.at(self.now);

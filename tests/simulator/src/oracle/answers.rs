@@ -126,7 +126,10 @@ impl Oracle {
             return Err(format!("VM {vm} did not tell of {still} late outcomes"));
         }
         for report in &unsettled {
-            let out = self.policies[report.policy].latest().model().map(Model::out).unwrap_or_default();
+            // Numbers start again where a value was lost: only the generation tells.
+            let present = self.policies[report.policy].latest().model();
+            let same = present.filter(|model| model.generation() == report.ticket.generation);
+            let out = same.map(Model::out).unwrap_or_default();
             if report.ticket.probe.is_some_and(|probe| out.contains(&probe)) {
                 return Err(format!("VM {vm} keeps a place that it should have given back: {report:?}"));
             }
