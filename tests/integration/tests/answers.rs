@@ -109,7 +109,7 @@ async fn a_plain_refusal_tells_what_happened_and_when_to_come_back() {
     let address = envoy.addr("edge").await;
     let mut open = Open::trip(Edge { envoy, address }, upstream, &document).await;
 
-    let answer = open.ask(Request::post("/plain", "an order")).await;
+    let answer = open.ask(Request::get("/plain")).await;
     assert_eq!(answer.status, 503);
     assert_eq!(
         headers(&answer),
@@ -133,6 +133,12 @@ async fn a_plain_refusal_tells_what_happened_and_when_to_come_back() {
     assert_eq!(lines[0], "500 via_upstream -");
     let refused = "503 resilience:plain:circuit_open plain;reason=circuit_open;source=none";
     assert_eq!(lines[1..], vec![refused; WORKERS]);
+
+    // An order that was not read to its end is refused all the same. (Envoy then closes the connection.)
+    let order = Request::post("/plain", vec![b'x'; 200_000]);
+    let refused = send_once(open.edge.address, Protocol::Http2, order).await.unwrap();
+    assert_eq!((refused.status, json_body(&refused)), (503, problem));
+    assert_eq!(open.upstream.requests(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,8 +439,13 @@ async fn a_reroute_that_arrives_from_outside_is_refused() {
     let refused = open.edge.count("resilience_rejections_total", &[]).await;
     for path in ["/plain", "/text", "/free", "/health"] {
         for value in ["elsewhere", ""] {
-            let answer = open.ask(Request::get(path).header("x-resilience-reroute", value)).await;
-            assert_eq!((answer.status, answer.text()), (400, String::new()), "{path} {value:?}");
+            // Envoy closes a connection of HTTP/1.1 after any answer of 400, so each request has one of its own.
+            let forged = |_| Request::get(path).header("x-resilience-reroute", value);
+            for answer in burst(open.edge.address, Protocol::Http1, 16, 16, forged).await {
+                let answer = answer.unwrap();
+                assert_eq!((answer.status, answer.text()), (400, String::new()), "{path} {value:?}");
+                assert_eq!(headers(&answer), ["connection: close", "content-length: 0"]);
+            }
         }
     }
     assert_eq!(open.upstream.requests(), 0);
