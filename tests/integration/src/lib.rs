@@ -266,6 +266,12 @@ impl Clients {
         &mut self.connections[number]
     }
 
+    /// The connections by themselves, in the order of the workers.
+    #[must_use]
+    pub fn into_connections(self) -> Vec<Connection> {
+        self.connections
+    }
+
     /// Sends a request to the next worker.
     ///
     /// # Panics
