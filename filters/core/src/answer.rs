@@ -5,6 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use template::{Escape, Template};
 

@@ -4,6 +4,9 @@
 //! `%RESPONSE_FLAGS%` says why Envoy answered itself. Flags are matched by their bit, which Envoy keeps stable
 //! (`StreamInfo::CoreResponseFlag`).
 
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::Outcome;
 
 /// The details of an answer that came from the upstream.
@@ -14,8 +17,8 @@ const VIA_UPSTREAM: &[u8] = b"via_upstream";
 const UPSTREAM_FAILED: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 19 | 1 << 23;
 /// Envoy's own limits were in the way (`UO`): says nothing about the upstream.
 const OVERFLOW: u64 = 1 << 7;
-/// The client left (`DC`).
-const CLIENT_LEFT: u64 = 1 << 14;
+/// The client left: closed its connection (`DC`), or reset its stream as HTTP/2 clients do (`DR`).
+const CLIENT_LEFT: u64 = 1 << 14 | 1 << 28;
 /// Nothing moved on the stream for too long (`SI`).
 const STREAM_IDLE: u64 = 1 << 16;
 

@@ -6,6 +6,7 @@ use resilience_test_harness::{Answer, Builder, Connection, Envoy, PATIENCE, Prot
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Worker threads of every Envoy here.
 pub const WORKERS: usize = 4;
@@ -245,6 +246,12 @@ pub struct Calls {
 fn whole(value: f64) -> u64 {
     assert!(value >= 0.0 && value.fract() == 0.0, "{value} is no count");
     value as u64
+}
+
+/// Waits until `wait` has passed since `since`: for tests of time itself. The margin is for waits that end strictly after
+/// their last moment.
+pub async fn pass(since: Instant, wait: Duration) {
+    tokio::time::sleep_until((since + wait + Duration::from_millis(20)).into()).await;
 }
 
 /// One connection to each worker; what is sent goes to one worker after the other.
