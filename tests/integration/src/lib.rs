@@ -295,3 +295,10 @@ impl Clients {
         self.send(Request::get(path).header("x-behave", behaviour)).await.status
     }
 }
+
+/// What Envoy said of VMs that trapped. Empty in all tests but those that pull the trap themselves.
+#[must_use]
+pub fn traps(envoy: &Envoy) -> Vec<String> {
+    let words = ["panicked", "Function: proxy_on", "RuntimeError", "Plugin configured to fail"];
+    envoy.log_lines().into_iter().filter(|line| words.iter().any(|word| line.contains(word))).collect()
+}

@@ -33,6 +33,7 @@ async fn kill(edge: &Edge, connection: &mut Connection) {
     let answer = connection.send(Request::get("/kill").header("x-test-trap", "now")).await.unwrap();
     assert_eq!((answer.status, answer.header("x-resilience")), (503, String::new()));
     edge.envoy.wait_log("a test pulled the trap").await;
+    assert!(!traps(&edge.envoy).is_empty(), "other tests rely on seeing a trap");
     // A VM is loaded again by the first request that needs it, once its back-off is over.
     let started = Instant::now();
     while connection.send(Request::get("/other")).await.unwrap().status != 200 {
