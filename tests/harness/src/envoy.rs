@@ -236,6 +236,15 @@ impl Envoy {
         self.admin
     }
 
+    /// The CPU time that all its threads have used so far, by the kernel's account.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        process::cpu_of(self.child.as_ref().expect("it runs").id())
+    }
+
     /// GET of an admin path.
     ///
     /// # Panics
