@@ -149,8 +149,8 @@ async fn an_envoy_with_a_bad_document_does_not_start() {
         messages(failure.log.lines()),
         [
             "policies[0].circuit_breaker.consecutive_failures: found 0, expected a whole number from 1 to 1000000",
-            r#"policies[1]: missing key "name", expected a name such as "checkout" ([a-z][a-z0-9_-]{0,63})"#,
             r#"policies[1]: missing key "match", expected a list of matches"#,
+            r#"policies[1]: missing key "name", expected a name such as "checkout" ([a-z][a-z0-9_-]{0,63})"#,
         ],
         "{failure}"
     );
