@@ -12,5 +12,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod worker;

@@ -1,5 +1,8 @@
 //! The port to state that all workers share, and the one way to change it.
 
+#[cfg(test)]
+mod tests;
+
 /// How many times [`update`] tries before it gives up. Two workers collide for about a microsecond, so a second attempt
 /// is rare and a sixteenth means that something else is wrong.
 pub const ATTEMPTS: u32 = 16;

@@ -1,10 +1,11 @@
 //! `fallback`: what answers instead.
 
-use super::decode::{Errors, Object, integer, list, one_of, some, string};
+use super::decode::{DUPLICATE, Errors, Object, integer, list, one_of, some, string};
 use super::json::{Node, Value};
 use crate::answer::{Escape, Reason, Template};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeSet;
 
 /// One entry of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,6 +148,11 @@ fn content_type(headers: &mut Vec<(String, String)>, default: &str) -> String {
 fn decode_headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, String)>> {
     Object::new(node, errors)?;
     let Value::Object(entries) = &node.value else { return None };
+    let mut seen = BTreeSet::new();
+    for (_, duplicate) in entries.iter().filter(|(name, _)| !seen.insert(name.to_ascii_lowercase())) {
+        // Two values of one name: which of them counts is up to whoever reads the answer.
+        errors.at(duplicate, DUPLICATE);
+    }
     let decoded: Vec<_> = entries.iter().filter_map(|(name, node)| header(name, node, errors)).collect();
     (decoded.len() == entries.len()).then_some(decoded)
 }

@@ -1,0 +1,153 @@
+# Every task of this project has a target here; `make` alone lists them. What a target needs and the machine lacks is
+# brought into .tools/ (see tools/setup), at the versions of tools/versions.env.
+
+.DEFAULT_GOAL := help
+# The suites start Envoys and count requests: one after the other, whatever -j says.
+.NOTPARALLEL:
+.SUFFIXES:
+
+include tools/versions.env
+
+BIN := $(CURDIR)/.tools/bin
+export PATH := $(BIN):$(PATH)
+
+# An Envoy of your own is respected; the older one serves the host contract only.
+export ENVOY_PATH ?= $(BIN)/envoy-$(ENVOY_VERSION)
+OLDER_ENVOY := $(BIN)/envoy-$(ENVOY_OLDER_VERSION)
+
+# What tests load: the module that ships, and a directory with the modules below.
+export RESILIENCE_WASM := $(CURDIR)/dist/resilience.wasm
+export RESILIENCE_MODULES := $(CURDIR)/target/test-modules
+
+# Crates that are wasm modules for tests only: each becomes $(RESILIENCE_MODULES)/<name with underscores>.wasm. Beside
+# them lies resilience_trap.wasm, our own module with the trap that tests can pull.
+TEST_MODULES := empty-filter host-contract-probe
+
+# A lock file that does not fit is an error where nobody looks, and a convenience where somebody works.
+CARGO_FLAGS ?= $(if $(CI),--locked)
+WASM := --release --target wasm32-wasip1
+WASM_OUT := target/wasm32-wasip1/release
+
+# How many schedules `make simulate` plays, and the first seed.
+SEEDS ?= 1000000
+SEED ?= 0
+
+SETUP := @tools/setup
+
+# Leaves an unchanged file alone, so that nothing that watches it stirs.
+define install_if_changed
+@cmp -s $(1) $(2) || { mkdir -p $(dir $(2)) && cp $(1) $(2).part && mv $(2).part $(2); }
+endef
+
+.PHONY: help
+help: ## List the targets (this list)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Bring every tool that is missing into .tools/
+	$(SETUP) linker rust envoy envoy-older func-e node wasm-bindgen
+
+.PHONY: build
+build: ## Build dist/resilience.wasm
+	$(SETUP) linker rust
+	cargo build $(CARGO_FLAGS) $(WASM) -p resilience
+	$(call install_if_changed,$(WASM_OUT)/resilience.wasm,dist/resilience.wasm)
+
+.PHONY: validate
+validate: build ## Write dist/envoy.yaml and let Envoy check it, and the module the policies in it
+	$(SETUP) envoy
+	@tools/render envoy/envoy.yaml dist/envoy.yaml
+	@tools/validate dist/envoy.yaml
+
+.PHONY: run
+run: validate ## Start the bundled stack in the foreground
+	$(SETUP) func-e
+	@exec tools/run
+
+.PHONY: demo
+demo: ## Drive the running stack and show the trip, the fallback, the probe and the recovery
+	@exec envoy/demo.py
+
+.PHONY: test
+test: test-core test-core-wasm test-simulator test-module contract test-integration ## Run every test
+
+.PHONY: lint
+lint: ## Check the format, and clippy with every warning an error
+	$(SETUP) linker rust
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets $(patsubst %,--exclude %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 $(patsubst %,-p %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features test-trap -- -D warnings
+
+.PHONY: bench
+bench: build test-modules ## Measure CPU per request without a filter, with an empty one, and with ours
+	$(SETUP) envoy
+	cargo run $(CARGO_FLAGS) --release -p resilience-bench
+
+.PHONY: contract
+contract: test-modules ## Check what we rely on in Envoy, on both versions we hold to
+	$(SETUP) envoy envoy-older
+	@echo "== host contract: Envoy $(notdir $(ENVOY_PATH))"
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-host-contract
+	@echo "== host contract: Envoy $(notdir $(OLDER_ENVOY))"
+	ENVOY_PATH=$(OLDER_ENVOY) cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-host-contract
+
+.PHONY: simulate
+simulate: ## Play a million schedules in the simulator (SEEDS=n, first SEED=n)
+	$(SETUP) linker rust
+	cargo run $(CARGO_FLAGS) --release -p resilience-simulator -- --seeds $(SEEDS) --first $(SEED)
+
+.PHONY: dist
+dist: validate ## Pack what an operator needs into dist/
+	@tools/pack
+
+.PHONY: clean
+clean: ## Remove what was built (the tools in .tools/ stay)
+	rm -rf target dist
+
+# ------------------------------------------------------------------------------------------------------ the suites
+
+.PHONY: test-core
+test-core:
+	$(SETUP) linker rust
+	@echo "== core, native"
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-core
+
+.PHONY: test-core-wasm
+test-core-wasm:
+	$(SETUP) linker rust node wasm-bindgen
+	@echo "== core, wasm under Node"
+	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(BIN)/wasm-bindgen-test-runner \
+		cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-core --target wasm32-unknown-unknown --tests
+
+.PHONY: test-simulator
+test-simulator:
+	$(SETUP) linker rust
+	@echo "== simulator"
+	cargo test $(CARGO_FLAGS) --release --no-fail-fast -p resilience-simulator
+
+.PHONY: test-module
+test-module: build test-modules
+	@echo "== module"
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-module-tests
+
+.PHONY: test-integration
+test-integration: validate test-modules
+	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
+
+# The build with the trap has a target directory of its own: in one directory the two would overwrite, and so rebuild,
+# each other every time.
+.PHONY: test-modules
+test-modules:
+	$(SETUP) linker rust
+	cargo build $(CARGO_FLAGS) $(WASM) $(patsubst %,-p %,$(TEST_MODULES))
+	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-trap --target-dir target/trap
+	$(call install_if_changed,target/trap/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_trap.wasm)
+	$(foreach module,$(subst -,_,$(TEST_MODULES)),$(call install_if_changed,$(WASM_OUT)/$(module).wasm,$(RESILIENCE_MODULES)/$(module).wasm)$(newline))
+
+# A line break between the recipes of a foreach.
+define newline
+
+
+endef

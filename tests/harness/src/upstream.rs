@@ -1,0 +1,180 @@
+//! A programmable HTTP server that counts what reaches it.
+
+use crate::behaviour::Behaviour;
+use crate::exchange;
+use crate::{PATIENCE, eventually};
+use hyper::{HeaderMap, Method};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A request that reached an upstream.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Method.
+    pub method: Method,
+    /// Path without the query.
+    pub path: String,
+    /// Headers as Envoy sent them.
+    pub headers: HeaderMap,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) received: Vec<Received>,
+    pub(crate) in_flight: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) connections: usize,
+    pub(crate) default: Behaviour,
+    pub(crate) by_path: HashMap<String, Behaviour>,
+    pub(crate) script: VecDeque<Behaviour>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Grows with each release; what hangs waits for it to change.
+    pub(crate) released: watch::Sender<u64>,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while counting")
+    }
+}
+
+/// A programmable HTTP/1.1 and h2c server on a loopback port. Dropping it closes the port and all connections.
+///
+/// What a request gets, first match: its `x-behave` header, the script, its path, the default.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Starts one that answers 200.
+    ///
+    /// # Panics
+    /// If no port can be bound.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared { state: Mutex::default(), released: watch::Sender::new(0) });
+        let acceptor = tokio::spawn(exchange::accept(listener, Arc::clone(&shared)));
+        Self { address, shared, acceptor }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many requests reached it.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.shared.state().received.len()
+    }
+
+    /// How many requests for a path (without query) reached it.
+    #[must_use]
+    pub fn requests_to(&self, path: &str) -> usize {
+        self.shared.state().received.iter().filter(|request| request.path == path).count()
+    }
+
+    /// All requests that reached it, in order.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.state().received.clone()
+    }
+
+    /// How many requests it has in hand.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.state().in_flight
+    }
+
+    /// The most it ever had in hand at once.
+    #[must_use]
+    pub fn max_in_flight(&self) -> usize {
+        self.shared.state().max_in_flight
+    }
+
+    /// How many connections were opened to it.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.state().connections
+    }
+
+    /// Forgets what was counted; what is in hand stays counted as that.
+    pub fn reset_counts(&self) {
+        let mut state = self.shared.state();
+        state.received.clear();
+        state.max_in_flight = state.in_flight;
+        state.connections = 0;
+    }
+
+    /// What requests get from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared.state().default = behaviour;
+    }
+
+    /// What requests for a path get from now on.
+    pub fn behave_on(&self, path: &str, behaviour: Behaviour) {
+        self.shared.state().by_path.insert(path.to_owned(), behaviour);
+    }
+
+    /// What the next requests get, one each, before the default counts again.
+    pub fn script(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
+        self.shared.state().script.extend(behaviours);
+    }
+
+    /// Lets everything that hangs go on.
+    pub fn release(&self) {
+        self.shared.released.send_modify(|times| *times += 1);
+    }
+
+    /// Waits until at least so many requests reached it.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub async fn wait_requests(&self, at_least: usize) {
+        eventually(&format!("{at_least} requests at the upstream"), PATIENCE, async || {
+            (self.requests() >= at_least).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until exactly so many requests are in hand.
+    ///
+    /// # Panics
+    /// If they never are.
+    pub async fn wait_in_flight(&self, exactly: usize) {
+        eventually(&format!("{exactly} requests in flight at the upstream"), PATIENCE, async || {
+            (self.in_flight() == exactly).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+/// An address nobody listens on: bound once, so that it is valid, and closed.
+///
+/// # Panics
+/// If no port can be bound.
+#[must_use]
+pub fn refused_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+}
