@@ -82,11 +82,8 @@ fn attempt(seed: u64, bug: Option<Bug>, trace: Trace) -> Result<Summary, Box<Fai
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("a panic: {}", what.unwrap_or_default()))
     });
-    let summary = Summary {
-        steps: world.now.step,
-        transitions: world.oracle.transitions,
-        ambiguous: world.ambiguous,
-    };
+    let summary =
+        Summary { steps: world.now.step, transitions: world.oracle.transitions, ambiguous: world.ambiguous };
     let trace = world.trace.text();
     drop(world);
     plant(None);
