@@ -13,7 +13,11 @@ const PAGE: u64 = 65_536;
 /// VM takes beyond one without.
 pub async fn print(upstream: SocketAddr) {
     let wasm = std::fs::read(module()).expect("the module is built");
-    println!("module: {} bytes, linear memory at start {} KiB", wasm.len(), initial_pages(&wasm) * PAGE / 1024);
+    println!(
+        "module: {} bytes, linear memory at start {} KiB",
+        wasm.len(),
+        initial_pages(&wasm) * PAGE / 1024
+    );
     let bare = per_worker(&[], upstream).await;
     for (name, filter) in [("empty filter", empty_filter()), ("ours", our_filter())] {
         let kilobytes = per_worker(&[filter], upstream).await.saturating_sub(bare);
