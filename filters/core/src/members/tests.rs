@@ -143,7 +143,7 @@ fn one_who_dies_knows_it_not_and_takes_another_identity() {
     theirs.observe(&table.members, &[], ms(0));
     watched(&mut table, 0, 14_500, &[me]);
     assert_eq!(table.lines(), [me, stopped], "dead, and its line still there");
-    watched(&mut table, 15_000, 15_500, &[me]);
+    watched(&mut table, 15_000, 15_000, &[me]);
     assert_eq!(table.lines(), [me], "forgotten");
     let again = table.members.beat(Some(stopped), CONFIGURATION, ms(16_000), &theirs);
     assert_ne!(again, stopped);

@@ -96,11 +96,11 @@ fn a_worker_that_cannot_join_takes_no_probe() {
 }
 
 #[test]
-fn another_worker_learns_the_state_from_the_attempt_that_gave_up() {
+fn what_a_worker_read_before_it_gave_up_is_what_it_goes_by() {
     let (mut port, mut one, mut other) = (Fake::default(), worker(), worker());
     enter(&mut other, &mut port, ms(0));
     trip(&mut one, &mut port, ms(0));
-    // It has only ever seen the breaker closed; its attempt reads that this is over, but cannot write.
+    // It has only ever seen the breaker closed; now it reads that this is over, but cannot write.
     break_policy(&mut port, Trouble::Contended);
     assert_eq!(other.admit(&mut port, 0, PROBING), REFUSED);
 }

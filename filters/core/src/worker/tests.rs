@@ -170,6 +170,27 @@ fn where_a_writer_died_before_the_counter_belief_ends_the_harm() {
 }
 
 #[test]
+fn a_worker_sees_its_own_writes_at_once_whatever_the_counter_says() {
+    let (mut worker, mut port) = (worker(), Fake { forgetful: true, ..Fake::default() });
+    trip(&mut worker, &mut port, ms(0));
+    assert!(matches!(worker.admit(&mut port, 0, ms(0)), Admission::Refused { .. }));
+}
+
+#[test]
+fn a_stale_success_is_dropped_by_what_was_read() {
+    let (mut worker, mut port) = (worker(), Fake::default());
+    let old = enter(&mut worker, &mut port, ms(0));
+    trip(&mut worker, &mut port, ms(0));
+    for outcome in [Outcome::Success, Outcome::Success, Outcome::Failure] {
+        request(&mut worker, &mut port, outcome, PROBING);
+    }
+    port.calls();
+    worker.record(&mut port, 0, old, Outcome::Success, PROBING);
+    assert_eq!(port.calls(), ["changes", "get"]);
+    assert!(!port.state().breaker.is_clean());
+}
+
+#[test]
 fn state_lies_under_the_namespace_and_the_policys_name() {
     let mut port = Fake::default();
     let mut elsewhere = Worker::new("other", 1, [("p", Some(settings()))].into_iter());
