@@ -87,10 +87,9 @@ pub fn of_end(status: Status, info: &StreamInfo, headers_prove: impl FnOnce() ->
         return status.outcome();
     }
     let outcome = of_local_reply(status, info);
-    let cut_short = info.flags & CLIENT_LEFT != 0 || info.details == MAX_DURATION;
-    if outcome == Outcome::Ignored && cut_short && status.http.is_some() && headers_prove() {
-        // The client left in mid-body, or the stream had lived for as long as streams may: the upstream's headers were
-        // good, and that stays proved.
+    let client_left_later = info.flags & CLIENT_LEFT != 0 && status.http.is_some();
+    if outcome == Outcome::Ignored && client_left_later && headers_prove() {
+        // The upstream's headers were good, and that stays proved.
         return status.outcome();
     }
     outcome

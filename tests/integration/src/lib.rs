@@ -213,7 +213,7 @@ impl Edge {
         assert!(waited.await.is_ok(), "calls of {policy}: {last:?}, not {expected:?}");
     }
 
-    /// The gauge of a policy's breaker; `None` before it was ever set.
+    /// The gauge of a policy's breaker. A closed one that never tripped has none before some tick shows it.
     ///
     /// # Panics
     /// If the admin does not answer.
@@ -273,6 +273,12 @@ impl Clients {
         &mut self.connections[number]
     }
 
+    /// The connections by themselves, in the order of the workers.
+    #[must_use]
+    pub fn into_connections(self) -> Vec<Connection> {
+        self.connections
+    }
+
     /// Sends a request to the next worker.
     ///
     /// # Panics
@@ -288,4 +294,11 @@ impl Clients {
     pub async fn get(&mut self, path: &str, behaviour: &str) -> u16 {
         self.send(Request::get(path).header("x-behave", behaviour)).await.status
     }
+}
+
+/// What Envoy said of VMs that trapped. Empty in all tests but those that pull the trap themselves.
+#[must_use]
+pub fn traps(envoy: &Envoy) -> Vec<String> {
+    let words = ["panicked", "Function: proxy_on", "RuntimeError", "Plugin configured to fail"];
+    envoy.log_lines().into_iter().filter(|line| words.iter().any(|word| line.contains(word))).collect()
 }
