@@ -64,6 +64,12 @@ fn exemptions_cost_what_they_have_to_look_at() {
     let shop = warmed(&config_and(EXEMPT));
     let counts = cost("healthy, with an exemption by path", &arrive(shop.vm()), End::Status(200));
     assert_eq!(counts, Counts { reads_with_bytes: 4, ..HEALTHY });
+    // Once a policy has state, a look at it makes five: one more than the budget has for a request without exemptions.
+    run(&arrive(shop.vm()), End::Status(500)).unwrap();
+    run(&arrive(shop.vm()), End::Status(200)).unwrap();
+    shop.host.advance(Duration::from_millis(101));
+    let worst = cost("the same, reading the shared state", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(worst, Counts { reads_with_bytes: 5, ..HEALTHY });
 }
 
 #[test]
