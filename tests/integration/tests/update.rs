@@ -77,6 +77,12 @@ fn version(number: u32) -> Value {
     document
 }
 
+async fn started(bootstrap: Value, drain_seconds: &str) -> Edge {
+    let envoy = envoy(bootstrap).argument("--drain-time-s").argument(drain_seconds).start().await;
+    let address = envoy.addr("edge").await;
+    Edge { envoy, address }
+}
+
 async fn serves(address: SocketAddr, number: u32) {
     eventually("the new configuration on every worker", PATIENCE, async || {
         let answers = burst(address, Protocol::Http1, 24, 24, |_| Request::get("/canary")).await;
@@ -152,7 +158,8 @@ async fn an_update_under_load(way: Way) {
     let upstream = Upstream::start().await;
     let scratch = Scratch::new();
     let mut file = DynamicFile::new(scratch.file("discovered.json"), &[way.resource(&version(1))]);
-    let edge = Edge::start(way.bootstrap(&file, upstream.addr())).await;
+    // While a listener drains, Envoy asks ever more of its connections to close: here hardly any, for old ones are to stay.
+    let edge = started(way.bootstrap(&file, upstream.addr()), "86400").await;
     let mut kept = edge.clients(Protocol::Http1).await;
 
     // Before: a breaker that is open, three of six failures counted, and a probe in flight.
@@ -263,10 +270,7 @@ async fn what_drains_resets_nothing_and_gives_back_what_it_held() {
     let scratch = Scratch::new();
     let way = Way::Listener;
     let mut file = DynamicFile::new(scratch.file("discovered.json"), &[way.resource(&version(1))]);
-    let envoy =
-        envoy(way.bootstrap(&file, upstream.addr())).argument("--drain-time-s").argument("1").start().await;
-    let address = envoy.addr("edge").await;
-    let edge = Edge { envoy, address };
+    let edge = started(way.bootstrap(&file, upstream.addr()), "1").await;
     let mut kept = edge.clients(Protocol::Http1).await;
     assert_eq!(kept.get("/open", "status=500").await, 500);
     for _ in 0..3 {
