@@ -11,15 +11,13 @@ use crate::breaker::Outcome;
 
 /// The details of an answer that came from the upstream.
 const VIA_UPSTREAM: &[u8] = b"via_upstream";
-/// The details where the connection manager's bound on a stream's life has ended it. There is no flag for it.
+/// The details of a stream that lasted longer than it may. No flag tells of it.
 const MAX_DURATION: &[u8] = b"max_duration_timeout";
 
 /// No healthy upstream (`UH`), upstream timeout (`UT`), local reset (`LR`), remote reset (`UR`), connection failure (`UF`),
 /// connection termination (`UC`), maximum stream duration (`UMSDR`), upstream protocol error (`UPE`).
 const UPSTREAM_FAILED: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 19 | 1 << 23;
-/// Envoy's own limits were in the way (`UO`): says nothing about the upstream.
-const OVERFLOW: u64 = 1 << 7;
-/// The client left: its connection ended (`DC`), or it reset its HTTP/2 stream (`DR`).
+/// The client left: closed its connection (`DC`), or reset its stream as HTTP/2 clients do (`DR`).
 const CLIENT_LEFT: u64 = 1 << 14 | 1 << 28;
 /// Nothing moved on the stream for too long (`SI`).
 const STREAM_IDLE: u64 = 1 << 16;
@@ -27,6 +25,8 @@ const STREAM_IDLE: u64 = 1 << 16;
 /// gRPC's UNKNOWN, `DEADLINE_EXCEEDED`, INTERNAL, UNAVAILABLE and `DATA_LOSS`.
 const FAILED_GRPC: [u16; 5] = [2, 4, 13, 14, 15];
 const GATEWAY_TIMEOUT: u16 = 504;
+/// What Envoy makes of [`GATEWAY_TIMEOUT`] for a gRPC caller: `DEADLINE_EXCEEDED` for [`MAX_DURATION`], else UNAVAILABLE.
+const GRPC_GATEWAY_TIMEOUT: [u16; 2] = [4, 14];
 
 /// The status of an answer, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,6 +43,13 @@ impl Status {
     pub fn is_failure(&self) -> bool {
         self.http.is_some_and(|status| (500..=599).contains(&status))
             || self.grpc.is_some_and(|status| FAILED_GRPC.contains(&status))
+    }
+
+    /// Envoy's answer where it has the whole request and the upstream keeps silent. While the client's own part is
+    /// missing the answer is 408, or UNKNOWN for gRPC; only [`MAX_DURATION`] makes no difference for gRPC.
+    fn is_gateway_timeout(&self) -> bool {
+        self.http == Some(GATEWAY_TIMEOUT)
+            || self.grpc.is_some_and(|status| GRPC_GATEWAY_TIMEOUT.contains(&status))
     }
 
     fn outcome(&self) -> Outcome {
@@ -80,24 +87,25 @@ pub fn of_end(status: Status, info: &StreamInfo, headers_prove: impl FnOnce() ->
         return status.outcome();
     }
     let outcome = of_local_reply(status, info);
-    let cut_short = info.flags & CLIENT_LEFT != 0 || info.details == MAX_DURATION;
-    if outcome == Outcome::Ignored && cut_short && status.http.is_some() && headers_prove() {
-        // The client left in mid-body, or the stream had lived for as long as streams may: the upstream's headers were
-        // good, and that stays proved.
+    let client_left_later = info.flags & CLIENT_LEFT != 0 && status.http.is_some();
+    if outcome == Outcome::Ignored && client_left_later && headers_prove() {
+        // The upstream's headers were good, and that stays proved.
         return status.outcome();
     }
     outcome
 }
 
 /// Envoy answered itself, or nobody did.
+///
+/// Overflow (`UO`), by itself no evidence, excuses nothing: Envoy also flags it where a limit forbids the retry of what the
+/// upstream has failed.
 fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
-    if info.flags & OVERFLOW != 0 {
-        return Outcome::Ignored;
+    let out_of_time = info.flags & STREAM_IDLE != 0 || info.details == MAX_DURATION;
+    if info.flags & UPSTREAM_FAILED != 0 || out_of_time && status.is_gateway_timeout() {
+        Outcome::Failure
+    } else {
+        Outcome::Ignored
     }
-    // These timers answer 504 when it was the upstream that kept silent, and 408 when it was the client.
-    let timed_out = info.flags & STREAM_IDLE != 0 || info.details == MAX_DURATION;
-    let upstream_was_silent = timed_out && status.http == Some(GATEWAY_TIMEOUT);
-    if info.flags & UPSTREAM_FAILED != 0 || upstream_was_silent { Outcome::Failure } else { Outcome::Ignored }
 }
 
 /// A status code in decimal, as headers carry it.

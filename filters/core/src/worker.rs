@@ -13,6 +13,7 @@ use crate::breaker::{
     Admission, Outcome, Owner, Phase, Recorded, Settings, State as BreakerState, Ticket, Transition,
 };
 use crate::members::{Members, Watch};
+use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Store, Unavailable, update};
 use crate::time::Timestamp;
@@ -256,7 +257,8 @@ impl Worker {
     ) {
         self.flush(port, now);
         let pending = Pending { policy, ticket, outcome };
-        if !self.try_record(port, pending, now) && ticket.probe.is_some() {
+        let kept = ticket.probe.is_some() && !active(Bug::PendingForgotten);
+        if !self.try_record(port, pending, now) && kept {
             self.pending.push(pending);
         }
     }
@@ -291,7 +293,8 @@ impl Worker {
     fn changes_nothing<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
         let Pending { policy, ticket, outcome } = pending;
         let Some(guard) = self.guard(policy) else { return true };
-        if ticket.probe.is_some() || outcome == Outcome::Failure {
+        let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
+        if !lost && (ticket.probe.is_some() || outcome == Outcome::Failure) {
             return false;
         }
         if outcome == Outcome::Ignored {
@@ -461,8 +464,10 @@ impl Worker {
         (guard.generation, guard.state) = committed.unwrap_or((guard.generation, guard.state));
         guard.belief = None;
         report_conflicts(port, operation, updated.conflicts);
-        if updated.wrote {
+        if updated.wrote && !active(Bug::Unannounced) {
             port.changed(policy);
+        }
+        if updated.wrote || active(Bug::ToldTooEarly) {
             for transition in transitions {
                 port.report(Event::Transition { policy, transition });
             }
@@ -475,7 +480,8 @@ impl Guard {
     /// What the worker believes, if nothing says otherwise.
     fn believed(&self, changes: Option<u64>, now: Timestamp) -> Option<View> {
         self.belief
-            .filter(|belief| Some(belief.changes) == changes && now <= belief.until)
+            .filter(|belief| Some(belief.changes) == changes)
+            .filter(|belief| now <= belief.until || active(Bug::EndlessBelief))
             .map(|belief| belief.view)
     }
 

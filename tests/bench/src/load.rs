@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
-const CONNECTIONS: usize = 4;
+/// How many connections share the load.
+pub const CONNECTIONS: usize = 4;
 
 /// Sends `requests` in all and checks the status of every answer.
 pub fn run(address: SocketAddr, request: &str, status: u16, requests: usize) {

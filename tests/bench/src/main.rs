@@ -5,10 +5,11 @@
 //! kernel's account of all threads of the Envoy in question; the upstream is another process.
 
 mod load;
+mod memory;
 mod variants;
 
 use std::time::Duration;
-use variants::{Variant, start_upstream};
+use variants::{Variant, direct_response, empty_filter, our_filter, proxied, start_upstream};
 
 const WARM_UP: usize = 4_000;
 
@@ -25,17 +26,22 @@ async fn main() {
     let upstream = start_upstream().await;
     let address = upstream.addr("upstream").await;
 
-    let closed =
-        [Variant::bare(address).await, Variant::empty(address).await, Variant::closed(address).await];
-    let open = [Variant::empty_direct_response(address).await, Variant::open(address).await];
-    let all: Vec<&Variant> = closed.iter().chain(&open).collect();
+    let all = [
+        Variant::new("proxied, no filter", &[], proxied(), address).await,
+        Variant::new("proxied, empty filter", &[empty_filter()], proxied(), address).await,
+        Variant::new("proxied, closed breaker", &[our_filter()], proxied(), address).await,
+        Variant::new("direct response, empty filter", &[empty_filter()], direct_response(), address).await,
+        Variant::new("static fallback, open breaker", &[our_filter()], proxied(), address).await,
+    ];
+    let [bare, empty, closed, direct, open] = [0, 1, 2, 3, 4];
+    all[open].trip().await;
     for variant in &all {
-        variant.drive(WARM_UP).await;
+        variant.drive(WARM_UP);
     }
     let mut table = vec![Vec::new(); all.len()];
     for _ in 0..options.rounds {
         for (variant, column) in all.iter().zip(&mut table) {
-            column.push(variant.drive(options.requests).await);
+            column.push(variant.drive(options.requests));
         }
     }
 
@@ -48,10 +54,11 @@ async fn main() {
         println!("  {:<44} {min:7.2} {median:7.2} {max:7.2}", variant.name);
     }
     let by_round = |a: usize, b: usize| table[a].iter().zip(&table[b]).map(|(a, b)| (micros(a), micros(b)));
-    let added = |a: usize| by_round(a, 0).map(|(with, without)| with - without);
-    print_ratio("added CPU, closed breaker / empty filter", added(2).zip(added(1)), 1.3);
-    print_ratio("CPU, open breaker / empty filter and direct response", by_round(4, 3), 1.2);
-    variants::print_sizes(&closed[2], &closed[1]).await;
+    let added = |a: usize| by_round(a, bare).map(|(with, without)| with - without);
+    print_ratio("added CPU, closed breaker / empty filter", added(closed).zip(added(empty)), 1.3);
+    print_ratio("CPU, open breaker / direct response behind an empty filter", by_round(open, direct), 1.2);
+    drop(all);
+    memory::print(address).await;
 }
 
 fn micros(cpu: &Duration) -> f64 {

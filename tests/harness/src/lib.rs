@@ -10,6 +10,7 @@ mod burst;
 mod client;
 pub mod config;
 mod envoy;
+mod exchange;
 mod process;
 mod raw;
 mod scratch;

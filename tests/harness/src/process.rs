@@ -71,3 +71,10 @@ pub(crate) fn cpu_of(pid: u32) -> Duration {
     });
     Duration::from_nanos(nanoseconds.sum())
 }
+
+/// The resident memory of a process.
+pub(crate) fn resident_kilobytes_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has a size");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

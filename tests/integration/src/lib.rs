@@ -213,7 +213,7 @@ impl Edge {
         assert!(waited.await.is_ok(), "calls of {policy}: {last:?}, not {expected:?}");
     }
 
-    /// The gauge of a policy's breaker; `None` before it was ever set.
+    /// The gauge of a policy's breaker. A closed one that never tripped has none before some tick shows it.
     ///
     /// # Panics
     /// If the admin does not answer.

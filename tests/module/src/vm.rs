@@ -533,6 +533,12 @@ impl FakeVm {
         Counts::of(&self.inner().store.data().calls)
     }
 
+    /// Whether faults can hit a function: all of the ABI's, and the clock.
+    #[must_use]
+    pub fn can_fail(function: &str) -> bool {
+        Faults::can_fail(function)
+    }
+
     /// How many calls were made that faults can hit: [`Self::fail_nth`] of a new VM counts the same ones.
     #[must_use]
     pub fn fallible_calls(&self) -> usize {

@@ -54,10 +54,10 @@ pub extern "C" fn proxy_on_context_create(id: u32, parent: u32) {
     }
 }
 
-/// The VM begins.
+/// A root begins; the first of them is the beginning of the VM.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_vm_start(_root: u32, _size: usize) -> bool {
-    vm::with(vm::Vm::number_itself);
+    vm::with(vm::Vm::start);
     true
 }
 

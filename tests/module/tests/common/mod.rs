@@ -69,6 +69,21 @@ pub fn describe(stream: &FakeStream, details: &str, flags: u64) {
         .set_property(b"response\0flags", flags.to_le_bytes());
 }
 
+/// Fails a test with what it was about.
+pub trait OrFail<T> {
+    fn or_fail(self, about: &str) -> T;
+}
+
+impl<T> OrFail<T> for Result<T, Failure> {
+    #[track_caller]
+    fn or_fail(self, about: &str) -> T {
+        match self {
+            Ok(value) => value,
+            Err(failure) => panic!("{about}: {failure}"),
+        }
+    }
+}
+
 /// The headers of an ordinary request.
 pub fn request(path: &str) -> Headers {
     headers(&[

@@ -71,11 +71,26 @@ async fn header_bytes_come_as_they_are() {
     let answer = raw_exchange(edge, &request(b"")).await;
     assert!(answer.text().ends_with("\r\n\r\n"), "{}", answer.text());
     assert_eq!(get(edge, "header name=x-bytes").await.text(), "none");
-    // Of several of one name only the first is seen, unless Envoy itself joins them.
+    // Of several of one name only the first is seen.
     let twice = command("header name=x-bytes").header("x-bytes", "a").header("x-bytes", "b");
     assert_eq!(send_once(edge, Protocol::Http1, twice).await.unwrap().text(), "61");
     let long = command("length name=x-long").header("x-long", "x".repeat(60_000));
     assert_eq!(send_once(edge, Protocol::Http1, long).await.unwrap().text(), "60000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_can_do_without_the_filter() {
+    let mut without = route("without", "/without", "up");
+    without["typed_per_filter_config"]["probe"] = json!({
+        "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true,
+    });
+    let upstream = Upstream::start().await;
+    let (routes, clusters) = ([without, route("all", "/", "up")], [cluster("up", &[upstream.addr()])]);
+    let envoy = envoy(&[probe("probe", "vm", "")], &routes, &clusters).start().await;
+    let edge = envoy.addr("edge").await;
+    assert_eq!(get(edge, "stream").await.header("content-type"), "text/plain");
+    let request = Request::get("/without").header("x-probe", "stream");
+    assert_eq!(send_once(edge, Protocol::Http1, request).await.unwrap().text(), "upstream\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

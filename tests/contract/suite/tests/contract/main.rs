@@ -10,6 +10,7 @@ mod reading;
 mod replies;
 mod shared_data;
 mod traps;
+mod updates;
 mod vms;
 
 use resilience_host_contract::{envoy, probe};

@@ -1,12 +1,8 @@
 //! Shared data: the store that all decisions of the process go through.
 
 use crate::with_probe;
-use resilience_host_contract::{a_connection_to_each_worker, ask, ask_one, command, edge, envoy, probe};
-use resilience_test_harness::config::{bootstrap, cluster, listener_resource, route, with_listeners_from};
-use resilience_test_harness::{
-    Connection, DynamicFile, Envoy, PATIENCE, Protocol, Scratch, eventually, refused_address,
-};
-use serde_json::Value;
+use resilience_host_contract::{a_connection_to_each_worker, ask, ask_one, command, envoy, probe};
+use resilience_test_harness::{Connection, Protocol, refused_address};
 
 /// The number of a key, as `get` shows it behind the value.
 fn cas(shown: &str) -> u32 {
@@ -18,7 +14,7 @@ async fn a_write_wins_or_is_refused_by_its_number() {
     let (_envoy, edge) = with_probe("", refused_address()).await;
     let mut worker = Connection::open(edge, Protocol::Http1).await.unwrap();
     assert_eq!(ask_one(&mut worker, "get key=k").await, "none");
-    // On a missing key any number creates, so two first writers both win and the second takes the first one's place.
+    // On a missing key any number creates.
     assert_eq!(ask(&mut worker, "put key=k value=a cas=7; put key=l value=a cas=0").await, ["ok", "ok"]);
     let read = ask_one(&mut worker, "get key=k").await;
     assert!(read.starts_with("a "), "{read}");
@@ -40,6 +36,27 @@ async fn a_write_wins_or_is_refused_by_its_number() {
     // An empty value is a value.
     let answers = ask(&mut worker, "put key=k value= cas=0; get key=k").await;
     assert!(answers[1].starts_with(' '), "{answers:?}");
+}
+
+/// Workers that found no key write with what they have, 0; only the largest number makes one of them the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_first_writers_both_win_unless_they_only_create() {
+    let (_envoy, edge) = with_probe("", refused_address()).await;
+    let mut workers = a_connection_to_each_worker(edge, 2).await;
+    let (_, mut one) = workers.pop_first().unwrap();
+    let (_, mut two) = workers.pop_first().unwrap();
+    for (key, cas, second, kept) in [("k", 0, "ok", "two "), ("l", u32::MAX, "E8", "one ")] {
+        let read = format!("get key={key}");
+        assert_eq!(
+            (ask_one(&mut one, &read).await, ask_one(&mut two, &read).await),
+            ("none".into(), "none".into())
+        );
+        assert_eq!(ask_one(&mut one, &format!("put key={key} value=one cas={cas}")).await, "ok");
+        assert_eq!(ask_one(&mut two, &format!("put key={key} value=two cas={cas}")).await, second);
+        for worker in [&mut one, &mut two] {
+            assert!(ask_one(worker, &read).await.starts_with(kept));
+        }
+    }
 }
 
 /// Each write of any key takes the next number of the whole process: a number never comes back before it wraps.
@@ -76,63 +93,4 @@ async fn a_vm_id_is_a_map_of_its_own_and_a_root_is_not() {
     let read = ask(&mut worker, "only name=b; get key=k").await;
     assert!(read[1].starts_with("mine "), "{read:?}");
     assert_eq!(ask(&mut worker, "only name=c; get key=k").await, ["c", "none"]);
-}
-
-struct Dynamic {
-    envoy: Envoy,
-    file: DynamicFile,
-    _scratch: Scratch,
-}
-
-fn listener_of(vm_id: &str, name: &str) -> Vec<Value> {
-    let routes = [route("all", "/", "up")];
-    vec![listener_resource(edge(&[probe(name, vm_id, "")], &routes))]
-}
-
-async fn dynamic(vm_id: &str) -> Dynamic {
-    let scratch = Scratch::new();
-    let file = DynamicFile::new(scratch.file("lds.json"), &listener_of(vm_id, "old"));
-    let bootstrap = with_listeners_from(bootstrap(&[], &[cluster("up", &[refused_address()])]), file.path());
-    // Draining listeners go after two seconds instead of ten minutes.
-    let envoy = Envoy::builder(bootstrap).argument("--drain-time-s").argument("2").start().await;
-    Dynamic { envoy, file, _scratch: scratch }
-}
-
-impl Dynamic {
-    /// Replaces the listener, waits until the old one has gone, and gives a connection to the new one.
-    async fn replace(&mut self, vm_id: &str, name: &str, times: u64) -> Connection {
-        self.file.replace(&listener_of(vm_id, name));
-        self.envoy.wait_stat("listener_manager.listener_modified", |modified| modified == times).await;
-        let stat = format!("wasmcustom.probe_configured_{name}");
-        // The canary, the main thread, and the workers.
-        self.envoy.wait_stat(&stat, |times| times >= 6).await;
-        self.envoy.wait_stat("listener_manager.total_listeners_draining", |draining| draining == 0).await;
-        Connection::open(self.envoy.addr("edge").await, Protocol::Http1).await.unwrap()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_survives_a_new_configuration() {
-    let mut dynamic = dynamic("same").await;
-    let mut worker = Connection::open(dynamic.envoy.addr("edge").await, Protocol::Http1).await.unwrap();
-    assert_eq!(ask(&mut worker, "put key=k value=kept; vm").await[0], "ok");
-    let mut worker = dynamic.replace("same", "new", 1).await;
-    assert!(ask_one(&mut worker, "get key=k").await.starts_with("kept "));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_goes_with_the_last_vm_of_its_vm_id() {
-    let mut dynamic = dynamic("first").await;
-    let mut worker = Connection::open(dynamic.envoy.addr("edge").await, Protocol::Http1).await.unwrap();
-    assert_eq!(ask_one(&mut worker, "put key=k value=gone").await, "ok");
-    drop(worker);
-    let mut worker = dynamic.replace("second", "between", 1).await;
-    assert_eq!(ask_one(&mut worker, "get key=k").await, "none");
-    drop(worker);
-    eventually("the first vm_id to be gone", PATIENCE, async || {
-        (dynamic.envoy.stat("wasm.envoy.wasm.runtime.v8.active").await? <= 6).then_some(())
-    })
-    .await;
-    let mut worker = dynamic.replace("first", "again", 2).await;
-    assert_eq!(ask_one(&mut worker, "get key=k").await, "none");
 }

@@ -76,3 +76,20 @@ async fn telling_a_dead_vm_harms_nobody() {
         assert_eq!(ask_one(worker, &format!("tell to={dead} what=resume stream=1")).await, "ok");
     }
 }
+
+/// Why the policy is always set: without it that worker refuses everything from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_policy_a_worker_stays_dead() {
+    let mut filter = probe("probe", "vm", "");
+    filter["typed_config"]["config"].as_object_mut().unwrap().remove("failure_policy");
+    let envoy = resilience_host_contract::envoy(&[filter], &[], &[]).start().await;
+    let mut workers = a_connection_to_each_worker(envoy.addr("edge").await, 4).await;
+    let (_, mut victim) = workers.pop_first().unwrap();
+    assert_eq!(victim.send(command("trap")).await.unwrap().status, 503);
+    for _ in 0..100 {
+        assert_eq!(victim.send(command("vm")).await.unwrap().status, 503);
+    }
+    for (vm, worker) in &mut workers {
+        assert_eq!(ask_one(worker, "vm").await, vm.to_string());
+    }
+}
