@@ -363,6 +363,10 @@ async fn an_edge_that_exposes_nothing_tells_outsiders_nothing() {
     let mut document = document(&[
         fragile("plain"),
         fragile_with("text", json!([{"static": {"status": 200, "text": "Sold out"}}])),
+        fragile_with(
+            "places",
+            json!([{"static": {"status": 503, "text": "%POLICY%%REASON%, %RETRY_AFTER%"}}]),
+        ),
     ]);
     document["expose"] = false.into();
     let mut open = Open::all_of(document).await;
@@ -379,6 +383,9 @@ async fn an_edge_that_exposes_nothing_tells_outsiders_nothing() {
     assert_eq!(json_body(&plain), json!({"title": "Service Unavailable", "status": 503}));
     let text = open.ask(Request::get("/text")).await;
     assert_eq!(headers(&text), ["content-length: 8", "content-type: text/plain; charset=utf-8"]);
+
+    let places = open.ask(Request::get("/places")).await;
+    assert_eq!(places.text(), format!(", {}", places.header("retry-after")));
 
     // What upstreams of ours say is for us alone, too, whether the policy is theirs or there is none.
     for path in ["/free", "/"] {
