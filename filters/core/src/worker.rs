@@ -5,7 +5,7 @@
 use crate::breaker::{
     Admission, Outcome, Owner, Phase, Recorded, Settings, State as BreakerState, Ticket, Transition,
 };
-use crate::members::{Members, Watch};
+use crate::members::{BLIND, Members, Watch};
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Store, Unavailable, update};
@@ -145,6 +145,8 @@ pub struct Worker {
     configuration: u64,
     guards: Vec<Option<Guard>>,
     me: Option<Owner>,
+    /// When this VM last gave a sign of life.
+    beaten: Timestamp,
     watch: Watch,
     pending: Vec<Pending>,
     next_swept: usize,
@@ -179,6 +181,7 @@ impl Worker {
             configuration,
             guards,
             me: None,
+            beaten: Timestamp::default(),
             watch: Watch::default(),
             pending: Vec::new(),
             next_swept: 0,
@@ -341,11 +344,14 @@ impl Worker {
         format!("{}#members", self.prefix).into_bytes()
     }
 
+    /// Who this VM is to those that watch over its probes. One that comes back after a long silence says so before it takes
+    /// a probe: others might take it for dead, or have forgotten it.
     fn join<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Option<Owner> {
-        if self.me.is_none() {
+        let late = |worker: &Self| worker.me.is_none() || now.since(worker.beaten) > BLIND;
+        if late(self) {
             self.beat(port, now);
         }
-        self.me
+        self.me.filter(|_| !late(self))
     }
 
     fn beat<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
@@ -357,7 +363,7 @@ impl Worker {
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
-            Some(owner) => self.me = Some(owner),
+            Some(owner) => (self.me, self.beaten) = (Some(owner), now),
             None => port.report(Event::GaveUp { operation: Operation::Heartbeat }),
         }
     }
