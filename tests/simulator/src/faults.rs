@@ -11,8 +11,6 @@ impl World {
         if self.calm || self.plan.faults.is_empty() {
             return;
         }
-        let next = self.rng.below(self.plan.fault_pace).max(MS);
-        self.after(next, Event::Fault);
         let fault = self.rng.pick(&self.plan.faults);
         self.trace.note(self.now, || format!("-- {fault:?}"));
         let policy = self.rng.index(self.plan.policies);
@@ -51,6 +49,9 @@ impl World {
             }
             _ => {}
         }
+        // From then on, or one that stops the clock would be overdue at once, again and again.
+        let next = self.rng.below(self.plan.fault_pace).max(MS);
+        self.after(next, Event::Fault);
     }
 
     fn befall(&mut self, fault: Fault, victim: usize) {
