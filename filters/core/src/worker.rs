@@ -200,7 +200,7 @@ impl Worker {
         if let Some(view) = guard.believed(changes, now) {
             match view {
                 View::Closed { ticket, .. } => return Admission::Admitted(ticket),
-                View::Open { until } if now <= until => {
+                View::Open { until } if waits(until, now) => {
                     return Admission::Refused { wait: Some(until.since(now)) };
                 }
                 View::Open { .. } => {}
@@ -209,7 +209,7 @@ impl Worker {
         match guard.read(port, changes, now) {
             Err(Unavailable) => self.admit_blind(port, policy),
             Ok(Some(View::Closed { ticket, .. })) => Admission::Admitted(ticket),
-            Ok(Some(View::Open { until })) if now <= until => {
+            Ok(Some(View::Open { until })) if waits(until, now) => {
                 Admission::Refused { wait: Some(until.since(now)) }
             }
             Ok(_) => self.admit_with_write(port, policy, now),
@@ -509,6 +509,11 @@ impl Guard {
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
         Ok(view)
     }
+}
+
+/// Whether an open wait goes on: refusal ends strictly after its last moment.
+fn waits(until: Timestamp, now: Timestamp) -> bool {
+    now < until || (now == until && !active(Bug::InclusiveWait))
 }
 
 fn report_conflicts<P: Port + ?Sized>(port: &mut P, operation: Operation, count: u32) {

@@ -60,7 +60,8 @@ impl World {
             Fault::Stall => {
                 self.trace.note(self.now, || format!("VM {id} stands still"));
                 self.slots[victim].stalled = true;
-                let span = self.rng.spread(MS, 25 * SECOND);
+                let (least, most) = self.plan.stall;
+                let span = self.rng.spread(least, most);
                 self.after(span, Event::Resume { vm: id });
             }
             Fault::Death => self.die(id, "dies where it is"),

@@ -6,7 +6,7 @@
 
 mod faults;
 mod model;
-pub mod oracle;
+mod oracle;
 mod plan;
 mod rng;
 mod store;
@@ -16,6 +16,7 @@ mod vm;
 mod world;
 
 use resilience_core::planted::{Bug, plant};
+pub use oracle::Reached;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trace::Trace;
@@ -36,8 +37,8 @@ fn key(policy: usize) -> &'static str {
 pub struct Summary {
     /// How many steps it took.
     pub steps: u64,
-    /// How many transitions the breakers made.
-    pub transitions: u64,
+    /// Where it came to.
+    pub reached: Reached,
     /// Whether it ended early because of what the host cannot tell apart.
     pub ambiguous: bool,
 }
@@ -84,7 +85,7 @@ fn attempt(seed: u64, bug: Option<Bug>, trace: Trace) -> Result<Summary, Box<Fai
     });
     let summary = Summary {
         steps: world.now.step,
-        transitions: world.oracle.transitions,
+        reached: world.oracle.reached,
         ambiguous: world.ambiguous,
     };
     let trace = world.trace.text();

@@ -1,6 +1,6 @@
 //! Plays many seeds, on all cores: `--seeds N --from K`, or one of them: `--seed S`.
 
-use resilience_simulator::{Failure, Summary, play};
+use resilience_simulator::{Failure, Reached, Summary, play};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -29,15 +29,15 @@ fn main() -> ExitCode {
     let total = parts.iter().fold(Total::default(), |sum, (part, _)| sum.and(part));
     let seconds = started.elapsed().as_secs_f64().max(0.001);
     println!(
-        "{} seeds from {}, {} steps, {} transitions, {} that the host made ambiguous: {:.1} s, {:.0} seeds/s",
+        "{} seeds from {}, {} steps, {} that the host made ambiguous: {:.1} s, {:.0} seeds/s",
         total.seeds,
         asked.from,
         total.steps,
-        total.transitions,
         total.ambiguous,
         seconds,
         total.seeds as f64 / seconds,
     );
+    println!("{:?}", total.reached);
     match parts.into_iter().filter_map(|(_, failure)| failure).min_by_key(|failure| failure.seed) {
         None if parts_complete(&total, &asked) => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,
@@ -57,16 +57,18 @@ fn parts_complete(total: &Total, asked: &Asked) -> bool {
 struct Total {
     seeds: u64,
     steps: u64,
-    transitions: u64,
+    reached: Reached,
     ambiguous: u64,
 }
 
 impl Total {
     fn and(self, other: &Self) -> Self {
+        let mut reached = self.reached;
+        reached += other.reached;
         Self {
             seeds: self.seeds + other.seeds,
             steps: self.steps + other.steps,
-            transitions: self.transitions + other.transitions,
+            reached,
             ambiguous: self.ambiguous + other.ambiguous,
         }
     }
@@ -74,7 +76,7 @@ impl Total {
     fn add(&mut self, run: Summary) {
         self.seeds += 1;
         self.steps += run.steps;
-        self.transitions += run.transitions;
+        self.reached += run.reached;
         self.ambiguous += u64::from(run.ambiguous);
     }
 }

@@ -67,7 +67,6 @@ impl Oracle {
 
     fn commit(&mut self, vm: VmId, policy: usize, base: &Model, explained: Explained) -> Verdict {
         let now = self.now;
-        self.transitions += explained.told.len() as u64;
         let Some(writer) = self.vms.get_mut(&vm) else { return Ok(()) };
         let Some(deed) = &mut writer.deed else { return Ok(()) };
         deed.untold.extend(explained.told.into_iter().map(|transition| (policy, transition)));
@@ -104,6 +103,7 @@ impl Oracle {
     /// Something that is not one of our workers has written a policy's value, and announces it.
     pub fn meddled(&mut self, policy: usize, bytes: &[u8]) {
         let value = view::value(bytes);
+        self.reached.meddled += 1;
         let history = &mut self.policies[policy];
         let kept = history.latest().model().cloned();
         let model = kept.filter(|model| value.breaker.as_ref() == Some(&model.shape()));
