@@ -21,8 +21,8 @@ pub const LEASE: Duration = Duration::from_secs(5);
 /// How long a VM may be silent before its line in the table goes. Longer than the lease, so that whoever gives back what
 /// it held still finds it there.
 const FORGOTTEN: Duration = Duration::from_secs(15);
-/// An observer that did not tick for this long knows nothing of the time between.
-const BLIND: Duration = Duration::from_secs(2);
+/// Whoever did not tick for this long knows nothing of the time between, nor what others made of it.
+pub(crate) const BLIND: Duration = Duration::from_secs(2);
 /// More lines than any Envoy has VMs: beyond it the table is damage.
 const MAX_MEMBERS: usize = 4096;
 

@@ -12,7 +12,7 @@ mod tests;
 use crate::breaker::{
     Admission, Outcome, Owner, Phase, Recorded, Settings, State as BreakerState, Ticket, Transition,
 };
-use crate::members::{Members, Watch};
+use crate::members::{BLIND, Members, Watch};
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Store, Unavailable, update};
@@ -152,6 +152,8 @@ pub struct Worker {
     configuration: u64,
     guards: Vec<Option<Guard>>,
     me: Option<Owner>,
+    /// When this VM last gave a sign of life.
+    beaten: Timestamp,
     watch: Watch,
     pending: Vec<Pending>,
     next_swept: usize,
@@ -186,6 +188,7 @@ impl Worker {
             configuration,
             guards,
             me: None,
+            beaten: Timestamp::default(),
             watch: Watch::default(),
             pending: Vec::new(),
             next_swept: 0,
@@ -204,7 +207,7 @@ impl Worker {
         if let Some(view) = guard.believed(changes, now) {
             match view {
                 View::Closed { ticket, .. } => return Admission::Admitted(ticket),
-                View::Open { until } if now <= until => {
+                View::Open { until } if waits(until, now) => {
                     return Admission::Refused { wait: Some(until.since(now)) };
                 }
                 View::Open { .. } => {}
@@ -213,7 +216,7 @@ impl Worker {
         match guard.read(port, changes, now) {
             Err(Unavailable) => self.admit_blind(port, policy),
             Ok(Some(View::Closed { ticket, .. })) => Admission::Admitted(ticket),
-            Ok(Some(View::Open { until })) if now <= until => {
+            Ok(Some(View::Open { until })) if waits(until, now) => {
                 Admission::Refused { wait: Some(until.since(now)) }
             }
             Ok(_) => self.admit_with_write(port, policy, now),
@@ -348,11 +351,14 @@ impl Worker {
         format!("{}#members", self.prefix).into_bytes()
     }
 
+    /// Who this VM is to those that watch over its probes. One that comes back after a long silence says so before it takes
+    /// a probe: others might take it for dead, or have forgotten it.
     fn join<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Option<Owner> {
-        if self.me.is_none() {
+        let late = |worker: &Self| worker.me.is_none() || now.since(worker.beaten) > BLIND;
+        if late(self) {
             self.beat(port, now);
         }
-        self.me
+        self.me.filter(|_| !late(self))
     }
 
     fn beat<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
@@ -364,7 +370,7 @@ impl Worker {
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
-            Some(owner) => self.me = Some(owner),
+            Some(owner) => (self.me, self.beaten) = (Some(owner), now),
             None => port.report(Event::GaveUp { operation: Operation::Heartbeat }),
         }
     }
@@ -510,6 +516,11 @@ impl Guard {
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
         Ok(view)
     }
+}
+
+/// Whether an open wait goes on: refusal ends strictly after its last moment.
+fn waits(until: Timestamp, now: Timestamp) -> bool {
+    now < until || (now == until && !active(Bug::InclusiveWait))
 }
 
 fn report_conflicts<P: Port + ?Sized>(port: &mut P, operation: Operation, count: u32) {

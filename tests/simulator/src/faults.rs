@@ -11,8 +11,6 @@ impl World {
         if self.calm || self.plan.faults.is_empty() {
             return;
         }
-        let next = self.rng.below(self.plan.fault_pace).max(MS);
-        self.after(next, Event::Fault);
         let fault = self.rng.pick(&self.plan.faults);
         self.trace.note(self.now, || format!("-- {fault:?}"));
         let policy = self.rng.index(self.plan.policies);
@@ -51,6 +49,9 @@ impl World {
             }
             _ => {}
         }
+        // From then on, or one that stops the clock would be overdue at once, again and again.
+        let next = self.rng.below(self.plan.fault_pace).max(MS);
+        self.after(next, Event::Fault);
     }
 
     fn befall(&mut self, fault: Fault, victim: usize) {
@@ -59,7 +60,8 @@ impl World {
             Fault::Stall => {
                 self.trace.note(self.now, || format!("VM {id} stands still"));
                 self.slots[victim].stalled = true;
-                let span = self.rng.spread(MS, 25 * SECOND);
+                let (least, most) = self.plan.stall;
+                let span = self.rng.spread(least, most);
                 self.after(span, Event::Resume { vm: id });
             }
             Fault::Death => self.die(id, "dies where it is"),
@@ -148,8 +150,7 @@ impl World {
             }
             for policy in 0..self.plan.policies {
                 // Enough for every place of a stay: a trickle might not fill it before it ends.
-                let closed =
-                    self.oracle.policies[policy].latest().model().is_some_and(|m| m.until().is_none());
+                let closed = self.oracle.policies[policy].latest().model().is_some_and(|m| m.until().is_none());
                 let count = if closed { 1 } else { self.plan.most_permitted() + 1 };
                 self.burst(policy, count);
             }
@@ -186,10 +187,7 @@ impl World {
         if !self.ambiguous && !self.oracle.members.owners().is_empty() {
             return Err(format!("all have left, and the table has {:?}", self.oracle.members.owners()));
         }
-        let known = self.store.keys().all(|key| {
-            key == crate::MEMBERS
-                || (0..self.plan.policies).any(|policy| key == crate::key(policy).as_bytes())
-        });
+        let known = self.store.keys().all(|key| key == crate::MEMBERS || (0..self.plan.policies).any(|policy| key == crate::key(policy).as_bytes()));
         if known { Ok(()) } else { Err("the store has keys that nobody knows".into()) }
     }
 }

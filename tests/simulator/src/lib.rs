@@ -6,7 +6,7 @@
 
 mod faults;
 mod model;
-pub mod oracle;
+mod oracle;
 mod plan;
 mod rng;
 mod store;
@@ -16,6 +16,7 @@ mod vm;
 mod world;
 
 use resilience_core::planted::{Bug, plant};
+pub use oracle::Reached;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trace::Trace;
@@ -36,8 +37,8 @@ fn key(policy: usize) -> &'static str {
 pub struct Summary {
     /// How many steps it took.
     pub steps: u64,
-    /// How many transitions the breakers made.
-    pub transitions: u64,
+    /// Where it came to.
+    pub reached: Reached,
     /// Whether it ended early because of what the host cannot tell apart.
     pub ambiguous: bool,
 }
@@ -82,8 +83,11 @@ fn attempt(seed: u64, bug: Option<Bug>, trace: Trace) -> Result<Summary, Box<Fai
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("a panic: {}", what.unwrap_or_default()))
     });
-    let summary =
-        Summary { steps: world.now.step, transitions: world.oracle.transitions, ambiguous: world.ambiguous };
+    let summary = Summary {
+        steps: world.now.step,
+        reached: world.oracle.reached,
+        ambiguous: world.ambiguous,
+    };
     let trace = world.trace.text();
     drop(world);
     plant(None);

@@ -71,8 +71,10 @@ pub struct Plan {
     pub impatient: u64,
     /// How often a request never answers, per mille.
     pub silent: u64,
-    /// The longest latency.
-    pub latency: u64,
+    /// The shortest and the longest latency.
+    pub latency: (u64, u64),
+    /// The shortest and the longest time for which a worker stands still.
+    pub stall: (u64, u64),
     /// How often the scheduler goes on with the same VM, per mille.
     pub sticky: u64,
     /// How often a write loses against nobody, per mille.
@@ -93,13 +95,22 @@ impl Plan {
     /// The plan of a seed.
     pub fn new(rng: &mut Rng) -> Self {
         let policies = rng.between(1, 2) as usize;
+        // Probes that are out for longer than a lease, in stays that last, with workers that stand still meanwhile: what it
+        // takes for a place to be given away under somebody who comes back. By chance alone this is too rare.
+        let slow = rng.chance(250);
+        let stay = if slow { (10 * SECOND, 40 * SECOND) } else { (500 * MS, 20 * SECOND) };
+        let latency = if slow { (SECOND, 15 * SECOND) } else { (1, rng.spread(MS, 8 * SECOND)) };
+        let stall = if slow { (5 * SECOND, 12 * SECOND) } else { (MS, 25 * SECOND) };
         let configurations: Vec<_> = (0..rng.between(1, 3))
-            .map(|index| (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy)).collect()))
+            .map(|index| (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy, stay)).collect()))
             .collect();
         // Later configurations join in the middle of the run.
         let present = rng.between(1, configurations.len() as u64);
         let vms = (0..rng.between(2, 6)).map(|_| rng.below(present) as usize).collect();
         let mut faults: Vec<_> = FAULTS.into_iter().filter(|_| rng.chance(400)).collect();
+        if slow {
+            faults = vec![Fault::Stall];
+        }
         if configurations.len() as u64 > present {
             faults.push(Fault::Arrival);
         }
@@ -109,21 +120,22 @@ impl Plan {
             configurations,
             policies,
             vms,
-            length: rng.between(5, 40) * SECOND,
+            length: rng.between(5, 30) * SECOND,
             first_version,
-            pace: rng.spread(5 * MS, 500 * MS),
+            pace: rng.spread(20 * MS, 500 * MS),
             bursts: rng.pick(&[0, 50, 200]),
             aimed: rng.pick(&[0, 100, 300]),
             impatient: rng.pick(&[0, 50, 300]),
             silent: rng.pick(&[0, 20, 100]),
-            latency: rng.spread(MS, 8 * SECOND),
+            latency,
+            stall,
             sticky: rng.pick(&[0, 500, 900]),
             conflicts: rng.pick(&[0, 0, 50, 850]),
             deaths: rng.pick(&[0, 0, 20, 200]),
             deaths_after_write: rng.pick(&[0, 0, 5, 40]),
             outage: rng.pick(&[300, 900, 1000]),
             faults,
-            fault_pace: rng.spread(300 * MS, 10 * SECOND),
+            fault_pace: if slow { 3 * SECOND } else { rng.spread(300 * MS, 10 * SECOND) },
         }
     }
 
@@ -148,7 +160,7 @@ impl Plan {
     }
 }
 
-fn guarded(rng: &mut Rng, policy: usize) -> Guarded {
+fn guarded(rng: &mut Rng, policy: usize, stay: (u64, u64)) -> Guarded {
     let span = |rng: &mut Rng, low, high| Duration::from_nanos(rng.spread(low, high));
     let which = rng.below(3);
     let settings = Settings {
@@ -159,7 +171,7 @@ fn guarded(rng: &mut Rng, policy: usize) -> Guarded {
         }),
         wait_duration_in_open_state: span(rng, 50 * MS, 8 * SECOND),
         permitted_number_of_calls_in_half_open_state: rng.spread(1, 12) as u32,
-        max_wait_duration_in_half_open_state: span(rng, 500 * MS, 20 * SECOND),
+        max_wait_duration_in_half_open_state: span(rng, stay.0, stay.1),
     };
     // Not every configuration keeps state for every policy, but there is always one to look at.
     let keeps = policy == 0 || !rng.chance(100);

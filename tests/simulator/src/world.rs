@@ -95,7 +95,7 @@ impl World {
             weather: vec![0; plan.policies],
             ambiguous: false,
             members_damaged: 0,
-            agenda: BinaryHeap::new(),
+    agenda: BinaryHeap::new(),
             entries: 0,
             requests: Vec::new(),
             next_vm: 0,
@@ -287,6 +287,7 @@ impl World {
     pub(crate) fn die(&mut self, id: VmId, how: &str) {
         let configuration = self.slot(id).map_or(0, |slot| slot.configuration);
         self.end(id, how);
+        self.oracle.reached.died += 1;
         let (again, span) = (self.rng.chance(900), self.rng.spread(MS, 3 * SECOND));
         if again {
             self.after(span, Event::Start { configuration });
@@ -322,8 +323,7 @@ impl World {
                     }
                     _ => Outcome::Ignored,
                 };
-                let latency =
-                    if self.calm { self.rng.below(20 * MS) } else { self.rng.spread(1, self.plan.latency) };
+                let latency = if self.calm { self.rng.below(20 * MS) } else { self.rng.spread(self.plan.latency.0, self.plan.latency.1) };
                 if self.calm || !self.rng.chance(self.plan.silent) {
                     self.requests.push(Request { vm: id, task: Task::Record { policy, ticket, outcome } });
                     self.after(latency, Event::Answer { request: self.requests.len() - 1 });

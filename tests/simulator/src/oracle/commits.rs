@@ -67,7 +67,6 @@ impl Oracle {
 
     fn commit(&mut self, vm: VmId, policy: usize, base: &Model, explained: Explained) -> Verdict {
         let now = self.now;
-        self.transitions += explained.told.len() as u64;
         let Some(writer) = self.vms.get_mut(&vm) else { return Ok(()) };
         let Some(deed) = &mut writer.deed else { return Ok(()) };
         deed.untold.extend(explained.told.into_iter().map(|transition| (policy, transition)));
@@ -104,6 +103,7 @@ impl Oracle {
     /// Something that is not one of our workers has written a policy's value, and announces it.
     pub fn meddled(&mut self, policy: usize, bytes: &[u8]) {
         let value = view::value(bytes);
+        self.reached.meddled += 1;
         let history = &mut self.policies[policy];
         let kept = history.latest().model().cloned();
         let model = kept.filter(|model| value.breaker.as_ref() == Some(&model.shape()));
@@ -136,8 +136,9 @@ fn explain(
     });
     let asks = matches!(deed.task, Task::Admit { policy: asked } if asked == policy);
     let me = writer.me.filter(|_| asks && deed.promised.is_none());
-    let as_admission =
-        me.and_then(|me| attempt(&mut |model, told| Reason::Admission(model.admit(settings, me, now, told))));
+    let as_admission = me.and_then(|me| {
+        attempt(&mut |model, told| Reason::Admission(model.admit(settings, me, now, told)))
+    });
     let found = as_outcome.flatten().next().or(as_admission);
     found.or_else(|| {
         // The end of a stay may be written by anyone; the dead are for a leader on its tick.

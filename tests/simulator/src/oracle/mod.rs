@@ -12,7 +12,7 @@ pub use history::History;
 pub use members::Members;
 
 use crate::vm::{Done, Guarded, Task};
-use resilience_core::breaker::{Admission, Outcome, Owner, Settings, State, Ticket, Transition};
+use resilience_core::breaker::{Admission, Cause, Outcome, Owner, Settings, State, Ticket, Transition};
 use resilience_core::worker::{Event, Operation};
 use std::collections::BTreeMap;
 
@@ -21,6 +21,40 @@ pub type Verdict = Result<(), String>;
 
 /// The name of a VM in a run. Never reused.
 pub type VmId = usize;
+
+/// How often a run came to the places where mistakes are likely. Runs that never get there prove nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reached {
+    /// Transitions.
+    pub transitions: u64,
+    /// Stays in half-open that ran out.
+    pub timeouts: u64,
+    /// Verdicts of probes that closed.
+    pub closed: u64,
+    /// Probes taken back from the dead.
+    pub reclaimed: u64,
+    /// Outcomes that came after their place was given away.
+    pub late: u64,
+    /// Operations given up.
+    pub gave_up: u64,
+    /// VMs that died.
+    pub died: u64,
+    /// Values damaged or written by something that is not ours.
+    pub meddled: u64,
+}
+
+impl std::ops::AddAssign for Reached {
+    fn add_assign(&mut self, other: Self) {
+        self.transitions += other.transitions;
+        self.timeouts += other.timeouts;
+        self.closed += other.closed;
+        self.reclaimed += other.reclaimed;
+        self.late += other.late;
+        self.gave_up += other.gave_up;
+        self.died += other.died;
+        self.meddled += other.meddled;
+    }
+}
 
 /// A moment of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -94,8 +128,8 @@ pub struct Oracle {
     pub members: Members,
     vms: BTreeMap<VmId, Vm>,
     now: Moment,
-    /// How many transitions were committed.
-    pub transitions: u64,
+    /// How much of what matters has happened.
+    pub reached: Reached,
 }
 
 impl Oracle {
@@ -114,7 +148,7 @@ impl Oracle {
             members: Members::default(),
             vms: BTreeMap::new(),
             now: Moment::default(),
-            transitions: 0,
+            reached: Reached::default(),
         }
     }
 
@@ -212,11 +246,21 @@ impl Oracle {
     /// # Errors
     /// What is wrong.
     pub fn told(&mut self, vm: VmId, event: Event) -> Verdict {
+        match event {
+            Event::GaveUp { operation: Operation::Lease } => self.reached.late += 1,
+            Event::GaveUp { .. } => self.reached.gave_up += 1,
+            Event::Reclaimed { count, .. } => self.reached.reclaimed += count as u64,
+            Event::Transition { transition, .. } => {
+                self.reached.transitions += 1;
+                self.reached.timeouts += u64::from(transition.cause == Cause::HalfOpenTimeout);
+                self.reached.closed += u64::from(transition.to == State::Closed);
+            }
+            Event::Conflicts { .. } | Event::Observed { .. } => {}
+        }
         let deed = self.deed(vm)?;
         match event {
             Event::Transition { policy, transition } => {
-                let Some(place) = deed.untold.iter().position(|untold| *untold == (policy, transition))
-                else {
+                let Some(place) = deed.untold.iter().position(|untold| *untold == (policy, transition)) else {
                     return Err(format!(
                         "VM {vm} told a transition of policy {policy} that it had not committed, or told already: {transition}"
                     ));
