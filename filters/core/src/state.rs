@@ -49,7 +49,7 @@ impl State {
         let mut foreign = Vec::new();
         for section in sections {
             if (section.id, section.version) == (BREAKER, Breaker::VERSION) {
-                breaker = Breaker::decode(&section.bytes);
+                breaker = Breaker::decode(&section.bytes).filter(|breaker| breaker.is_plausible(now));
             } else {
                 foreign.push(section);
             }

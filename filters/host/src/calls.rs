@@ -141,13 +141,13 @@ pub fn plugin_configuration() -> Result<Vec<u8>> {
     })
 }
 
-/// Monotonic nanoseconds, the same clock in every VM of the process; 0 if the host has no such clock.
+/// Monotonic nanoseconds, the same clock in every VM of the process; `None` if the host does not say.
 #[must_use]
-pub fn monotonic_nanoseconds() -> u64 {
+pub fn monotonic_nanoseconds() -> Option<u64> {
     let mut now = 0;
     // SAFETY: `now` is valid for a write during the call.
     let errno = unsafe { abi::clock_time_get(CLOCK_MONOTONIC, 0, &raw mut now) };
-    if errno == 0 { now } else { 0 }
+    (errno == 0).then_some(now)
 }
 
 /// A property by its path, segments joined by NUL as the ABI wants them (`b"xds\0route_name"`).

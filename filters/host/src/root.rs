@@ -1,6 +1,6 @@
 //! One configuration in one VM.
 
-use crate::calls::{self, Level, log, monotonic_nanoseconds};
+use crate::calls::{self, Level, log};
 use crate::metrics::{PolicyMetrics, StoreMetrics};
 use crate::port::HostPort;
 use resilience_core::breaker::{Admission, Outcome, State, Ticket};
@@ -20,11 +20,13 @@ pub(crate) struct Root {
     worker: Worker,
     metrics: Vec<PolicyMetrics>,
     store: StoreMetrics,
+    /// The last moment that the host told: stands in where it does not tell.
+    now: Timestamp,
 }
 
 /// The moment, by the clock that all VMs share.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::from_nanos(monotonic_nanoseconds())
+fn clock() -> Option<Timestamp> {
+    calls::monotonic_nanoseconds().map(Timestamp::from_nanos)
 }
 
 /// Identifies a document among those that serve side by side.
@@ -50,10 +52,14 @@ impl Root {
             log(Level::Error, &format!("the host refuses a timer: {status}"));
             return None;
         }
-        Some(Self::new(document, fingerprint(text)))
+        let Some(now) = clock() else {
+            log(Level::Error, "the host has no monotonic clock");
+            return None;
+        };
+        Some(Self::new(document, fingerprint(text), now))
     }
 
-    fn new(document: Document, fingerprint: u64) -> Self {
+    fn new(document: Document, fingerprint: u64, now: Timestamp) -> Self {
         let alternatives = document.policies.iter().enumerate();
         let policies = Matcher::new(
             alternatives
@@ -68,6 +74,7 @@ impl Root {
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
             store: StoreMetrics::default(),
+            now,
             document,
         }
     }
@@ -95,13 +102,13 @@ impl Root {
     }
 
     pub(crate) fn admit(&mut self, policy: usize) -> Admission {
-        self.with_worker(|worker, port| worker.admit(port, policy, now()))
+        self.with_worker(|worker, port, now| worker.admit(port, policy, now))
     }
 
     /// Counts an outcome. A request that passed without a ticket was admitted by no breaker and tells it nothing.
     pub(crate) fn record(&mut self, policy: usize, ticket: Option<Ticket>, outcome: Outcome) {
         if let Some(ticket) = ticket {
-            self.with_worker(|worker, port| worker.record(port, policy, ticket, outcome, now()));
+            self.with_worker(|worker, port, now| worker.record(port, policy, ticket, outcome, now));
         }
         // After the state: whoever sees the count can rely on what it did.
         if let Some(metrics) = self.metrics.get_mut(policy) {
@@ -110,11 +117,10 @@ impl Root {
     }
 
     pub(crate) fn tick(&mut self) {
-        if !self.with_worker(|worker, port| worker.tick(port, now())) {
+        if !self.with_worker(|worker, port, now| worker.tick(port, now)) {
             return;
         }
-        let policies = self.document.policies.iter().zip(&mut self.metrics);
-        for (policy, metrics) in policies.filter(|(policy, _)| !policy.disabled) {
+        for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
             let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
             if matches!(mode, Some(BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen)) {
                 metrics.show(State::Open);
@@ -123,13 +129,14 @@ impl Root {
     }
 
     pub(crate) fn leave(&mut self) {
-        self.with_worker(|worker, port| worker.leave(port, now()));
+        self.with_worker(|worker, port, now| worker.leave(port, now));
     }
 
-    fn with_worker<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>) -> T) -> T {
+    fn with_worker<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {
+        self.now = clock().unwrap_or(self.now);
         let policies = &self.document.policies;
         let names = |index: usize| policies.get(index).map_or("", |policy| policy.name.as_str());
         let mut port = HostPort { policies: &mut self.metrics, store: &mut self.store, names: &names };
-        act(&mut self.worker, &mut port)
+        act(&mut self.worker, &mut port, self.now)
     }
 }

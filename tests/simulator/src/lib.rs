@@ -15,8 +15,8 @@ mod view;
 mod vm;
 mod world;
 
-use resilience_core::planted::{Bug, plant};
 pub use oracle::Reached;
+use resilience_core::planted::{Bug, plant};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trace::Trace;
@@ -83,11 +83,8 @@ fn attempt(seed: u64, bug: Option<Bug>, trace: Trace) -> Result<Summary, Box<Fai
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("a panic: {}", what.unwrap_or_default()))
     });
-    let summary = Summary {
-        steps: world.now.step,
-        reached: world.oracle.reached,
-        ambiguous: world.ambiguous,
-    };
+    let summary =
+        Summary { steps: world.now.step, reached: world.oracle.reached, ambiguous: world.ambiguous };
     let trace = world.trace.text();
     drop(world);
     plant(None);

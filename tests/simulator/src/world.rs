@@ -95,7 +95,7 @@ impl World {
             weather: vec![0; plan.policies],
             ambiguous: false,
             members_damaged: 0,
-    agenda: BinaryHeap::new(),
+            agenda: BinaryHeap::new(),
             entries: 0,
             requests: Vec::new(),
             next_vm: 0,
@@ -323,7 +323,11 @@ impl World {
                     }
                     _ => Outcome::Ignored,
                 };
-                let latency = if self.calm { self.rng.below(20 * MS) } else { self.rng.spread(self.plan.latency.0, self.plan.latency.1) };
+                let latency = if self.calm {
+                    self.rng.below(20 * MS)
+                } else {
+                    self.rng.spread(self.plan.latency.0, self.plan.latency.1)
+                };
                 if self.calm || !self.rng.chance(self.plan.silent) {
                     self.requests.push(Request { vm: id, task: Task::Record { policy, ticket, outcome } });
                     self.after(latency, Event::Answer { request: self.requests.len() - 1 });

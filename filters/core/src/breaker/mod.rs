@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 use std::fmt;
 use std::time::Duration;
 
+/// The longest wait, stay or window that a configuration may ask for.
+pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// When a breaker trips and how it comes back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -229,6 +232,17 @@ impl Breaker {
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether this is a state that some configuration can have led to. Bytes can be well-formed and still keep a breaker
+    /// from ever coming back.
+    #[must_use]
+    pub fn is_plausible(&self, now: Timestamp) -> bool {
+        match &self.phase {
+            Phase::Closed(_) => true,
+            Phase::Open { until } => until.since(now) <= LONGEST,
+            Phase::HalfOpen { until, permitted, .. } => until.since(now) <= LONGEST && *permitted > 0,
+        }
     }
 
     /// Whether another success would change nothing.

@@ -3,7 +3,7 @@
 use super::decode::{Errors, Object, duration, integer, word};
 use super::json::Node;
 use super::policy::{MODES, Mode};
-use crate::breaker::{FailuresInWindow, Settings};
+use crate::breaker::{FailuresInWindow, LONGEST, Settings};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 const FAILURES: RangeInclusive<u32> = 1..=1000;
 const PERMITTED: RangeInclusive<u32> = 1..=1000;
 const CONSECUTIVE: RangeInclusive<u32> = 1..=1_000_000;
-const SPAN: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(7 * 24 * 3600);
+const SPAN: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 
 const TRIGGERS: &str = "at least one trigger: \"consecutive_failures\" or \"failures_in_window\"";
 /// Resilience4j's default.

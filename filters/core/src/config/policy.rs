@@ -18,7 +18,7 @@ pub struct Policy {
     pub matches: Vec<Match>,
     /// Whether the policy is switched off: its requests pass as if it were not there.
     pub disabled: bool,
-    /// The circuit breaker, unless there is none or it is disabled.
+    /// The circuit breaker, unless there is none or it or the policy is disabled.
     pub circuit_breaker: Option<CircuitBreaker>,
     /// What answers instead, in order.
     pub fallback: Vec<Fallback>,
@@ -30,7 +30,7 @@ impl Policy {
     /// The settings of the breaker, where its state is shared: one that is forced open has none to share.
     #[must_use]
     pub fn shared_breaker(&self) -> Option<Settings> {
-        let breaker = self.circuit_breaker.as_ref().filter(|_| !self.disabled)?;
+        let breaker = self.circuit_breaker.as_ref()?;
         match breaker.mode {
             BreakerMode::Enforce | BreakerMode::Shadow => Some(breaker.settings.clone()),
             BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen => None,
@@ -79,14 +79,12 @@ pub(super) const MODES: [(&str, Mode); 4] = [
 impl Mode {
     /// What a breaker of this mode does in a policy of `outer`: a policy can only soften its patterns.
     fn within(self, outer: Self) -> Option<BreakerMode> {
-        let shadow = outer == Self::Shadow;
-        match self {
-            Self::Disabled => None,
-            Self::Shadow => Some(BreakerMode::Shadow),
-            Self::Enforce if shadow => Some(BreakerMode::Shadow),
-            Self::Enforce => Some(BreakerMode::Enforce),
-            Self::ForcedOpen if shadow => Some(BreakerMode::ShadowForcedOpen),
-            Self::ForcedOpen => Some(BreakerMode::ForcedOpen),
+        match (outer, self) {
+            (Self::Disabled, _) | (_, Self::Disabled) => None,
+            (Self::Shadow, Self::ForcedOpen) => Some(BreakerMode::ShadowForcedOpen),
+            (Self::Shadow, _) | (_, Self::Shadow) => Some(BreakerMode::Shadow),
+            (_, Self::Enforce) => Some(BreakerMode::Enforce),
+            (_, Self::ForcedOpen) => Some(BreakerMode::ForcedOpen),
         }
     }
 }

@@ -128,7 +128,7 @@ fn run(id: u32, command: &Command<'_>) -> String {
     let shown = match command.word {
         "vm" => Ok(vm::with(|vm| vm.number).to_string()),
         "stream" => Ok(id.to_string()),
-        "clock" => Ok(calls::monotonic_nanoseconds().to_string()),
+        "clock" => Ok(calls::monotonic_nanoseconds().unwrap_or_default().to_string()),
         "put" => {
             let cas = command.optional("cas").map_or(0, |_| command.number("cas"));
             said(calls::set_shared_data(command.get("key").as_bytes(), command.get("value").as_bytes(), cas))
