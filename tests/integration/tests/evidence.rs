@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 // ------------------------------------------------------------------------------------------------------- the table
@@ -357,6 +358,16 @@ fn route_of(kind: &str, prefix: &str) -> Option<Value> {
 
 // -------------------------------------------------------------------------------------------------- the client's side
 
+/// Waits for the one request for a path. By hand: the future of an async closure over borrows is not known to be `Send`
+/// wherever it is spawned.
+async fn reached(upstream: &Upstream, path: &str) {
+    let started = Instant::now();
+    while upstream.requests_to(path) != 1 {
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} for {path} at the upstream");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 impl Client {
     /// Plays the request up to its end, as far as the client sees one.
     async fn play(self, edge: SocketAddr, upstream: &Upstream, path: &str) -> Result<(), String> {
@@ -368,10 +379,6 @@ impl Client {
         let half = format!(
             "POST {host_path} HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\nx-behave: hang\r\n\r\nhalf."
         );
-        let reached = async || {
-            let what = format!("{path} at the upstream");
-            eventually(&what, PATIENCE, async || (upstream.requests_to(path) == 1).then_some(())).await;
-        };
         match self {
             Get(words) => send_once(edge, Http1, request(words)).await.map(drop),
             Post(words) => {
@@ -392,13 +399,13 @@ impl Client {
                 let mut stream =
                     tokio::net::TcpStream::connect(edge).await.map_err(|error| error.to_string())?;
                 stream.write_all(half.as_bytes()).await.map_err(|error| error.to_string())?;
-                reached().await;
+                reached(upstream, path).await;
                 Ok(())
             }
             GoneBeforeHeaders(protocol) => {
                 let mut connection = Connection::open(edge, protocol).await?;
                 let pending = connection.start(request("hang")).await?;
-                reached().await;
+                reached(upstream, path).await;
                 pending.abandon();
                 Ok(())
             }
