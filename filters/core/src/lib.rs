@@ -12,6 +12,10 @@ pub mod matcher;
 pub mod members;
 pub mod metrics;
 pub mod outcome;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted;
 pub mod state;
 pub mod store;
 #[cfg(test)]

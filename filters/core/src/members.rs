@@ -9,6 +9,7 @@ mod tests;
 
 use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,8 +21,8 @@ pub const LEASE: Duration = Duration::from_secs(5);
 /// How long a VM may be silent before its line in the table goes. Longer than the lease, so that whoever gives back what
 /// it held still finds it there.
 const FORGOTTEN: Duration = Duration::from_secs(15);
-/// An observer that did not tick for this long knows nothing of the time between.
-const BLIND: Duration = Duration::from_secs(2);
+/// Whoever did not tick for this long knows nothing of the time between, nor what others made of it.
+pub(crate) const BLIND: Duration = Duration::from_secs(2);
 /// More lines than any Envoy has VMs: beyond it the table is damage.
 const MAX_MEMBERS: usize = 4096;
 
@@ -82,7 +83,11 @@ impl Members {
     /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
     pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
         self.members.retain(|member| {
-            Some(member.owner) == me || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
+            Some(member.owner) == me
+                || active(Bug::DeadRemembered)
+                // It may have come back since `watch` was last brought up to date.
+                || watch.last_beat(member.owner) != Some(member.beat)
+                || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
         });
         if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
             mine.beat = now;
@@ -131,7 +136,8 @@ struct Seen {
 impl Watch {
     /// Takes note of the table on the observer's tick at `now`, and of the `holders` who may have no line any more.
     pub fn observe(&mut self, members: &Members, holders: &[Owner], now: Timestamp) {
-        let blind = self.last_tick.is_none_or(|last| now.since(last) > BLIND);
+        let away = self.last_tick.is_some_and(|last| now.since(last) > BLIND);
+        let blind = self.last_tick.is_none() || (away && !active(Bug::ReclaimedFromTheLiving));
         self.last_tick = Some(now);
         let mut seen = BTreeMap::new();
         let lines = members.members.iter().map(|member| (member.owner, Some(member.beat)));
@@ -147,6 +153,11 @@ impl Watch {
     #[must_use]
     pub fn is_dead(&self, owner: Owner, now: Timestamp) -> bool {
         self.silence(owner, now).is_some_and(|silence| silence >= LEASE)
+    }
+
+    /// The beat of `owner` as last read.
+    fn last_beat(&self, owner: Owner) -> Option<Timestamp> {
+        self.seen.get(&owner)?.beat
     }
 
     /// For how long `owner` has been silent; `None` where the observer cannot say, having been away itself.

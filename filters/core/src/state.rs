@@ -9,6 +9,7 @@ mod tests;
 
 use crate::breaker::Breaker;
 use crate::codec::Reader;
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 
 const MAGIC: &[u8] = b"RS";
@@ -67,7 +68,7 @@ impl State {
         let mut breaker = Vec::new();
         self.breaker.encode(&mut breaker);
         put_section(&mut out, BREAKER, Breaker::VERSION, &breaker);
-        for section in &self.foreign {
+        for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
         out

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::planted::{Bug, active};
+
 /// How many times [`update`] tries before it gives up. Two workers collide for about a microsecond, so a second attempt
 /// is rare and a sixteenth means that something else is wrong.
 pub const ATTEMPTS: u32 = 16;
@@ -86,7 +88,12 @@ pub fn update<S: Store + ?Sized, T>(
             Change::Keep(answer) => return Updated { answer: Some(answer), wrote: false, conflicts },
             Change::Write(bytes, answer) => (bytes, answer),
         };
-        let expected = found.map_or(Expected::Absent, |value| Expected::Version(value.version));
+        let expected = match found {
+            // The host takes 0 for "whatever is there".
+            _ if active(Bug::LostUpdate) => Expected::Version(0),
+            Some(value) => Expected::Version(value.version),
+            None => Expected::Absent,
+        };
         match store.put(key, &bytes, expected) {
             Ok(()) => return Updated { answer: Some(answer), wrote: true, conflicts },
             Err(PutError::Conflict) => conflicts = conflicts.saturating_add(1),

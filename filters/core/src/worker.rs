@@ -12,7 +12,8 @@ mod tests;
 use crate::breaker::{
     Admission, Outcome, Owner, Phase, Recorded, Settings, State as BreakerState, Ticket, Transition,
 };
-use crate::members::{Members, Watch};
+use crate::members::{BLIND, Members, Watch};
+use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Store, Unavailable, update};
 use crate::time::Timestamp;
@@ -151,6 +152,8 @@ pub struct Worker {
     configuration: u64,
     guards: Vec<Option<Guard>>,
     me: Option<Owner>,
+    /// When this VM last gave a sign of life.
+    beaten: Timestamp,
     watch: Watch,
     pending: Vec<Pending>,
     next_swept: usize,
@@ -185,6 +188,7 @@ impl Worker {
             configuration,
             guards,
             me: None,
+            beaten: Timestamp::default(),
             watch: Watch::default(),
             pending: Vec::new(),
             next_swept: 0,
@@ -203,7 +207,7 @@ impl Worker {
         if let Some(view) = guard.believed(changes, now) {
             match view {
                 View::Closed { ticket, .. } => return Admission::Admitted(ticket),
-                View::Open { until } if now <= until => {
+                View::Open { until } if waits(until, now) => {
                     return Admission::Refused { wait: Some(until.since(now)) };
                 }
                 View::Open { .. } => {}
@@ -212,7 +216,7 @@ impl Worker {
         match guard.read(port, changes, now) {
             Err(Unavailable) => self.admit_blind(port, policy),
             Ok(Some(View::Closed { ticket, .. })) => Admission::Admitted(ticket),
-            Ok(Some(View::Open { until })) if now <= until => {
+            Ok(Some(View::Open { until })) if waits(until, now) => {
                 Admission::Refused { wait: Some(until.since(now)) }
             }
             Ok(_) => self.admit_with_write(port, policy, now),
@@ -256,7 +260,8 @@ impl Worker {
     ) {
         self.flush(port, now);
         let pending = Pending { policy, ticket, outcome };
-        if !self.try_record(port, pending, now) && ticket.probe.is_some() {
+        let kept = ticket.probe.is_some() && !active(Bug::PendingForgotten);
+        if !self.try_record(port, pending, now) && kept {
             self.pending.push(pending);
         }
     }
@@ -291,7 +296,8 @@ impl Worker {
     fn changes_nothing<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
         let Pending { policy, ticket, outcome } = pending;
         let Some(guard) = self.guard(policy) else { return true };
-        if ticket.probe.is_some() || outcome == Outcome::Failure {
+        let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
+        if !lost && (ticket.probe.is_some() || outcome == Outcome::Failure) {
             return false;
         }
         if outcome == Outcome::Ignored {
@@ -345,11 +351,14 @@ impl Worker {
         format!("{}#members", self.prefix).into_bytes()
     }
 
+    /// Who this VM is to those that watch over its probes. One that comes back after a long silence says so before it takes
+    /// a probe: others might take it for dead, or have forgotten it.
     fn join<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Option<Owner> {
-        if self.me.is_none() {
+        let late = |worker: &Self| worker.me.is_none() || now.since(worker.beaten) > BLIND;
+        if late(self) {
             self.beat(port, now);
         }
-        self.me
+        self.me.filter(|_| !late(self))
     }
 
     fn beat<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
@@ -361,7 +370,7 @@ impl Worker {
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
-            Some(owner) => self.me = Some(owner),
+            Some(owner) => (self.me, self.beaten) = (Some(owner), now),
             None => port.report(Event::GaveUp { operation: Operation::Heartbeat }),
         }
     }
@@ -461,8 +470,10 @@ impl Worker {
         (guard.generation, guard.state) = committed.unwrap_or((guard.generation, guard.state));
         guard.belief = None;
         report_conflicts(port, operation, updated.conflicts);
-        if updated.wrote {
+        if updated.wrote && !active(Bug::Unannounced) {
             port.changed(policy);
+        }
+        if updated.wrote || active(Bug::ToldTooEarly) {
             for transition in transitions {
                 port.report(Event::Transition { policy, transition });
             }
@@ -475,7 +486,8 @@ impl Guard {
     /// What the worker believes, if nothing says otherwise.
     fn believed(&self, changes: Option<u64>, now: Timestamp) -> Option<View> {
         self.belief
-            .filter(|belief| Some(belief.changes) == changes && now <= belief.until)
+            .filter(|belief| Some(belief.changes) == changes)
+            .filter(|belief| now <= belief.until || active(Bug::EndlessBelief))
             .map(|belief| belief.view)
     }
 
@@ -504,6 +516,11 @@ impl Guard {
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
         Ok(view)
     }
+}
+
+/// Whether an open wait goes on: refusal ends strictly after its last moment.
+fn waits(until: Timestamp, now: Timestamp) -> bool {
+    now < until || (now == until && !active(Bug::InclusiveWait))
 }
 
 fn report_conflicts<P: Port + ?Sized>(port: &mut P, operation: Operation, count: u32) {

@@ -5,6 +5,7 @@
 
 use super::{Cause, FailuresInWindow, Outcome, Settings};
 use crate::codec::{Reader, put_list};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 
 /// The run of failures with no success between, and the moments of the latest failures.
@@ -39,6 +40,10 @@ impl Evidence {
     }
 
     fn remember(&mut self, now: Timestamp, window: Option<FailuresInWindow>) {
+        if active(Bug::ResetByConfiguration) && window.is_some_and(|window| window.failures != self.capacity)
+        {
+            self.failures.clear();
+        }
         self.capacity = self.capacity.max(window.map_or(0, |window| window.failures));
         // Workers take their time before they win the write, so moments can arrive a little out of order.
         let place = self.failures.partition_point(|earlier| *earlier <= now);

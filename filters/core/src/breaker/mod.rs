@@ -14,6 +14,7 @@ mod tests;
 
 pub use evidence::Evidence;
 
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::fmt;
 use std::time::Duration;
@@ -245,7 +246,8 @@ impl Breaker {
         transitions: &mut Vec<Transition>,
     ) -> Admission {
         self.settle(settings, now, transitions);
-        if matches!(self.phase, Phase::Open { until } if now > until) {
+        let over = |until| now > until || (now == until && active(Bug::InclusiveWait));
+        if matches!(self.phase, Phase::Open { until } if over(until)) {
             self.half_open(settings, now, transitions);
         }
         let generation = self.generation;
@@ -253,7 +255,9 @@ impl Breaker {
             Phase::Closed(_) => Admission::Admitted(Ticket { generation, probe: None }),
             Phase::Open { until } => Admission::Refused { wait: Some(until.since(now)) },
             Phase::HalfOpen { permitted, succeeded, probes, .. } => {
-                if taken(*succeeded, probes) >= *permitted {
+                let asked = settings.permitted_number_of_calls_in_half_open_state;
+                let permitted = if active(Bug::PermittedByAsker) { asked } else { *permitted };
+                if taken(*succeeded, probes) >= permitted {
                     return Admission::Refused { wait: None };
                 }
                 let probe = Probe { owner, id: self.next_probe };
@@ -274,20 +278,26 @@ impl Breaker {
         transitions: &mut Vec<Transition>,
     ) -> Recorded {
         self.settle(settings, now, transitions);
-        if ticket.generation != self.generation {
+        if ticket.generation != self.generation && !active(Bug::NoGenerationCheck) {
             return Recorded::Stale;
         }
         match &mut self.phase {
             Phase::Closed(evidence) => {
                 evidence.record(outcome, now, settings.failures_in_window);
-                if let Some((cause, count)) = evidence.tripped(settings, now) {
+                // Only a failure trips: under another configuration's stricter limit, what is remembered may be past it
+                // already, and a good answer is no reason to open.
+                if outcome == Outcome::Failure
+                    && let Some((cause, count)) = evidence.tripped(settings, now)
+                {
                     self.open(settings, now, cause, count, transitions);
                 }
                 Recorded::Counted
             }
             Phase::Open { .. } => Recorded::Stale,
             Phase::HalfOpen { permitted, succeeded, probes, .. } => {
-                let Some(place) = probes.iter().position(|probe| Some(*probe) == ticket.probe) else {
+                let place = probes.iter().position(|probe| Some(*probe) == ticket.probe);
+                let any = (active(Bug::ReleasedTwice) && !probes.is_empty()).then_some(0);
+                let Some(place) = place.or(any) else {
                     return Recorded::Reclaimed;
                 };
                 probes.swap_remove(place);
@@ -320,6 +330,7 @@ impl Breaker {
     pub fn settle(&mut self, settings: &Settings, now: Timestamp, transitions: &mut Vec<Transition>) {
         if let Phase::HalfOpen { until, .. } = self.phase
             && now > until
+            && !active(Bug::EndlessStay)
         {
             self.open(settings, until, Cause::HalfOpenTimeout, 0, transitions);
         }

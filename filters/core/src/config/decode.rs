@@ -97,14 +97,16 @@ impl<'a> Object<'a> {
         found
     }
 
-    /// Every key that nobody asked for is an error, with the nearest one that exists.
-    pub(super) fn finish(self, errors: &mut Errors) {
+    /// Every key that nobody asked for is an error, with the nearest one that exists. Returns whether there was none.
+    pub(super) fn finish(self, errors: &mut Errors) -> bool {
+        let before = errors.len();
         for (key, node) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.as_str())) {
             match nearest(key, self.known.iter().copied()) {
                 Some(known) => errors.at(node, format_args!("unknown key; did you mean {}?", quote(known))),
                 None => errors.at(node, format_args!("unknown key, expected {}", one_of(&self.known))),
             }
         }
+        errors.len() == before
     }
 }
 

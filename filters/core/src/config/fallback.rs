@@ -95,14 +95,18 @@ fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {
     let headers = object.get("headers").map(|node| decode_headers(node, errors));
     let bodies = BODIES.map(|key| object.get(key).map(|node| (key, node)));
     object.finish(errors);
-    let mut headers = headers.unwrap_or_else(|| Some(Vec::new()))?;
+    let headers = headers.unwrap_or_else(|| Some(Vec::new()));
+    // Wrong headers must not hide what is wrong with the body.
+    let mut complete = headers.clone().unwrap_or_default();
     let mut written = bodies.into_iter().flatten();
-    let body = written.next().map(|(kind, node)| decode_body(kind, node, &mut headers, errors));
+    let body = written.next().map(|(kind, node)| decode_body(kind, node, &mut complete, errors));
     if let Some((_, second)) = written.next() {
         errors.at(second, format_args!("a second body, expected {}", one_of(&BODIES)));
         return None;
     }
-    Some(Static { status: u16::try_from(status?).ok()?, headers, body: body.unwrap_or(Some(Body::None))? })
+    headers?;
+    let body = body.unwrap_or(Some(Body::None))?;
+    Some(Static { status: u16::try_from(status?).ok()?, headers: complete, body })
 }
 
 /// Reads a body and says what it is, unless the operator did.

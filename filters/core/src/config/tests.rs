@@ -61,6 +61,7 @@ fn all_errors_come_at_once_in_the_order_of_the_document() {
     }"#;
     let expected = [
         r#"policies[0].match[0]: found {}, expected at least one key, or {"any": true}"#,
+        r#"policies[0].circuit_breaker: found {"mode":"on"}, expected at least one trigger: "consecutive_failures" or "failures_in_window""#,
         r#"policies[0].circuit_breaker.mode: found "on", expected one of "enforce", "shadow", "disabled", "forced_open""#,
         r#"policies[0].name: found "A", expected a name such as "checkout" ([a-z][a-z0-9_-]{0,63})"#,
         r#"policies[1].fallback[0].on[0]: found "never", expected one of "refusal", "circuit_open""#,
@@ -74,6 +75,23 @@ fn all_errors_come_at_once_in_the_order_of_the_document() {
         r#"expose: found "yes", expected true or false"#,
     ];
     assert_eq!(errors(document), expected);
+}
+
+#[test]
+fn no_error_hides_another() {
+    let keys = r#""fallback": [{"static": {"status": 200, "headers": {"x-resilience": ""}, "base64": "?"}}],
+        "circuit_breaker": {"wait_duration_in_open_state": 30},
+        "match": [{"methods": ["get", "post"]}]"#;
+    let document = format!(r#"{{"policies": [{{"name": "p", {keys}}}]}}"#);
+    let expected = [
+        "policies[0].fallback[0].static.headers.x-resilience: a header that Envoy or this filter writes, expected another",
+        r#"policies[0].fallback[0].static.base64: found "?", expected base64 such as "aGk=" (RFC 4648, padded)"#,
+        r#"policies[0].circuit_breaker: found {"wait_duration_in_open_state":30}, expected at least one trigger: "consecutive_failures" or "failures_in_window""#,
+        r#"policies[0].circuit_breaker.wait_duration_in_open_state: found 30, expected a duration such as "30s""#,
+        r#"policies[0].match[0].methods[0]: found "get", expected an HTTP method such as "GET""#,
+        r#"policies[0].match[0].methods[1]: found "post", expected an HTTP method such as "GET""#,
+    ];
+    assert_eq!(errors(&document), expected);
 }
 
 #[test]

@@ -129,11 +129,37 @@ fn what_says_nothing_of_the_upstream_is_ignored() {
 }
 
 #[test]
-fn overflow_goes_before_whatever_else_happened() {
-    for other in ["UF", "UR", "UH", "URX", "UT"] {
-        let both = info("upstream_reset_before_response_started{overflow}", &["UO", other]);
-        assert_eq!(of_answer(http(503), &both), Outcome::Ignored, "{other}");
+fn overflow_does_not_excuse_what_the_upstream_has_failed() {
+    // Envoy's limit on retries at once is flagged beside what was not retried because of it.
+    for other in ["UF", "UR", "UC", "UPE", "UT"] {
+        let both = info("upstream_reset_before_response_started{}", &["UO", other]);
+        assert_eq!(of_answer(http(503), &both), Outcome::Failure, "{other}");
     }
+    assert_eq!(of_answer(http(503), &info("via_upstream", &["UO"])), Outcome::Failure);
+    let alone = info("upstream_reset_before_response_started{overflow}", &["UO", "URX"]);
+    assert_eq!(of_answer(http(503), &alone), Outcome::Ignored);
+    assert_eq!(of_answer(grpc(14), &alone), Outcome::Ignored);
+}
+
+#[test]
+fn time_that_ran_out_is_the_upstreams_failure_once_it_had_the_whole_request() {
+    for info in [info("stream_idle_timeout", &["SI"]), info("max_duration_timeout", &[])] {
+        for (status, expected) in [
+            (http(504), Outcome::Failure),
+            (grpc(14), Outcome::Failure),
+            (grpc(4), Outcome::Failure),
+            (http(408), Outcome::Ignored),
+            (grpc(2), Outcome::Ignored),
+            // In the middle of an answer nobody can tell who kept silent.
+            (http(200), Outcome::Ignored),
+            (grpc(0), Outcome::Ignored),
+            (NO_ANSWER, Outcome::Ignored),
+        ] {
+            assert_eq!(end(status, &info), expected, "{status:?} {info:?}");
+        }
+    }
+    assert_eq!(end(http(504), &info("request_overall_timeout", &[])), Outcome::Ignored);
+    assert_eq!(end(grpc(14), &info("local_rate_limited", &["RL"])), Outcome::Ignored);
 }
 
 #[test]

@@ -1,0 +1,70 @@
+//! Mistakes made on purpose, one at a time, so that the simulator can prove that it would have found them.
+//!
+//! Without the feature `planted-bugs` there is nothing here but a constant `false`; only the simulator asks for the feature.
+
+/// A mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// Writes overwrite whatever is there.
+    LostUpdate,
+    /// Giving back a probe that is not there any more frees somebody else's place.
+    ReleasedTwice,
+    /// A probe that proved nothing keeps its place.
+    NotHandedBack,
+    /// An outcome counts whatever generation it was admitted under.
+    NoGenerationCheck,
+    /// An observer that was away itself takes the others for dead.
+    ReclaimedFromTheLiving,
+    /// A configuration that asks for another window clears what others remember.
+    ResetByConfiguration,
+    /// The open wait ends one moment early.
+    InclusiveWait,
+    /// What was read once is believed for as long as the change counter stands still.
+    EndlessBelief,
+    /// How many probes are permitted depends on who asks.
+    PermittedByAsker,
+    /// A probe's outcome that the store would not take is forgotten.
+    PendingForgotten,
+    /// A write does not make the change counter grow.
+    Unannounced,
+    /// Sections of another version of the module are lost.
+    ForeignDropped,
+    /// Transitions are told before they are committed.
+    ToldTooEarly,
+    /// The lines of the dead stay in the table.
+    DeadRemembered,
+    /// A breaker that has been half-open for too long stays so.
+    EndlessStay,
+}
+
+#[cfg(feature = "planted-bugs")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        // Per thread: simulations run side by side, each with a mistake of its own or none.
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Makes this thread's workers make one mistake, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(crate) fn active(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+mod switch {
+    #[inline(always)]
+    pub(crate) const fn active(_: super::Bug) -> bool {
+        false
+    }
+}
+
+pub(crate) use switch::active;
+#[cfg(feature = "planted-bugs")]
+pub use switch::plant;

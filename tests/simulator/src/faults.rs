@@ -1,0 +1,193 @@
+//! What goes wrong, and how a run comes to rest afterwards.
+
+use crate::oracle::Verdict;
+use crate::plan::{Fault, MS, SECOND};
+use crate::view;
+use crate::vm::Task;
+use crate::world::{Event, World};
+
+impl World {
+    pub(crate) fn something_goes_wrong(&mut self) {
+        if self.calm || self.plan.faults.is_empty() {
+            return;
+        }
+        let fault = self.rng.pick(&self.plan.faults);
+        self.trace.note(self.now, || format!("-- {fault:?}"));
+        let policy = self.rng.index(self.plan.policies);
+        let victim = self.rng.index(self.slots.len().max(1));
+        match fault {
+            Fault::Stop => {
+                let span = self.rng.spread(10 * MS, 120 * SECOND);
+                self.stand_still(span);
+            }
+            Fault::Jump => {
+                let span = self.rng.spread(60 * SECOND, 30 * 24 * 3600 * SECOND);
+                self.stand_still(span);
+            }
+            Fault::Outage => {
+                let span = self.rng.spread(MS, 8 * SECOND);
+                self.outage = true;
+                self.after(span, Event::Recovery);
+            }
+            Fault::Arrival if self.slots.len() < 8 => {
+                let configuration = self.rng.index(self.plan.configurations.len());
+                self.start(configuration);
+            }
+            Fault::Damage => self.damage(policy),
+            // A table that is lost again before those who knew the first one are done can give out an identity twice.
+            // So be it.
+            Fault::MembersDamage if self.now.awake > self.members_damaged + SECOND => {
+                self.members_damaged = self.now.awake;
+                let garbage = self.rng.next().to_le_bytes();
+                let len = self.rng.index(garbage.len());
+                self.store.overwrite(crate::MEMBERS, &garbage[..len]);
+                self.oracle.members.damaged();
+            }
+            Fault::Foreign => self.leave_sections(policy),
+            Fault::Stall | Fault::Death | Fault::Departure if self.slots.len() > victim => {
+                self.befall(fault, victim);
+            }
+            _ => {}
+        }
+        // From then on, or one that stops the clock would be overdue at once, again and again.
+        let next = self.rng.below(self.plan.fault_pace).max(MS);
+        self.after(next, Event::Fault);
+    }
+
+    fn befall(&mut self, fault: Fault, victim: usize) {
+        let id = self.slots[victim].id;
+        match fault {
+            Fault::Stall => {
+                self.trace.note(self.now, || format!("VM {id} stands still"));
+                self.slots[victim].stalled = true;
+                let (least, most) = self.plan.stall;
+                let span = self.rng.spread(least, most);
+                self.after(span, Event::Resume { vm: id });
+            }
+            Fault::Death => self.die(id, "dies where it is"),
+            _ if self.slots.len() > 1 && !self.slots[victim].tasks.contains(&Task::Leave) => {
+                self.slots[victim].tasks.push(Task::Leave);
+                let configuration = self.rng.index(self.plan.configurations.len());
+                if self.rng.chance(700) {
+                    self.after(MS, Event::Start { configuration });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Time goes by and nobody ticks. What should have happened meanwhile is overdue.
+    fn stand_still(&mut self, span: u64) {
+        self.trace.note(self.now, || format!("everything stands still for {} ms", span / MS));
+        self.now.now = self.now.now.saturating_add(span);
+        self.oracle.at(self.now);
+    }
+
+    fn meddle(&mut self, policy: usize, bytes: &[u8]) {
+        self.trace.note(self.now, || format!("somebody else writes policy {policy}: {bytes:?}"));
+        self.store.overwrite(crate::key(policy).as_bytes(), bytes);
+        self.changes[policy] += 1;
+        self.oracle.meddled(policy, bytes);
+    }
+
+    fn damage(&mut self, policy: usize) {
+        let Some(found) = self.store.get(crate::key(policy).as_bytes()) else { return };
+        let mut bytes = found.bytes;
+        match self.rng.below(4) {
+            0 => bytes.clear(),
+            1 => bytes.truncate(self.rng.index(bytes.len().max(1))),
+            2 => bytes.iter_mut().take(1).for_each(|byte| *byte = 0),
+            _ => {
+                // The section is there and is not what it says.
+                let mut sections = view::sections(&bytes).unwrap_or_default();
+                for (.., content) in sections.iter_mut().filter(|(id, ..)| *id == view::BREAKER.0) {
+                    content.pop();
+                }
+                bytes = view::write(&sections);
+            }
+        }
+        self.meddle(policy, &bytes);
+    }
+
+    /// A module of another version was here: it keeps our sections as we keep its own, at whatever place.
+    fn leave_sections(&mut self, policy: usize) {
+        let Some(found) = self.store.get(crate::key(policy).as_bytes()) else { return };
+        let Some(mut sections) = view::sections(&found.bytes) else { return };
+        sections.retain(|(id, version, _)| (*id, *version) == view::BREAKER);
+        for (id, version) in [(1, 2), (2, 1), (200, 7)] {
+            if self.rng.chance(500) {
+                let content = self.rng.next().to_le_bytes()[..self.rng.index(8)].to_vec();
+                let place = self.rng.index(sections.len() + 1);
+                sections.insert(place, (id, version, content));
+            }
+        }
+        let bytes = view::write(&sections);
+        self.meddle(policy, &bytes);
+    }
+
+    /// The whole of a run.
+    pub(crate) fn play(&mut self) -> Verdict {
+        let end = self.now.awake + self.plan.length;
+        // Time that the process does not live through does not count.
+        while self.now.awake < end && !self.ambiguous && self.now.step < crate::MOST_STEPS {
+            self.step()?;
+        }
+        self.calm_down();
+        let deadline = self.now.awake + self.plan.patience();
+        let mut look = self.now.awake;
+        while !self.ambiguous {
+            self.step()?;
+            if self.now.awake < look {
+                continue;
+            }
+            look = self.now.awake + SECOND / 4;
+            let left = self.oracle.unfinished();
+            if left.is_empty() {
+                return self.everybody_leaves();
+            }
+            if self.now.awake > deadline {
+                return Err(format!("does not come to rest: {}", left.join("; ")));
+            }
+            for policy in 0..self.plan.policies {
+                // Enough for every place of a stay: a trickle might not fill it before it ends.
+                let closed = self.oracle.policies[policy].latest().model().is_some_and(|m| m.until().is_none());
+                let count = if closed { 1 } else { self.plan.most_permitted() + 1 };
+                self.burst(policy, count);
+            }
+        }
+        Ok(())
+    }
+
+    /// All faults stop, and the upstreams are well.
+    fn calm_down(&mut self) {
+        self.trace.note(self.now, || "-- from here on all is well".into());
+        self.calm = true;
+        self.outage = false;
+        self.weather.fill(0);
+        for slot in &mut self.slots {
+            slot.stalled = false;
+        }
+        // Somebody must be there to see to it, with state to keep for every policy.
+        for configuration in 0..self.plan.configurations.len() {
+            if !self.slots.iter().any(|slot| slot.configuration == configuration) {
+                self.start(configuration);
+            }
+        }
+    }
+
+    /// A VM leaves the table only when it has nothing left to hand back: so an empty table proves that nothing leaked.
+    fn everybody_leaves(&mut self) -> Verdict {
+        self.agenda.clear();
+        for slot in &mut self.slots {
+            slot.tasks = vec![Task::Leave];
+        }
+        while !self.slots.is_empty() && !self.ambiguous {
+            self.step()?;
+        }
+        if !self.ambiguous && !self.oracle.members.owners().is_empty() {
+            return Err(format!("all have left, and the table has {:?}", self.oracle.members.owners()));
+        }
+        let known = self.store.keys().all(|key| key == crate::MEMBERS || (0..self.plan.policies).any(|policy| key == crate::key(policy).as_bytes()));
+        if known { Ok(()) } else { Err("the store has keys that nobody knows".into()) }
+    }
+}

@@ -1,0 +1,175 @@
+//! Everything a policy's value ever was.
+
+use super::{Moment, Verdict};
+use crate::model::Model;
+use crate::view;
+use resilience_core::breaker::{Outcome, Probe, State};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// For how long a VM may go by what it read while the change counter stands still.
+const BELIEF: u64 = 100_000_000;
+
+/// What the value was from a step on.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    step: u64,
+    now: u64,
+    /// `None` for a value that cannot be read: a fresh start for whoever writes next.
+    model: Option<Rc<Model>>,
+}
+
+impl Entry {
+    /// The breaker's state; what cannot be read starts afresh, closed.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.model.as_ref().map_or(State::Closed, |model| model.state())
+    }
+
+    /// Whether the value cannot be read.
+    #[must_use]
+    pub const fn is_damaged(&self) -> bool {
+        self.model.is_none()
+    }
+
+    /// The breaker, if the value can be read.
+    #[must_use]
+    pub fn model(&self) -> Option<&Model> {
+        self.model.as_deref()
+    }
+}
+
+/// What reached the upstream in one stay in half-open, counted from outside.
+#[derive(Clone, Debug, Default)]
+struct Outside {
+    generation: u64,
+    probes: BTreeSet<(u64, u32)>,
+}
+
+/// A policy's past and present.
+#[derive(Clone, Debug)]
+pub struct History {
+    entries: Vec<Entry>,
+    /// The steps at which the change counter grew.
+    announced: Vec<u64>,
+    outside: Outside,
+    /// Sections that the core does not know and must carry.
+    pub foreign: Vec<view::Foreign>,
+    most_permitted: u32,
+    most_bytes: usize,
+}
+
+impl History {
+    pub(super) fn new(most_permitted: u32, most_moments: u32) -> Self {
+        let first = Entry { step: 0, now: 0, model: Some(Rc::new(Model::fresh(0))) };
+        // By the layout: the head of the value, then whichever state needs most.
+        let most_bytes = 64 + (8 * most_moments as usize).max(12 * most_permitted as usize);
+        Self {
+            entries: vec![first],
+            announced: Vec::new(),
+            outside: Outside::default(),
+            foreign: Vec::new(),
+            most_permitted,
+            most_bytes,
+        }
+    }
+
+    /// What the value is.
+    ///
+    /// # Panics
+    /// Never: a history begins with an entry.
+    #[must_use]
+    pub fn latest(&self) -> &Entry {
+        self.entries.last().expect("a first entry")
+    }
+
+    /// What the value was at a step.
+    #[must_use]
+    pub fn as_of(&self, step: u64) -> &Entry {
+        self.entries.iter().rev().find(|entry| entry.step <= step).unwrap_or_else(|| self.latest())
+    }
+
+    pub(super) fn announced(&mut self, step: u64) {
+        self.announced.push(step);
+    }
+
+    pub(super) fn becomes(&mut self, at: Moment, model: Option<Model>) {
+        self.entries.push(Entry { step: at.step, now: at.now, model: model.map(Rc::new) });
+    }
+
+    /// Whether somebody who began at `begun` and ends now could have seen a value that passes the `test`: it was there in
+    /// the meantime, or, where old `belief` counts, it was there shortly before and nobody had announced the change.
+    pub fn could_see(&self, begun: Moment, belief: bool, test: impl Fn(&Entry) -> bool) -> bool {
+        let mut superseded: Option<&Entry> = None;
+        for entry in self.entries.iter().rev() {
+            let meanwhile = superseded.is_none_or(|next| next.step > begun.step);
+            let believed = belief
+                && superseded.is_some_and(|next| {
+                    let told = self.announced.iter().rev().find(|step| **step <= begun.step);
+                    next.now.saturating_add(BELIEF) >= begun.now && told.is_none_or(|step| *step <= next.step)
+                });
+            if !meanwhile && !believed {
+                return false;
+            }
+            if test(entry) {
+                return true;
+            }
+            superseded = Some(entry);
+        }
+        false
+    }
+
+    /// A probe has reached the upstream.
+    pub(super) fn reached(&mut self, generation: u64, probe: Probe) -> Verdict {
+        if self.outside.generation != generation {
+            let newest = self.latest().model().map(Model::generation);
+            if newest != Some(generation) {
+                return Ok(());
+            }
+            self.outside = Outside { generation, probes: BTreeSet::new() };
+        }
+        if self.latest().model().is_some_and(|model| model.was_reclaimed(probe)) {
+            return Ok(());
+        }
+        self.outside.probes.insert((probe.owner.0, probe.id));
+        let present = self.latest().model().filter(|model| model.generation() == generation);
+        let permitted = present.and_then(Model::permitted).unwrap_or(self.most_permitted);
+        if self.outside.probes.len() > permitted as usize {
+            return Err(format!(
+                "{} probes of generation {generation} are out or answered, and {permitted} are permitted",
+                self.outside.probes.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// A client has its answer, or left. A place is free again only if nothing was proved.
+    pub(super) fn answered(&mut self, generation: u64, probe: Probe, outcome: Outcome) {
+        if outcome == Outcome::Ignored {
+            self.reclaimed(generation, &[probe]);
+        }
+    }
+
+    pub(super) fn reclaimed(&mut self, generation: u64, probes: &[Probe]) {
+        if self.outside.generation == generation {
+            for probe in probes {
+                self.outside.probes.remove(&(probe.owner.0, probe.id));
+            }
+        }
+    }
+
+    /// What holds of every value, whoever wrote it.
+    pub(super) fn check_bounds(&self, bytes: &[u8], shape: &view::Breaker) -> Verdict {
+        let foreign: usize = self.foreign.iter().map(|(.., bytes)| bytes.len() + 4).sum();
+        if bytes.len() > self.most_bytes + foreign {
+            return Err(format!("the value has grown to {} bytes", bytes.len()));
+        }
+        if let view::Phase::HalfOpen { permitted, succeeded, probes, .. } = &shape.phase {
+            let used = *succeeded as usize + probes.len();
+            if used > *permitted as usize || *permitted > self.most_permitted {
+                return Err(format!("{used} probes are used of {permitted}: {shape:?}"));
+            }
+        }
+        Ok(())
+    }
+}

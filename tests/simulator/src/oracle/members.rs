@@ -1,0 +1,162 @@
+//! The table of members: who may join, beat, and be forgotten, and whose probes may be taken back.
+
+use super::{Moment, Oracle, Verdict, VmId};
+use crate::view::{self, Line};
+use crate::vm::Task;
+use resilience_core::breaker::{Owner, Probe};
+use std::collections::BTreeMap;
+
+const SECOND: u64 = 1_000_000_000;
+/// A VM that beats at least this often ticks in time: half the lease, so that a short stop of the whole process, which
+/// an observer does not notice, makes no difference.
+const IN_TIME: u64 = 5 * SECOND / 2;
+/// Nothing is taken back sooner than this after a sign of life: the lease, less what an observer that was held up in the
+/// middle of its tick does not notice.
+const LEASE_AT_LEAST: u64 = 3 * SECOND;
+
+#[derive(Clone, Debug)]
+struct Identity {
+    vm: VmId,
+    /// Its line was lost to damage, not to silence.
+    orphaned: bool,
+}
+
+/// What is known of the table.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    lines: Vec<Line>,
+    identities: BTreeMap<u64, Identity>,
+    beats: BTreeMap<VmId, Vec<Moment>>,
+    sent: BTreeMap<(u64, u32), Moment>,
+}
+
+impl Members {
+    /// The owners that have a line.
+    #[must_use]
+    pub fn owners(&self) -> Vec<u64> {
+        let mut owners: Vec<_> = self.lines.iter().map(|line| line.owner).collect();
+        owners.sort_unstable();
+        owners
+    }
+
+    pub(super) fn sent(&mut self, probe: Probe, at: Moment) {
+        self.sent.insert((probe.owner.0, probe.id), at);
+    }
+
+    /// The table was damaged by something that is not ours.
+    pub fn damaged(&mut self) {
+        self.lines.clear();
+        for identity in self.identities.values_mut() {
+            identity.orphaned = true;
+        }
+    }
+
+    fn beats_until(&self, vm: VmId, until: Moment) -> impl DoubleEndedIterator<Item = Moment> + '_ {
+        let beats = self.beats.get(&vm).map(Vec::as_slice).unwrap_or_default();
+        beats.iter().copied().filter(move |beat| beat.step <= until.step)
+    }
+
+    /// Whether an observer that began to look at `begun` may take this probe back.
+    pub(super) fn may_reclaim(
+        &self,
+        probe: Probe,
+        begun: Moment,
+        alive: impl Fn(VmId) -> bool,
+    ) -> Verdict {
+        let owner = probe.owner.0;
+        let Some(identity) = self.identities.get(&owner) else {
+            return Err(format!("a probe of {owner}, which nobody ever was, was taken back"));
+        };
+        let beats: Vec<_> = self.beats_until(identity.vm, begun).collect();
+        if identity.orphaned {
+            return Ok(());
+        }
+        if !alive(identity.vm) {
+            let last = beats.last().map_or(0, |beat| beat.now);
+            return if begun.now.saturating_sub(last) >= LEASE_AT_LEAST {
+                Ok(())
+            } else {
+                Err(format!("the probe {probe:?} was taken back before the lease had ended"))
+            };
+        }
+        let sent = self.sent.get(&(owner, probe.id)).copied().unwrap_or_default();
+        if sent.step > begun.step {
+            return Ok(());
+        }
+        let starts = beats.iter().map(|beat| beat.awake.max(sent.awake));
+        let ends = beats.iter().skip(1).map(|beat| beat.awake).chain([begun.awake]);
+        if starts.zip(ends).any(|(start, end)| end.saturating_sub(start) >= IN_TIME) {
+            return Ok(());
+        }
+        Err(format!("the probe {probe:?} was taken from VM {}, which is alive and ticks in time", identity.vm))
+    }
+
+    fn may_forget(&self, owner: u64, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
+        let Some(identity) = self.identities.get(&owner) else { return Ok(()) };
+        let last = self.beats_until(identity.vm, begun).next_back().unwrap_or_default();
+        let (silent, least) = if alive(identity.vm) {
+            (begun.awake.saturating_sub(last.awake), IN_TIME)
+        } else {
+            (begun.now.saturating_sub(last.now), LEASE_AT_LEAST)
+        };
+        if silent >= least {
+            return Ok(());
+        }
+        Err(format!("the line of VM {}, silent for {silent} ns, was taken from the table", identity.vm))
+    }
+}
+
+impl Oracle {
+    /// A VM has written the table of members.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn wrote_members(&mut self, vm: VmId, bytes: &[u8]) -> Verdict {
+        let Some(writer) = self.vms.get(&vm) else { return Err(format!("VM {vm} writes after its end")) };
+        let Some(deed) = &writer.deed else { return Err(format!("VM {vm} writes with nothing to do")) };
+        let Some((next, lines)) = view::members(bytes) else {
+            return Err(format!("VM {vm} wrote a table that cannot be read: {bytes:?}"));
+        };
+        let begun = deed.begun;
+        let mut me = writer.me;
+        let fingerprint = self.configurations[writer.configuration].0;
+        let before = std::mem::take(&mut self.members.lines);
+        for line in &lines {
+            if line.owner >= next || lines.iter().filter(|other| other.owner == line.owner).count() != 1 {
+                return Err(format!("VM {vm} wrote identities that are not unique: {lines:?}, next {next}"));
+            }
+            let old = before.iter().find(|old| old.owner == line.owner);
+            let mine = Some(Owner(line.owner)) == me;
+            match old {
+                Some(old) if old == line => {}
+                Some(old) if mine && old.configuration == line.configuration && line.beat == begun.now => {}
+                None if line.configuration == fingerprint && line.beat == begun.now => {
+                    if self.members.identities.contains_key(&line.owner) && !mine {
+                        return Err(format!("VM {vm} joined as {}, which was somebody else", line.owner));
+                    }
+                    me = Some(Owner(line.owner));
+                    self.members.identities.insert(line.owner, super::members::Identity { vm, orphaned: false });
+                }
+                _ => return Err(format!("VM {vm} wrote a line that is not its own: {old:?} -> {line:?}")),
+            }
+        }
+        for old in &before {
+            let kept = lines.iter().any(|line| line.owner == old.owner);
+            let left = deed.task == Task::Leave && Some(Owner(old.owner)) == writer.me;
+            if !kept && !left {
+                self.members.may_forget(old.owner, begun, |vm| self.vms.contains_key(&vm))?;
+            }
+        }
+        if deed.task != Task::Leave {
+            if !lines.iter().any(|line| Some(Owner(line.owner)) == me) {
+                return Err(format!("VM {vm} beat and has no line"));
+            }
+            self.members.beats.entry(vm).or_default().push(self.now);
+        }
+        self.members.lines = lines;
+        if let Some(writer) = self.vms.get_mut(&vm) {
+            writer.me = me;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! Watches every call of every VM and says what must not be.
+//!
+//! It knows the exact order of what was committed, feeds it to the reference model, and keeps the whole history: an answer
+//! that a VM gave without writing must have been right at some moment it may still go by.
+
+mod answers;
+mod commits;
+mod history;
+mod members;
+
+pub use history::History;
+pub use members::Members;
+
+use crate::vm::{Done, Guarded, Task};
+use resilience_core::breaker::{Admission, Cause, Outcome, Owner, Settings, State, Ticket, Transition};
+use resilience_core::worker::{Event, Operation};
+use std::collections::BTreeMap;
+
+/// What is wrong, or nothing.
+pub type Verdict = Result<(), String>;
+
+/// The name of a VM in a run. Never reused.
+pub type VmId = usize;
+
+/// How often a run came to the places where mistakes are likely. Runs that never get there prove nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reached {
+    /// Transitions.
+    pub transitions: u64,
+    /// Stays in half-open that ran out.
+    pub timeouts: u64,
+    /// Verdicts of probes that closed.
+    pub closed: u64,
+    /// Probes taken back from the dead.
+    pub reclaimed: u64,
+    /// Outcomes that came after their place was given away.
+    pub late: u64,
+    /// Operations given up.
+    pub gave_up: u64,
+    /// VMs that died.
+    pub died: u64,
+    /// Values damaged or written by something that is not ours.
+    pub meddled: u64,
+}
+
+impl std::ops::AddAssign for Reached {
+    fn add_assign(&mut self, other: Self) {
+        self.transitions += other.transitions;
+        self.timeouts += other.timeouts;
+        self.closed += other.closed;
+        self.reclaimed += other.reclaimed;
+        self.late += other.late;
+        self.gave_up += other.gave_up;
+        self.died += other.died;
+        self.meddled += other.meddled;
+    }
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moment {
+    /// The number of the scheduler's step.
+    pub step: u64,
+    /// The workers' clock.
+    pub now: u64,
+    /// The same without the time in which the whole process stood still.
+    pub awake: u64,
+}
+
+/// An outcome that a VM has been told, and that may not have been counted yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Report {
+    policy: usize,
+    ticket: Ticket,
+    outcome: Outcome,
+}
+
+/// What a VM is doing.
+#[derive(Clone, Debug)]
+struct Deed {
+    task: Task,
+    begun: Moment,
+    /// What a committed admission said.
+    promised: Option<Admission>,
+    /// Whether the outcome this is about was counted.
+    counted: bool,
+    /// Transitions that are committed and not yet told.
+    untold: Vec<(usize, Transition)>,
+    /// Writes that are not yet announced.
+    unannounced: Vec<usize>,
+    /// Probes reclaimed and not yet told.
+    reclaimed: usize,
+    conflicts: u32,
+    gave_up: Vec<Operation>,
+}
+
+impl Deed {
+    fn times(&self, operation: Operation) -> usize {
+        self.gave_up.iter().filter(|gave_up| **gave_up == operation).count()
+    }
+
+    /// Whether some outcome could not be written in it.
+    fn lost_an_outcome(&self) -> bool {
+        self.times(Operation::Record) + self.times(Operation::HandBack) > 0
+    }
+}
+
+/// A living VM.
+#[derive(Clone, Debug)]
+struct Vm {
+    configuration: usize,
+    me: Option<Owner>,
+    deed: Option<Deed>,
+    unsettled: Vec<Report>,
+    /// Which states it has read or written, by policy.
+    seen: Vec<Vec<State>>,
+    /// Whether it has read for a request: what a leader sees on its rounds does not stand in for an answer.
+    asked: Vec<bool>,
+}
+
+/// The judge of a run.
+#[derive(Debug)]
+pub struct Oracle {
+    configurations: Vec<(u64, Vec<Guarded>)>,
+    /// By policy.
+    pub policies: Vec<History>,
+    /// The table of members.
+    pub members: Members,
+    vms: BTreeMap<VmId, Vm>,
+    now: Moment,
+    /// How much of what matters has happened.
+    pub reached: Reached,
+}
+
+impl Oracle {
+    /// A judge of an empty store.
+    #[must_use]
+    pub fn new(policies: usize, configurations: Vec<(u64, Vec<Guarded>)>) -> Self {
+        let most = |count: fn(&Settings) -> u32| {
+            let settings = configurations.iter().flat_map(|(_, policies)| policies);
+            settings.filter_map(|(_, settings)| settings.as_ref().map(count)).max().unwrap_or(0)
+        };
+        let permitted = most(|settings| settings.permitted_number_of_calls_in_half_open_state);
+        let moments = most(|settings| settings.failures_in_window.map_or(0, |window| window.failures.into()));
+        Self {
+            policies: (0..policies).map(|_| History::new(permitted, moments)).collect(),
+            configurations,
+            members: Members::default(),
+            vms: BTreeMap::new(),
+            now: Moment::default(),
+            reached: Reached::default(),
+        }
+    }
+
+    /// Time goes on.
+    pub const fn at(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// A VM starts.
+    pub fn started(&mut self, vm: VmId, configuration: usize) {
+        let seen = vec![Vec::new(); self.policies.len()];
+        let asked = vec![false; self.policies.len()];
+        self.vms.insert(vm, Vm { configuration, me: None, deed: None, unsettled: Vec::new(), seen, asked });
+    }
+
+    /// A VM is no more, in whatever way.
+    pub fn ended(&mut self, vm: VmId) {
+        self.vms.remove(&vm);
+    }
+
+    /// A VM begins with something.
+    pub fn begins(&mut self, vm: VmId, task: Task) {
+        let begun = self.now;
+        let Some(found) = self.vms.get_mut(&vm) else { return };
+        if let Task::Record { policy, ticket, outcome } = task {
+            found.unsettled.push(Report { policy, ticket, outcome });
+            if let Some(probe) = ticket.probe {
+                self.policies[policy].answered(ticket.generation, probe, outcome);
+            }
+        }
+        found.deed = Some(Deed {
+            task,
+            begun,
+            promised: None,
+            counted: false,
+            untold: Vec::new(),
+            unannounced: Vec::new(),
+            reclaimed: 0,
+            conflicts: 0,
+            gave_up: Vec::new(),
+        });
+    }
+
+    /// What a VM is doing.
+    #[must_use]
+    pub fn task(&self, vm: VmId) -> Option<Task> {
+        self.vms.get(&vm)?.deed.as_ref().map(|deed| deed.task)
+    }
+
+    fn deed(&mut self, vm: VmId) -> Result<&mut Deed, String> {
+        let found = self.vms.get_mut(&vm).and_then(|vm| vm.deed.as_mut());
+        found.ok_or_else(|| format!("VM {vm} does something while it has nothing to do"))
+    }
+
+    fn settings(&self, vm: &Vm, policy: usize) -> Option<&Settings> {
+        self.configurations[vm.configuration].1.get(policy)?.1.as_ref()
+    }
+
+    /// A VM has read a policy's value, or written it.
+    pub fn knows(&mut self, vm: VmId, policy: usize) {
+        let state = self.policies[policy].latest().state();
+        let Some(vm) = self.vms.get_mut(&vm) else { return };
+        vm.asked[policy] |= vm.deed.as_ref().is_some_and(|deed| deed.task != Task::Tick);
+        if !vm.seen[policy].contains(&state) {
+            vm.seen[policy].push(state);
+        }
+    }
+
+    /// A VM was refused a write because somebody else wrote first.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn conflicted(&mut self, vm: VmId) -> Verdict {
+        self.deed(vm)?.conflicts += 1;
+        Ok(())
+    }
+
+    /// A VM makes a policy's change counter grow.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn announced(&mut self, vm: VmId, policy: usize) -> Verdict {
+        let step = self.now.step;
+        let deed = self.deed(vm)?;
+        let Some(place) = deed.unannounced.iter().position(|write| *write == policy) else {
+            return Err(format!("VM {vm} announced a change of policy {policy} that it had not written"));
+        };
+        deed.unannounced.remove(place);
+        self.policies[policy].announced(step);
+        Ok(())
+    }
+
+    /// A VM tells what happened.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn told(&mut self, vm: VmId, event: Event) -> Verdict {
+        match event {
+            Event::GaveUp { operation: Operation::Lease } => self.reached.late += 1,
+            Event::GaveUp { .. } => self.reached.gave_up += 1,
+            Event::Reclaimed { count, .. } => self.reached.reclaimed += count as u64,
+            Event::Transition { transition, .. } => {
+                self.reached.transitions += 1;
+                self.reached.timeouts += u64::from(transition.cause == Cause::HalfOpenTimeout);
+                self.reached.closed += u64::from(transition.to == State::Closed);
+            }
+            Event::Conflicts { .. } | Event::Observed { .. } => {}
+        }
+        let deed = self.deed(vm)?;
+        match event {
+            Event::Transition { policy, transition } => {
+                let Some(place) = deed.untold.iter().position(|untold| *untold == (policy, transition)) else {
+                    return Err(format!(
+                        "VM {vm} told a transition of policy {policy} that it had not committed, or told already: {transition}"
+                    ));
+                };
+                deed.untold.remove(place);
+            }
+            Event::Conflicts { count, .. } => {
+                deed.conflicts = deed
+                    .conflicts
+                    .checked_sub(count)
+                    .ok_or_else(|| format!("VM {vm} counted conflicts that never were"))?;
+            }
+            Event::GaveUp { operation } => deed.gave_up.push(operation),
+            Event::Reclaimed { count, policy } => {
+                deed.reclaimed = deed
+                    .reclaimed
+                    .checked_sub(count)
+                    .ok_or_else(|| format!("VM {vm} told of probes of policy {policy} never reclaimed"))?;
+            }
+            Event::Observed { policy, state } => {
+                let begun = deed.begun;
+                if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
+                    return Err(format!("VM {vm} shows policy {policy} as {state}, which it was not"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A VM has done what it was told.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn finished(&mut self, vm: VmId, done: Done) -> Verdict {
+        let Some(deed) = self.vms.get_mut(&vm).and_then(|vm| vm.deed.take()) else { return Ok(()) };
+        if let Some((policy, transition)) = deed.untold.first() {
+            return Err(format!("VM {vm} never told a transition of policy {policy}: {transition}"));
+        }
+        if let Some(policy) = deed.unannounced.first() {
+            return Err(format!("VM {vm} never announced a change of policy {policy}"));
+        }
+        if deed.reclaimed > 0 || deed.conflicts > 0 {
+            return Err(format!(
+                "VM {vm} did not tell of {} reclaimed probes and {} conflicts",
+                deed.reclaimed, deed.conflicts
+            ));
+        }
+        if let Done::Decided(admission) = done {
+            self.decided(vm, &deed, admission)?;
+        }
+        if let Task::Record { policy, ticket, outcome } = deed.task {
+            self.recorded(vm, &deed, Report { policy, ticket, outcome })?;
+        }
+        self.settled(vm, &deed)
+    }
+
+    /// What must still come to an end before a run may: in words, for a failing one.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (policy, history) in self.policies.iter().enumerate() {
+            if history.latest().state() != State::Closed || history.latest().is_damaged() {
+                left.push(format!("policy {policy} is not closed: {:?}", history.latest()));
+            }
+        }
+        for (vm, found) in &self.vms {
+            if !found.unsettled.is_empty() {
+                left.push(format!("VM {vm} still holds {:?}", found.unsettled));
+            }
+        }
+        let mut living: Vec<_> = self.vms.values().filter_map(|vm| vm.me).map(|me| me.0).collect();
+        living.sort_unstable();
+        if self.members.owners() != living {
+            left.push(format!("the table has {:?}, and alive are {living:?}", self.members.owners()));
+        }
+        left
+    }
+}

@@ -1,0 +1,215 @@
+//! One worker's VM: the real [`Worker`] on a stack of its own, which stands still before each call to the world.
+//!
+//! The world answers a call when its scheduler says so, so every interleaving of calls can happen, and none by itself.
+
+use corosensei::stack::DefaultStack;
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use resilience_core::breaker::{Admission, Outcome, Settings, Ticket};
+use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
+use resilience_core::time::Timestamp;
+use resilience_core::worker::{Event, Port, Worker};
+use std::cell::RefCell;
+
+/// Deep enough for an unoptimized worker.
+const STACK: usize = 256 * 1024;
+
+thread_local! {
+    // Mapping a stack costs more than a whole short run.
+    static STACKS: RefCell<Vec<DefaultStack>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What a VM is told to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// Decide over a request.
+    Admit {
+        /// For which policy.
+        policy: usize,
+    },
+    /// Report what a request proved.
+    Record {
+        /// For which policy.
+        policy: usize,
+        /// What it was admitted with.
+        ticket: Ticket,
+        /// What it proved.
+        outcome: Outcome,
+    },
+    /// Tick.
+    Tick,
+    /// End in order.
+    Leave,
+}
+
+/// What a VM waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// A value.
+    Get(Vec<u8>),
+    /// A write.
+    Put(Vec<u8>, Vec<u8>, Expected),
+    /// The number of changes.
+    Changes(usize),
+    /// One change more.
+    Changed(usize),
+    /// An event to be noted.
+    Report(Event),
+    /// Something to do; the last task ended like this.
+    Idle(Done),
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Done {
+    /// The decision over a request.
+    Decided(Admission),
+    /// Nothing to tell.
+    Done,
+}
+
+/// What the world answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// To [`Call::Get`].
+    Value(Result<Option<Versioned>, Unavailable>),
+    /// To [`Call::Put`].
+    Written(Result<(), PutError>),
+    /// To [`Call::Changes`].
+    Changes(Option<u64>),
+    /// To [`Call::Changed`] and [`Call::Report`].
+    Noted,
+    /// To [`Call::Idle`].
+    Task(Task, Timestamp),
+    /// To [`Call::Idle`]: there will be no more.
+    End,
+}
+
+/// A policy of a configuration, as a worker is told.
+pub type Guarded = (String, Option<Settings>);
+
+/// A VM.
+pub struct Vm {
+    routine: Option<Coroutine<Answer, Call, (), DefaultStack>>,
+    /// What it waits for.
+    pub waits_for: Call,
+}
+
+impl std::fmt::Debug for Vm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.waits_for.fmt(f)
+    }
+}
+
+impl Vm {
+    /// Starts a VM with a configuration. It waits for something to do.
+    #[must_use]
+    pub fn start(namespace: &str, configuration: u64, policies: &[Guarded]) -> Self {
+        let stack = STACKS.with_borrow_mut(Vec::pop);
+        let stack = stack.unwrap_or_else(|| DefaultStack::new(STACK).expect("memory for a stack"));
+        let mut worker = Worker::new(
+            namespace,
+            configuration,
+            policies.iter().map(|(name, settings)| (name.as_str(), settings.clone())),
+        );
+        let routine = Coroutine::with_stack(stack, move |yielder: &Yielder<Answer, Call>, _: Answer| {
+            let mut world = World(yielder);
+            let mut done = Done::Done;
+            while let Answer::Task(task, now) = yielder.suspend(Call::Idle(done)) {
+                done = perform(&mut worker, &mut world, task, now);
+            }
+        });
+        let mut vm = Self { routine: Some(routine), waits_for: Call::Idle(Done::Done) };
+        vm.answer(Answer::End);
+        vm
+    }
+
+    /// Answers what the VM waits for, and lets it run up to its next call.
+    pub fn answer(&mut self, answer: Answer) {
+        let Some(routine) = &mut self.routine else { return };
+        if let CoroutineResult::Yield(call) = routine.resume(answer) {
+            self.waits_for = call;
+        }
+    }
+
+    /// Whether the VM has nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.waits_for, Call::Idle(_))
+    }
+}
+
+/// A VM that dies does no more: what still runs on its stack runs to its end, talking to nobody. (Unwinding the stack
+/// instead would need panics that unwind, and the release profile has none.)
+impl Drop for Vm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        while self.routine.as_ref().is_some_and(|routine| !routine.done()) {
+            self.answer(match self.waits_for {
+                Call::Get(_) => Answer::Value(Err(Unavailable)),
+                Call::Put(..) => Answer::Written(Err(PutError::Unavailable)),
+                Call::Changes(_) => Answer::Changes(None),
+                Call::Changed(_) | Call::Report(_) => Answer::Noted,
+                Call::Idle(_) => Answer::End,
+            });
+        }
+        if let Some(routine) = self.routine.take() {
+            STACKS.with_borrow_mut(|stacks| stacks.push(routine.into_stack()));
+        }
+    }
+}
+
+fn perform(worker: &mut Worker, world: &mut World<'_>, task: Task, now: Timestamp) -> Done {
+    match task {
+        Task::Admit { policy } => return Done::Decided(worker.admit(world, policy, now)),
+        Task::Record { policy, ticket, outcome } => worker.record(world, policy, ticket, outcome, now),
+        Task::Tick => {
+            worker.tick(world, now);
+        }
+        Task::Leave => worker.leave(world, now),
+    }
+    Done::Done
+}
+
+/// A worker's port: each call waits for the world's answer.
+struct World<'a>(&'a Yielder<Answer, Call>);
+
+impl World<'_> {
+    fn ask(&self, call: Call) -> Answer {
+        self.0.suspend(call)
+    }
+}
+
+impl Store for World<'_> {
+    fn get(&mut self, key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
+        match self.ask(Call::Get(key.to_vec())) {
+            Answer::Value(value) => value,
+            other => panic!("a read was answered with {other:?}"),
+        }
+    }
+
+    fn put(&mut self, key: &[u8], bytes: &[u8], expected: Expected) -> Result<(), PutError> {
+        match self.ask(Call::Put(key.to_vec(), bytes.to_vec(), expected)) {
+            Answer::Written(written) => written,
+            other => panic!("a write was answered with {other:?}"),
+        }
+    }
+}
+
+impl Port for World<'_> {
+    fn changes(&mut self, policy: usize) -> Option<u64> {
+        match self.ask(Call::Changes(policy)) {
+            Answer::Changes(changes) => changes,
+            other => panic!("a counter was answered with {other:?}"),
+        }
+    }
+
+    fn changed(&mut self, policy: usize) {
+        self.ask(Call::Changed(policy));
+    }
+
+    fn report(&mut self, event: Event) {
+        self.ask(Call::Report(event));
+    }
+}

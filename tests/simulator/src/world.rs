@@ -1,0 +1,411 @@
+//! A run: VMs, requests, faults and a clock, all at the mercy of one seed.
+
+use crate::oracle::{Moment, Oracle, Verdict, VmId};
+use crate::plan::{MS, Plan, SECOND};
+use crate::rng::Rng;
+use crate::store::{Put, SharedData};
+use crate::trace::Trace;
+use crate::vm::{Answer, Call, Done, Task, Vm};
+use resilience_core::breaker::{Admission, Outcome};
+use resilience_core::members::TICK;
+use resilience_core::store::{PutError, Unavailable};
+use resilience_core::time::Timestamp;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What happens at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Event {
+    /// Requests arrive, as the workload has it.
+    Requests,
+    /// So many requests at once.
+    Burst { policy: usize, count: u64 },
+    /// A request ends.
+    Answer { request: usize },
+    /// A VM's timer.
+    Tick { vm: VmId },
+    /// A VM starts.
+    Start { configuration: usize },
+    /// A worker goes on.
+    Resume { vm: VmId },
+    /// The store takes writes again.
+    Recovery,
+    /// An upstream changes its mind.
+    Weather,
+    /// Something goes wrong.
+    Fault,
+}
+
+/// A worker's thread.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: VmId,
+    pub(crate) configuration: usize,
+    pub(crate) vm: Vm,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) stalled: bool,
+}
+
+/// A request that the upstream has and that will answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    vm: VmId,
+    task: Task,
+}
+
+/// A run.
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) now: Moment,
+    pub(crate) store: SharedData,
+    pub(crate) changes: Vec<u64>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) oracle: Oracle,
+    pub(crate) trace: Trace,
+    pub(crate) outage: bool,
+    /// From now on nothing goes wrong.
+    pub(crate) calm: bool,
+    /// How often each policy's upstream fails, per mille.
+    pub(crate) weather: Vec<u64>,
+    /// The host could not tell an absent value from one with the number that stands for it: the run proves nothing.
+    pub(crate) ambiguous: bool,
+    /// When the table of members was last damaged.
+    pub(crate) members_damaged: u64,
+    pub(crate) agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    entries: u64,
+    requests: Vec<Request>,
+    next_vm: VmId,
+    last: VmId,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, trace: Trace) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::new(&mut rng);
+        let mut world = Self {
+            now: Moment { step: 0, now: rng.between(1, 3600) * SECOND, awake: 0 },
+            store: SharedData::new(plan.first_version),
+            changes: vec![0; plan.policies],
+            slots: Vec::new(),
+            oracle: Oracle::new(plan.policies, plan.configurations.clone()),
+            trace,
+            outage: false,
+            calm: false,
+            weather: vec![0; plan.policies],
+            ambiguous: false,
+            members_damaged: 0,
+    agenda: BinaryHeap::new(),
+            entries: 0,
+            requests: Vec::new(),
+            next_vm: 0,
+            last: 0,
+            rng,
+            plan,
+        };
+        for configuration in world.plan.vms.clone() {
+            world.start(configuration);
+        }
+        world.after(0, Event::Requests);
+        world.after(0, Event::Weather);
+        let first = world.rng.below(world.plan.fault_pace);
+        world.after(first, Event::Fault);
+        world
+    }
+
+    pub(crate) fn after(&mut self, span: u64, event: Event) {
+        self.entries += 1;
+        self.agenda.push(Reverse((self.now.now.saturating_add(span), self.entries, event)));
+    }
+
+    pub(crate) fn start(&mut self, configuration: usize) {
+        let id = self.next_vm;
+        self.next_vm += 1;
+        let (fingerprint, policies) = &self.plan.configurations[configuration];
+        let vm = Vm::start("shop", *fingerprint, policies);
+        self.trace.note(self.now, || format!("VM {id} starts with configuration {configuration}"));
+        self.slots.push(Slot { id, configuration, vm, tasks: Vec::new(), stalled: false });
+        self.oracle.started(id, configuration);
+        let first = self.rng.below(TICK.as_nanos() as u64);
+        self.after(first, Event::Tick { vm: id });
+    }
+
+    pub(crate) fn slot(&mut self, id: VmId) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| slot.id == id)
+    }
+
+    /// Ends a VM at once: what it holds and what it was about to do is gone with it.
+    pub(crate) fn end(&mut self, id: VmId, how: &str) {
+        self.trace.note(self.now, || format!("VM {id} {how}"));
+        self.slots.retain(|slot| slot.id != id);
+        self.oracle.ended(id);
+    }
+
+    /// One step: something happens, or one VM makes its next call.
+    pub(crate) fn step(&mut self) -> Verdict {
+        self.now.step += 1;
+        self.oracle.at(self.now);
+        let ready = |slot: &Slot| !slot.stalled && !(slot.vm.is_idle() && slot.tasks.is_empty());
+        let count = self.slots.iter().filter(|slot| ready(slot)).count();
+        let due = self.agenda.peek().map(|Reverse((at, ..))| at.saturating_sub(self.now.now));
+        // VMs need no time to speak of: events come in between only where they are near.
+        if count == 0 || (due.is_some_and(|due| due < MS / 5) && self.rng.chance(100)) {
+            return self.happen();
+        }
+        let last = self.slots.iter().position(|slot| slot.id == self.last && ready(slot));
+        let index = match last {
+            Some(index) if self.rng.chance(self.plan.sticky) => index,
+            _ => {
+                let nth = self.rng.index(count);
+                self.slots.iter().enumerate().filter(|(_, slot)| ready(slot)).nth(nth).map_or(0, |(i, _)| i)
+            }
+        };
+        if self.rng.chance(50) {
+            let span = self.rng.below(10_000);
+            self.pass(span);
+        }
+        self.last = self.slots[index].id;
+        self.advance(index)
+    }
+
+    /// Lets time go by in which the process runs.
+    pub(crate) fn pass(&mut self, span: u64) {
+        self.now.now = self.now.now.saturating_add(span);
+        self.now.awake += span;
+        self.oracle.at(self.now);
+    }
+
+    /// The next event. Of those that are overdue, because the process stood still, any may be first.
+    fn happen(&mut self) -> Verdict {
+        let Some(Reverse(first)) = self.agenda.pop() else { return Err("nothing is left to happen".into()) };
+        let mut due = vec![first];
+        while let Some(Reverse(next)) = self.agenda.peek()
+            && next.0 < self.now.now
+            && due.len() < 64
+        {
+            due.push(*next);
+            self.agenda.pop();
+        }
+        let (at, _, event) = due.swap_remove(self.rng.index(due.len()));
+        self.agenda.extend(due.into_iter().map(Reverse));
+        self.pass(at.saturating_sub(self.now.now));
+        match event {
+            Event::Requests => self.requests_arrive(),
+            Event::Burst { policy, count } => self.burst(policy, count),
+            Event::Answer { request } => {
+                let Request { vm, task } = self.requests[request];
+                if let Some(slot) = self.slot(vm) {
+                    slot.tasks.push(task);
+                }
+            }
+            Event::Tick { vm } => {
+                if let Some(slot) = self.slot(vm) {
+                    slot.tasks.push(Task::Tick);
+                }
+            }
+            Event::Start { configuration } => self.start(configuration),
+            Event::Resume { vm } => {
+                self.trace.note(self.now, || format!("VM {vm} goes on"));
+                if let Some(slot) = self.slot(vm) {
+                    slot.stalled = false;
+                }
+            }
+            Event::Recovery => self.outage = false,
+            Event::Weather => self.change_weather(),
+            Event::Fault => self.something_goes_wrong(),
+        }
+        Ok(())
+    }
+
+    fn requests_arrive(&mut self) {
+        if self.calm {
+            return;
+        }
+        let policy = self.rng.index(self.plan.policies);
+        let count = if self.rng.chance(self.plan.bursts) { self.rng.spread(2, 40) } else { 1 };
+        self.burst(policy, count);
+        let next = self.rng.below(self.plan.pace);
+        self.after(next, Event::Requests);
+        let until = self.oracle.policies[policy].latest().model().and_then(crate::model::Model::until);
+        if let Some(rest) = until.and_then(|until| until.checked_sub(self.now.now))
+            && rest < 60 * SECOND
+            && self.rng.chance(self.plan.aimed)
+        {
+            // Off by one is where the mistakes are.
+            let rest = (rest + self.rng.below(3)).saturating_sub(1);
+            let count = self.rng.between(1, 12);
+            self.after(rest, Event::Burst { policy, count });
+        }
+    }
+
+    pub(crate) fn burst(&mut self, policy: usize, count: u64) {
+        for _ in 0..count {
+            if self.slots.is_empty() {
+                return;
+            }
+            let index = self.rng.index(self.slots.len());
+            self.slots[index].tasks.push(Task::Admit { policy });
+        }
+    }
+
+    fn change_weather(&mut self) {
+        let policy = self.rng.index(self.plan.policies);
+        self.weather[policy] = if self.calm { 0 } else { self.rng.pick(&[0, 0, 100, 500, 1000, 1000]) };
+        let next = self.rng.spread(50 * MS, 8 * SECOND);
+        if !self.calm {
+            self.after(next, Event::Weather);
+        }
+    }
+
+    /// A VM begins with its next task, or has its call answered and runs up to the next one.
+    fn advance(&mut self, index: usize) -> Verdict {
+        let (moment, slot) = (self.now, &mut self.slots[index]);
+        let id = slot.id;
+        if slot.vm.is_idle() {
+            let task = slot.tasks.swap_remove(self.rng.index(slot.tasks.len()));
+            self.trace.note(moment, || format!("VM {id} begins {task:?}"));
+            slot.vm.answer(Answer::Task(task, Timestamp::from_nanos(moment.now)));
+            self.oracle.begins(id, task);
+            return self.notes(id);
+        }
+        if !self.calm && self.rng.below(100_000) < self.plan.deaths {
+            self.die(id, "dies");
+            return Ok(());
+        }
+        let call = self.slots[index].vm.waits_for.clone();
+        let answer = self.perform(id, &call)?;
+        self.trace.note(moment, || format!("VM {id} {} -> {}", shown(&call), shown_answer(&answer)));
+        let wrote = matches!((&call, &answer), (Call::Put(..), Answer::Written(Ok(()))));
+        if wrote && !self.calm && self.rng.chance(self.plan.deaths_after_write) {
+            self.die(id, "dies right after its write");
+            return Ok(());
+        }
+        self.slots[index].vm.answer(answer);
+        self.notes(id)
+    }
+
+    pub(crate) fn die(&mut self, id: VmId, how: &str) {
+        let configuration = self.slot(id).map_or(0, |slot| slot.configuration);
+        self.end(id, how);
+        self.oracle.reached.died += 1;
+        let (again, span) = (self.rng.chance(900), self.rng.spread(MS, 3 * SECOND));
+        if again {
+            self.after(span, Event::Start { configuration });
+        }
+    }
+
+    /// Takes what a VM reports: nobody else can see it, so nothing can come in between that would matter.
+    fn notes(&mut self, id: VmId) -> Verdict {
+        loop {
+            let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
+            match slot.vm.waits_for.clone() {
+                Call::Report(event) => {
+                    self.trace.note(self.now, || format!("VM {id} tells {event:?}"));
+                    self.oracle.told(id, event)?;
+                    slot.vm.answer(Answer::Noted);
+                }
+                Call::Idle(done) => return self.finished(id, done),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn finished(&mut self, id: VmId, done: Done) -> Verdict {
+        let task = self.oracle.task(id);
+        self.trace.note(self.now, || format!("VM {id} has done {task:?}: {done:?}"));
+        self.oracle.finished(id, done)?;
+        match (task, done) {
+            (Some(Task::Admit { policy }), Done::Decided(Admission::Admitted(ticket))) => {
+                let outcome = match self.rng.below(1000) {
+                    share if self.calm || share >= self.plan.impatient => {
+                        let fails = self.rng.chance(self.weather[policy]);
+                        if fails { Outcome::Failure } else { Outcome::Success }
+                    }
+                    _ => Outcome::Ignored,
+                };
+                let latency = if self.calm { self.rng.below(20 * MS) } else { self.rng.spread(self.plan.latency.0, self.plan.latency.1) };
+                if self.calm || !self.rng.chance(self.plan.silent) {
+                    self.requests.push(Request { vm: id, task: Task::Record { policy, ticket, outcome } });
+                    self.after(latency, Event::Answer { request: self.requests.len() - 1 });
+                }
+            }
+            (Some(Task::Tick), _) => {
+                let jitter = self.rng.below(30 * MS);
+                self.after(TICK.as_nanos() as u64 + jitter, Event::Tick { vm: id });
+            }
+            (Some(Task::Leave), _) => self.end(id, "has left"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Does what a VM asks for.
+    fn perform(&mut self, id: VmId, call: &Call) -> Result<Answer, String> {
+        let refused = self.outage && self.rng.chance(self.plan.outage);
+        Ok(match call {
+            Call::Get(_) if refused => Answer::Value(Err(Unavailable)),
+            Call::Get(key) => {
+                if let Some(policy) = self.policy_of(key) {
+                    self.oracle.knows(id, policy);
+                }
+                Answer::Value(Ok(self.store.get(key)))
+            }
+            Call::Put(..) if refused => Answer::Written(Err(PutError::Unavailable)),
+            Call::Put(key, bytes, expected) => {
+                let unlucky = !self.calm && self.rng.chance(self.plan.conflicts);
+                let put = if unlucky { None } else { self.store.put(key, bytes, *expected).ok() };
+                match put {
+                    None => {
+                        self.oracle.conflicted(id)?;
+                        Answer::Written(Err(PutError::Conflict))
+                    }
+                    Some(put) => {
+                        self.ambiguous |= put == Put::Ambiguous;
+                        match self.policy_of(key) {
+                            _ if self.ambiguous => {}
+                            Some(policy) => self.oracle.wrote(id, policy, bytes)?,
+                            None if key == crate::MEMBERS => self.oracle.wrote_members(id, bytes)?,
+                            None => return Err(format!("VM {id} wrote a key nobody knows: {key:?}")),
+                        }
+                        Answer::Written(Ok(()))
+                    }
+                }
+            }
+            Call::Changes(policy) => Answer::Changes((!refused).then(|| self.changes[*policy])),
+            Call::Changed(policy) => {
+                self.changes[*policy] += 1;
+                self.oracle.announced(id, *policy)?;
+                Answer::Noted
+            }
+            Call::Report(_) | Call::Idle(_) => return Err(format!("VM {id} is not to be asked: {call:?}")),
+        })
+    }
+
+    fn policy_of(&self, key: &[u8]) -> Option<usize> {
+        (0..self.plan.policies).find(|policy| key == crate::key(*policy).as_bytes())
+    }
+}
+
+fn shown(call: &Call) -> String {
+    match call {
+        Call::Get(key) => format!("reads {}", String::from_utf8_lossy(key)),
+        Call::Put(key, bytes, expected) => {
+            let value = crate::view::value(bytes).breaker;
+            let value = value.map_or_else(
+                || format!("{:?}", crate::view::members(bytes)),
+                |breaker| format!("{breaker:?}"),
+            );
+            format!("writes {} over {expected:?}: {value}", String::from_utf8_lossy(key))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn shown_answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Value(Ok(found)) => {
+            found.as_ref().map_or_else(|| "nothing".into(), |found| format!("#{}", found.version))
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,47 @@
+//! Proof that the simulator sees: each mistake that the core can be told to make is found within a few seeds, and the same
+//! seeds without it are clean.
+
+use resilience_core::planted::Bug;
+use resilience_simulator::play;
+
+/// What a mistake must be found within.
+const WITHIN: u64 = 500;
+
+fn is_found(bug: Bug) {
+    let found = (0..WITHIN).find_map(|seed| play(seed, Some(bug)).err());
+    let failure = found.unwrap_or_else(|| panic!("{bug:?} was not found in {WITHIN} seeds"));
+    println!("{bug:?}: seed {}: {}", failure.seed, failure.what.lines().next().unwrap_or_default());
+    assert!(!failure.trace.is_empty(), "a failure tells how it came to be");
+    for seed in 0..=failure.seed {
+        if let Err(failure) = play(seed, None) {
+            panic!("without {bug:?}:\n{failure}");
+        }
+    }
+}
+
+macro_rules! planted {
+    ($($name:ident: $bug:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            is_found(Bug::$bug);
+        })*
+    };
+}
+
+planted! {
+    a_lost_update: LostUpdate,
+    a_probe_released_twice: ReleasedTwice,
+    a_probe_not_handed_back: NotHandedBack,
+    no_check_of_the_generation: NoGenerationCheck,
+    a_lease_reclaimed_from_the_living: ReclaimedFromTheLiving,
+    a_reset_by_another_configuration: ResetByConfiguration,
+    a_wait_that_ends_too_early: InclusiveWait,
+    a_belief_without_an_end: EndlessBelief,
+    a_limit_that_depends_on_who_asks: PermittedByAsker,
+    an_outcome_that_is_forgotten: PendingForgotten,
+    a_change_that_nobody_hears_of: Unannounced,
+    a_foreign_section_that_is_lost: ForeignDropped,
+    a_transition_told_too_early: ToldTooEarly,
+    a_dead_member_that_stays: DeadRemembered,
+    a_stay_without_an_end: EndlessStay,
+}
