@@ -53,9 +53,6 @@ const RESERVED: [&str; 8] = [
 const BODIES: [&str; 3] = ["text", "json", "base64"];
 
 pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Vec<Fallback>> {
-    if matches!(node.value, Value::Null) {
-        return Some(Vec::new());
-    }
     let entries = list(node, "a list of fallbacks", errors)?;
     let decoded: Vec<_> = entries.iter().filter_map(|entry| decode_entry(entry, errors)).collect();
     (decoded.len() == entries.len()).then_some(decoded)

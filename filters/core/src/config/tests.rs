@@ -358,6 +358,17 @@ fn a_mistake_in_defaults_is_told_once_however_many_inherit_it() {
 }
 
 #[test]
+fn only_a_policy_switches_a_section_off() {
+    let document = r#"{"policies": [{"name": "p", "match": [{"any": true}]}],
+                       "defaults": {"circuit_breaker": null, "fallback": null}}"#;
+    let expected = [
+        "defaults.circuit_breaker: found null, expected an object",
+        "defaults.fallback: found null, expected a list of fallbacks",
+    ];
+    assert_eq!(errors(document), expected);
+}
+
+#[test]
 fn a_long_value_is_cut_in_its_message() {
     let message = policy_errors(&format!(r#""mode": "{}""#, "é".repeat(1000))).swap_remove(0);
     assert_eq!(

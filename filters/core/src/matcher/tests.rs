@@ -7,7 +7,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 /// A request that counts how often each of its parts is read.
 #[derive(Clone, Default)]
 struct Fake {
-    metadata: Option<(&'static str, &'static str, &'static str)>,
+    metadata: Vec<(&'static str, &'static str, &'static str)>,
     route: Option<&'static str>,
     host: Vec<u8>,
     path: Vec<u8>,
@@ -18,8 +18,8 @@ struct Fake {
 impl Facts for Fake {
     fn metadata(&mut self, namespace: &str, key: &str) -> Option<Vec<u8>> {
         self.reads.push(format!("metadata {namespace}.{key}"));
-        let (known_namespace, known_key, value) = self.metadata?;
-        (known_namespace == namespace && known_key == key).then(|| value.into())
+        let of = |found: &&(&str, &str, &str)| (found.0, found.1) == (namespace, key);
+        self.metadata.iter().find(of).map(|(_, _, value)| (*value).into())
     }
     fn route(&mut self) -> Option<Vec<u8>> {
         self.reads.push("route".to_owned());
@@ -42,7 +42,7 @@ impl Facts for Fake {
 /// A request that every pattern below matches.
 fn request() -> Fake {
     Fake {
-        metadata: Some(("shop", "policy", "pricing")),
+        metadata: vec![("shop", "policy", "pricing"), ("shop", "tier", "gold")],
         route: Some("checkout"),
         host: b"api.shop.example".to_vec(),
         path: b"/api/orders/7?x=1".to_vec(),
@@ -141,6 +141,40 @@ fn among_equals_the_first_of_the_document_wins() {
 }
 
 #[test]
+fn patterns_of_different_metadata_are_equals_until_host_and_methods_tell() {
+    let pattern = |key: &str, value: &str, more: &str| {
+        format!(r#"{{"metadata": {{"namespace": "shop", "key": "{key}", "value": "{value}"}}{more}}}"#)
+    };
+    let ranks = [
+        r#", "host": "api.shop.example", "methods": ["POST"]"#,
+        r#", "host": "api.shop.example""#,
+        r#", "host": "*.shop.example", "methods": ["POST"]"#,
+        r#", "host": "*.shop.example""#,
+        r#", "methods": ["POST"]"#,
+        "",
+    ];
+    for (rank, stronger) in ranks.iter().enumerate() {
+        let (policy, tier) = (pattern("policy", "pricing", stronger), pattern("tier", "gold", stronger));
+        assert_eq!(find(&format!("[{policy}, {tier}]"), &mut request()), Some(0));
+        assert_eq!(find(&format!("[{tier}, {policy}]"), &mut request()), Some(0));
+        for weaker in &ranks[rank + 1..] {
+            let (weak_policy, weak_tier) =
+                (pattern("policy", "pricing", weaker), pattern("tier", "gold", weaker));
+            assert_eq!(
+                find(&format!("[{weak_tier}, {policy}]"), &mut request()),
+                Some(1),
+                "{stronger} {weaker}"
+            );
+            assert_eq!(
+                find(&format!("[{weak_policy}, {tier}]"), &mut request()),
+                Some(1),
+                "{stronger} {weaker}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_stronger_pattern_that_does_not_hold_leaves_the_request_to_weaker_ones() {
     for stronger in [
         r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "methods": ["GET"]}"#,
@@ -182,7 +216,10 @@ fn metadata_needs_namespace_key_and_value() {
         Some(("shop", "other", "pricing")),
         Some(("other", "policy", "pricing")),
     ] {
-        assert!(!matches(pattern, |request| request.metadata = metadata), "{metadata:?}");
+        assert!(
+            !matches(pattern, |request| request.metadata = metadata.into_iter().collect()),
+            "{metadata:?}"
+        );
     }
 }
 
