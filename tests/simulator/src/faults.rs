@@ -91,6 +91,10 @@ impl World {
     }
 
     fn damage(&mut self, policy: usize) {
+        // What is cut twice might be whole again.
+        if self.oracle.policies[policy].latest().is_damaged() {
+            return;
+        }
         let Some(found) = self.store.get(crate::key(policy).as_bytes()) else { return };
         let mut bytes = found.bytes;
         match self.rng.below(4) {
@@ -150,7 +154,8 @@ impl World {
             }
             for policy in 0..self.plan.policies {
                 // Enough for every place of a stay: a trickle might not fill it before it ends.
-                let closed = self.oracle.policies[policy].latest().model().is_some_and(|m| m.until().is_none());
+                let closed =
+                    self.oracle.policies[policy].latest().model().is_some_and(|m| m.until().is_none());
                 let count = if closed { 1 } else { self.plan.most_permitted() + 1 };
                 self.burst(policy, count);
             }
@@ -187,7 +192,10 @@ impl World {
         if !self.ambiguous && !self.oracle.members.owners().is_empty() {
             return Err(format!("all have left, and the table has {:?}", self.oracle.members.owners()));
         }
-        let known = self.store.keys().all(|key| key == crate::MEMBERS || (0..self.plan.policies).any(|policy| key == crate::key(policy).as_bytes()));
+        let known = self.store.keys().all(|key| {
+            key == crate::MEMBERS
+                || (0..self.plan.policies).any(|policy| key == crate::key(policy).as_bytes())
+        });
         if known { Ok(()) } else { Err("the store has keys that nobody knows".into()) }
     }
 }

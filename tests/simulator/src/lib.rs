@@ -4,6 +4,7 @@
 //! part, what is asked of them, in which order their calls to the store are answered, and what goes wrong. The same seed
 //! is the same run, so a failure is found once and looked at as often as need be.
 
+mod calls;
 mod faults;
 mod model;
 mod oracle;
@@ -13,10 +14,11 @@ mod store;
 mod trace;
 mod view;
 mod vm;
+mod workload;
 mod world;
 
-use resilience_core::planted::{Bug, plant};
 pub use oracle::Reached;
+use resilience_core::planted::{Bug, plant};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use trace::Trace;
@@ -83,11 +85,8 @@ fn attempt(seed: u64, bug: Option<Bug>, trace: Trace) -> Result<Summary, Box<Fai
         let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("a panic: {}", what.unwrap_or_default()))
     });
-    let summary = Summary {
-        steps: world.now.step,
-        reached: world.oracle.reached,
-        ambiguous: world.ambiguous,
-    };
+    let summary =
+        Summary { steps: world.now.step, reached: world.oracle.reached, ambiguous: world.ambiguous };
     let trace = world.trace.text();
     drop(world);
     plant(None);

@@ -102,7 +102,9 @@ impl Plan {
         let latency = if slow { (SECOND, 15 * SECOND) } else { (1, rng.spread(MS, 8 * SECOND)) };
         let stall = if slow { (5 * SECOND, 12 * SECOND) } else { (MS, 25 * SECOND) };
         let configurations: Vec<_> = (0..rng.between(1, 3))
-            .map(|index| (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy, stay)).collect()))
+            .map(|index| {
+                (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy, stay)).collect())
+            })
             .collect();
         // Later configurations join in the middle of the run.
         let present = rng.between(1, configurations.len() as u64);

@@ -19,7 +19,10 @@ fn part(nth: u64, of: u64) {
     }
     let Reached { transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled } = reached;
     let all = [transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled];
-    assert!(seeds < SEEDS || !all.contains(&0), "some places were never reached, so nothing is proved: {reached:?}");
+    assert!(
+        seeds < SEEDS || !all.contains(&0),
+        "some places were never reached, so nothing is proved: {reached:?}"
+    );
 }
 
 fn number(name: &str) -> Option<u64> {

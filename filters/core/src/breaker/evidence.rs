@@ -40,7 +40,8 @@ impl Evidence {
     }
 
     fn remember(&mut self, now: Timestamp, window: Option<FailuresInWindow>) {
-        if active(Bug::ResetByConfiguration) && window.is_some_and(|window| window.failures != self.capacity) {
+        if active(Bug::ResetByConfiguration) && window.is_some_and(|window| window.failures != self.capacity)
+        {
             self.failures.clear();
         }
         self.capacity = self.capacity.max(window.map_or(0, |window| window.failures));

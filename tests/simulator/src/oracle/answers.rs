@@ -117,8 +117,7 @@ impl Oracle {
             return Err(format!("VM {vm} told of {told} late outcomes, and {at_most} were late"));
         }
         if deed.lost_an_outcome() {
-            found.unsettled =
-                unsettled.into_iter().filter(|report| report.ticket.probe.is_some()).collect();
+            found.unsettled = unsettled.into_iter().filter(|report| report.ticket.probe.is_some()).collect();
             return Ok(());
         }
         let still = surely.min(unsettled.iter().filter(|report| late(report, latest)).count());

@@ -136,9 +136,8 @@ fn explain(
     });
     let asks = matches!(deed.task, Task::Admit { policy: asked } if asked == policy);
     let me = writer.me.filter(|_| asks && deed.promised.is_none());
-    let as_admission = me.and_then(|me| {
-        attempt(&mut |model, told| Reason::Admission(model.admit(settings, me, now, told)))
-    });
+    let as_admission =
+        me.and_then(|me| attempt(&mut |model, told| Reason::Admission(model.admit(settings, me, now, told))));
     let found = as_outcome.flatten().next().or(as_admission);
     found.or_else(|| {
         // The end of a stay may be written by anyone; the dead are for a leader on its tick.

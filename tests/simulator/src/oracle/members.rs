@@ -57,12 +57,7 @@ impl Members {
     }
 
     /// Whether an observer that began to look at `begun` may take this probe back.
-    pub(super) fn may_reclaim(
-        &self,
-        probe: Probe,
-        begun: Moment,
-        alive: impl Fn(VmId) -> bool,
-    ) -> Verdict {
+    pub(super) fn may_reclaim(&self, probe: Probe, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
         let owner = probe.owner.0;
         let Some(identity) = self.identities.get(&owner) else {
             return Err(format!("a probe of {owner}, which nobody ever was, was taken back"));
@@ -88,7 +83,10 @@ impl Members {
         if starts.zip(ends).any(|(start, end)| end.saturating_sub(start) >= IN_TIME) {
             return Ok(());
         }
-        Err(format!("the probe {probe:?} was taken from VM {}, which is alive and ticks in time", identity.vm))
+        Err(format!(
+            "the probe {probe:?} was taken from VM {}, which is alive and ticks in time",
+            identity.vm
+        ))
     }
 
     fn may_forget(&self, owner: u64, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
@@ -135,7 +133,9 @@ impl Oracle {
                         return Err(format!("VM {vm} joined as {}, which was somebody else", line.owner));
                     }
                     me = Some(Owner(line.owner));
-                    self.members.identities.insert(line.owner, super::members::Identity { vm, orphaned: false });
+                    self.members
+                        .identities
+                        .insert(line.owner, super::members::Identity { vm, orphaned: false });
                 }
                 _ => return Err(format!("VM {vm} wrote a line that is not its own: {old:?} -> {line:?}")),
             }

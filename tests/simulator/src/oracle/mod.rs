@@ -260,7 +260,8 @@ impl Oracle {
         let deed = self.deed(vm)?;
         match event {
             Event::Transition { policy, transition } => {
-                let Some(place) = deed.untold.iter().position(|untold| *untold == (policy, transition)) else {
+                let Some(place) = deed.untold.iter().position(|untold| *untold == (policy, transition))
+                else {
                     return Err(format!(
                         "VM {vm} told a transition of policy {policy} that it had not committed, or told already: {transition}"
                     ));
