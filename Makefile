@@ -21,7 +21,7 @@ export RESILIENCE_MODULES := $(CURDIR)/target/test-modules
 
 # Crates that are wasm modules for tests only: each becomes $(RESILIENCE_MODULES)/<name with underscores>.wasm. Beside
 # them lies resilience_trap.wasm, our own module with the trap that tests can pull.
-TEST_MODULES := host-contract-probe
+TEST_MODULES := empty-filter host-contract-probe
 
 # A lock file that does not fit is an error where nobody looks, and a convenience where somebody works.
 CARGO_FLAGS ?= $(if $(CI),--locked)
@@ -134,15 +134,16 @@ test-module: build test-modules
 .PHONY: test-integration
 test-integration: validate test-modules
 	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
-	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-integration-tests
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
 
-# The build with the trap leaves its module where the one that ships is built: each is copied away at once.
+# The build with the trap has a target directory of its own: in one directory the two would overwrite, and so rebuild,
+# each other every time.
 .PHONY: test-modules
 test-modules:
 	$(SETUP) linker rust
 	cargo build $(CARGO_FLAGS) $(WASM) $(patsubst %,-p %,$(TEST_MODULES))
-	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-trap
-	$(call install_if_changed,$(WASM_OUT)/resilience.wasm,$(RESILIENCE_MODULES)/resilience_trap.wasm)
+	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-trap --target-dir target/trap
+	$(call install_if_changed,target/trap/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_trap.wasm)
 	$(foreach module,$(subst -,_,$(TEST_MODULES)),$(call install_if_changed,$(WASM_OUT)/$(module).wasm,$(RESILIENCE_MODULES)/$(module).wasm)$(newline))
 
 # A line break between the recipes of a foreach.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use template::{Escape, Template};
 
@@ -125,8 +127,8 @@ pub fn forged() -> Reply {
 #[must_use]
 pub fn refuse(policy: &Policy, expose: bool, refusal: Refusal, caller: &mut dyn Caller) -> Reply {
     let fallback = policy.fallback.iter().find(|entry| entry.on.contains(&refusal.reason));
-    let mut reply =
-        fallback.map_or_else(|| plain(expose, refusal), |entry| from_static(policy, entry, refusal, caller));
+    let mut reply = fallback
+        .map_or_else(|| plain(expose, refusal), |entry| from_static(policy, entry, expose, refusal, caller));
     if caller.is_grpc() {
         to_grpc(&mut reply, expose, refusal);
     }
@@ -180,11 +182,17 @@ fn plain(expose: bool, refusal: Refusal) -> Reply {
     }
 }
 
-fn from_static(policy: &Policy, entry: &Fallback, refusal: Refusal, caller: &mut dyn Caller) -> Reply {
+fn from_static(
+    policy: &Policy,
+    entry: &Fallback,
+    expose: bool,
+    refusal: Refusal,
+    caller: &mut dyn Caller,
+) -> Reply {
     let body = match &entry.answer.body {
         Body::None => Vec::new(),
         Body::Bytes(bytes) => bytes.clone(),
-        Body::Template(template) => template.render(&policy.name, refusal, caller),
+        Body::Template(template) => template.render(&policy.name, expose, refusal, caller),
     };
     Reply {
         status: entry.answer.status,

@@ -3,6 +3,9 @@
 //! Patterns are indexed by the most specific thing they name, so that a look-up costs the same with one policy and with
 //! ten thousand, and so that no request can make it cost more: only lengths that some pattern has are ever tried.
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{HostPattern, Match, PathPattern};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};

@@ -4,6 +4,9 @@
 //! A VM that trapped never says so, and what it held must come back. But a process that was stopped looks dead to
 //! itself: so a VM is judged only by an observer that has itself ticked all through the lease.
 
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};

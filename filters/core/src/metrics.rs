@@ -3,6 +3,9 @@
 //! A name carries its labels in Graphite's form, `name;label=value;label=value`; the bundle's `stats_config` turns them into
 //! labels of Prometheus, and a StatsD sink passes them on as they are.
 
+#[cfg(test)]
+mod tests;
+
 use crate::answer::{Reason, Source};
 use crate::breaker::{Cause, Outcome, State};
 use crate::worker::Operation;

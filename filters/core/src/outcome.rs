@@ -4,24 +4,29 @@
 //! `%RESPONSE_FLAGS%` says why Envoy answered itself. Flags are matched by their bit, which Envoy keeps stable
 //! (`StreamInfo::CoreResponseFlag`).
 
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::Outcome;
 
 /// The details of an answer that came from the upstream.
 const VIA_UPSTREAM: &[u8] = b"via_upstream";
+/// The details of a stream that lasted longer than it may. No flag tells of it.
+const MAX_DURATION: &[u8] = b"max_duration_timeout";
 
 /// No healthy upstream (`UH`), upstream timeout (`UT`), local reset (`LR`), remote reset (`UR`), connection failure (`UF`),
 /// connection termination (`UC`), maximum stream duration (`UMSDR`), upstream protocol error (`UPE`).
 const UPSTREAM_FAILED: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 19 | 1 << 23;
-/// Envoy's own limits were in the way (`UO`): says nothing about the upstream.
-const OVERFLOW: u64 = 1 << 7;
-/// The client left (`DC`).
-const CLIENT_LEFT: u64 = 1 << 14;
+/// The client left: closed its connection (`DC`), or reset its stream as HTTP/2 clients do (`DR`).
+const CLIENT_LEFT: u64 = 1 << 14 | 1 << 28;
 /// Nothing moved on the stream for too long (`SI`).
 const STREAM_IDLE: u64 = 1 << 16;
 
 /// gRPC's UNKNOWN, `DEADLINE_EXCEEDED`, INTERNAL, UNAVAILABLE and `DATA_LOSS`.
 const FAILED_GRPC: [u16; 5] = [2, 4, 13, 14, 15];
 const GATEWAY_TIMEOUT: u16 = 504;
+/// What Envoy makes of [`GATEWAY_TIMEOUT`] for a gRPC caller: `DEADLINE_EXCEEDED` for [`MAX_DURATION`], else UNAVAILABLE.
+const GRPC_GATEWAY_TIMEOUT: [u16; 2] = [4, 14];
 
 /// The status of an answer, as far as it is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,6 +43,13 @@ impl Status {
     pub fn is_failure(&self) -> bool {
         self.http.is_some_and(|status| (500..=599).contains(&status))
             || self.grpc.is_some_and(|status| FAILED_GRPC.contains(&status))
+    }
+
+    /// Envoy's answer where it has the whole request and the upstream keeps silent. While the client's own part is
+    /// missing the answer is 408, or UNKNOWN for gRPC; only [`MAX_DURATION`] makes no difference for gRPC.
+    fn is_gateway_timeout(&self) -> bool {
+        self.http == Some(GATEWAY_TIMEOUT)
+            || self.grpc.is_some_and(|status| GRPC_GATEWAY_TIMEOUT.contains(&status))
     }
 
     fn outcome(&self) -> Outcome {
@@ -63,19 +75,20 @@ pub fn is_via_upstream(details: &[u8]) -> bool {
 /// The outcome as far as response headers tell it.
 #[must_use]
 pub fn of_answer(status: Status, info: &StreamInfo) -> Outcome {
-    if is_via_upstream(&info.details) { status.outcome() } else { of_local_reply(status, info.flags) }
+    if is_via_upstream(&info.details) { status.outcome() } else { of_local_reply(status, info) }
 }
 
 /// The outcome at the end of a stream that was not judged before: its answer had begun well, or there was none.
-/// `upstream_answered` says whether what began came from the upstream; it is asked only where nothing else tells.
+/// `headers_prove` says whether what began came from the upstream and says by itself how the call went, as it does
+/// unless the call is gRPC's; it is asked only where nothing else tells.
 #[must_use]
-pub fn of_end(status: Status, info: &StreamInfo, upstream_answered: impl FnOnce() -> bool) -> Outcome {
+pub fn of_end(status: Status, info: &StreamInfo, headers_prove: impl FnOnce() -> bool) -> Outcome {
     if is_via_upstream(&info.details) {
         return status.outcome();
     }
-    let outcome = of_local_reply(status, info.flags);
+    let outcome = of_local_reply(status, info);
     let client_left_later = info.flags & CLIENT_LEFT != 0 && status.http.is_some();
-    if outcome == Outcome::Ignored && client_left_later && upstream_answered() {
+    if outcome == Outcome::Ignored && client_left_later && headers_prove() {
         // The upstream's headers were good, and that stays proved.
         return status.outcome();
     }
@@ -83,13 +96,16 @@ pub fn of_end(status: Status, info: &StreamInfo, upstream_answered: impl FnOnce(
 }
 
 /// Envoy answered itself, or nobody did.
-fn of_local_reply(status: Status, flags: u64) -> Outcome {
-    if flags & OVERFLOW != 0 {
-        return Outcome::Ignored;
+///
+/// Overflow (`UO`), by itself no evidence, excuses nothing: Envoy also flags it where a limit forbids the retry of what the
+/// upstream has failed.
+fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
+    let out_of_time = info.flags & STREAM_IDLE != 0 || info.details == MAX_DURATION;
+    if info.flags & UPSTREAM_FAILED != 0 || out_of_time && status.is_gateway_timeout() {
+        Outcome::Failure
+    } else {
+        Outcome::Ignored
     }
-    // The idle timer answers 504 when it was the upstream that kept silent, and 408 when it was the client.
-    let upstream_was_idle = flags & STREAM_IDLE != 0 && status.http == Some(GATEWAY_TIMEOUT);
-    if flags & UPSTREAM_FAILED != 0 || upstream_was_idle { Outcome::Failure } else { Outcome::Ignored }
 }
 
 /// A status code in decimal, as headers carry it.

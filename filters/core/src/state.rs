@@ -4,6 +4,9 @@
 //! not know belongs to another version of the module that serves beside it: it is carried along untouched. A section
 //! that should be readable and is not starts afresh.
 
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::Breaker;
 use crate::codec::Reader;
 use crate::planted::{Bug, active};

@@ -1,5 +1,8 @@
 //! The port to state that all workers share, and the one way to change it.
 
+#[cfg(test)]
+mod tests;
+
 use crate::planted::{Bug, active};
 
 /// How many times [`update`] tries before it gives up. Two workers collide for about a microsecond, so a second attempt

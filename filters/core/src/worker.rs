@@ -2,6 +2,13 @@
 //!
 //! Everything here is deterministic given the [`Port`], so that the simulator runs this very code.
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod give_up_tests;
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::{
     Admission, Outcome, Owner, Phase, Recorded, Settings, State as BreakerState, Ticket, Transition,
 };

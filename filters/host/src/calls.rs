@@ -170,7 +170,7 @@ pub fn set_property(path: &[u8], value: &[u8]) -> Result<()> {
     check(unsafe { abi::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
 }
 
-/// The value of a header, several of one name joined by commas; `None` where there is none.
+/// The value of a header, the first of several of one name; `None` where there is none.
 ///
 /// # Errors
 /// The host's status, `BAD_ARGUMENT` where this map cannot be read in this phase.

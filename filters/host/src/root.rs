@@ -100,11 +100,12 @@ impl Root {
 
     /// Counts an outcome. A request that passed without a ticket was admitted by no breaker and tells it nothing.
     pub(crate) fn record(&mut self, policy: usize, ticket: Option<Ticket>, outcome: Outcome) {
-        if let Some(metrics) = self.metrics.get_mut(policy) {
-            metrics.call(outcome);
-        }
         if let Some(ticket) = ticket {
             self.with_worker(|worker, port| worker.record(port, policy, ticket, outcome, now()));
+        }
+        // After the state: whoever sees the count can rely on what it did.
+        if let Some(metrics) = self.metrics.get_mut(policy) {
+            metrics.call(outcome);
         }
     }
 
@@ -112,7 +113,8 @@ impl Root {
         if !self.with_worker(|worker, port| worker.tick(port, now())) {
             return;
         }
-        for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
+        let policies = self.document.policies.iter().zip(&mut self.metrics);
+        for (policy, metrics) in policies.filter(|(policy, _)| !policy.disabled) {
             let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
             if matches!(mode, Some(BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen)) {
                 metrics.show(State::Open);

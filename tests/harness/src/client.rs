@@ -194,6 +194,15 @@ impl Connection {
         Ok(pending.headers().await?.finish().await)
     }
 
+    /// Whether another request can be sent: not after either end closed it or asked to.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => !sender.is_closed(),
+            Sender::Http2(sender) => !sender.is_closed(),
+        }
+    }
+
     /// Sends a request and returns at once.
     ///
     /// # Errors

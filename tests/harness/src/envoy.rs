@@ -236,6 +236,28 @@ impl Envoy {
         self.admin
     }
 
+    /// The CPU time that all its threads have used so far, by the kernel's account.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        process::cpu_of(self.pid())
+    }
+
+    /// The memory that it has resident, in KiB.
+    ///
+    /// # Panics
+    /// If the kernel does not say.
+    #[must_use]
+    pub fn resident_kilobytes(&self) -> u64 {
+        process::resident_kilobytes_of(self.pid())
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs until it is dropped").id()
+    }
+
     /// GET of an admin path.
     ///
     /// # Panics

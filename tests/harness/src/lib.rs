@@ -10,6 +10,7 @@ mod burst;
 mod client;
 pub mod config;
 mod envoy;
+mod exchange;
 mod process;
 mod raw;
 mod scratch;
@@ -28,7 +29,6 @@ pub use upstream::{Received, Upstream, refused_address};
 /// The serving values of other crates that appear in this one's interface.
 pub use hyper::{HeaderMap, Method, StatusCode, body::Bytes};
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// Long enough for anything that is going to happen on a busy machine; a test that waits this long has failed.
@@ -38,11 +38,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// With `what` after `deadline`.
-pub async fn eventually<T, F, R>(what: &str, deadline: Duration, mut check: F) -> T
-where
-    F: FnMut() -> R,
-    R: Future<Output = Option<T>>,
-{
+pub async fn eventually<T>(what: &str, deadline: Duration, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = check().await {

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 type Order = (Command, Sender<io::Result<Child>>);
 
@@ -57,4 +58,23 @@ pub fn monotonic_nanoseconds() -> u64 {
     let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     assert_eq!(status, 0, "{}", io::Error::last_os_error());
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).expect("since the machine started")
+}
+
+/// The CPU time of a process's living threads. The kernel counts it in nanoseconds, which `times` rounds to hundredths.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let nanoseconds = tasks.map(|task| {
+        let file = task.expect("a thread").path().join("schedstat");
+        // A thread may end between the two looks.
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+/// The resident memory of a process.
+pub(crate) fn resident_kilobytes_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has a size");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -1,26 +1,15 @@
 //! A programmable HTTP server that counts what reaches it.
 
-use crate::behaviour::{Behaviour, Fault};
+use crate::behaviour::Behaviour;
+use crate::exchange;
 use crate::{PATIENCE, eventually};
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper::{HeaderMap, Method};
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-
-/// Time for what was sent to leave this process before the exchange is spoiled; no test waits for it.
-const GRACE: Duration = Duration::from_millis(30);
 
 /// A request that reached an upstream.
 #[derive(Debug, Clone)]
@@ -34,25 +23,25 @@ pub struct Received {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    received: Vec<Received>,
-    in_flight: usize,
-    max_in_flight: usize,
-    connections: usize,
-    default: Behaviour,
-    by_path: HashMap<String, Behaviour>,
-    script: VecDeque<Behaviour>,
+pub(crate) struct State {
+    pub(crate) received: Vec<Received>,
+    pub(crate) in_flight: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) connections: usize,
+    pub(crate) default: Behaviour,
+    pub(crate) by_path: HashMap<String, Behaviour>,
+    pub(crate) script: VecDeque<Behaviour>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     state: Mutex<State>,
     /// Grows with each release; what hangs waits for it to change.
-    released: watch::Sender<u64>,
+    pub(crate) released: watch::Sender<u64>,
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while counting")
     }
 }
@@ -76,7 +65,7 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared { state: Mutex::default(), released: watch::Sender::new(0) });
-        let acceptor = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        let acceptor = tokio::spawn(exchange::accept(listener, Arc::clone(&shared)));
         Self { address, shared, acceptor }
     }
 
@@ -188,177 +177,4 @@ pub fn refused_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // Dropped with this task, which takes the connections along.
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        if let Ok((stream, _)) = listener.accept().await {
-            shared.state().connections += 1;
-            connections.spawn(serve(stream, Arc::clone(&shared)));
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// What a request's handler needs to spoil its connection.
-#[derive(Debug)]
-struct Wire {
-    socket: socket2::Socket,
-    cut: Notify,
-}
-
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true);
-    let Ok(socket) = socket2::SockRef::from(&stream).try_clone() else { return };
-    let wire = Arc::new(Wire { socket, cut: Notify::new() });
-    let service = service_fn(|request| handle(request, Arc::clone(&shared), Arc::clone(&wire)));
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http2().max_concurrent_streams(10_000);
-    tokio::select! {
-        _ = server.serve_connection(TokioIo::new(stream), service) => {}
-        () = wire.cut.notified() => {}
-    }
-}
-
-/// Counts a request as in hand while it lives.
-struct InHand(Arc<Shared>);
-
-impl InHand {
-    fn new(shared: Arc<Shared>) -> Self {
-        let mut state = shared.state();
-        state.in_flight += 1;
-        state.max_in_flight = state.max_in_flight.max(state.in_flight);
-        drop(state);
-        Self(shared)
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        self.0.state().in_flight -= 1;
-    }
-}
-
-async fn handle(
-    request: Request<Incoming>,
-    shared: Arc<Shared>,
-    wire: Arc<Wire>,
-) -> io::Result<Response<Answered>> {
-    let in_hand = InHand::new(Arc::clone(&shared));
-    let mut released = shared.released.subscribe();
-    // Read before the lock is taken: it panics on a misspelt word.
-    let steered =
-        request.headers().get("x-behave").map(|words| Behaviour::parse(words.to_str().expect("text")));
-    let behaviour = {
-        let mut state = shared.state();
-        let path = request.uri().path().to_owned();
-        let (method, headers) = (request.method().clone(), request.headers().clone());
-        state.received.push(Received { method, path: path.clone(), headers });
-        if let Some(steered) = steered {
-            steered
-        } else if let Some(next) = state.script.pop_front() {
-            next
-        } else {
-            state.by_path.get(&path).unwrap_or(&state.default).clone()
-        }
-    };
-    let version = request.version();
-    tokio::time::sleep(behaviour.delay).await;
-    spoil(behaviour.before, version, &wire, &mut released).await?;
-    let head = request.method() == Method::HEAD;
-    let mut response = Response::new(());
-    *response.status_mut() = behaviour.status.try_into().expect("an HTTP status");
-    for (name, value) in &behaviour.headers {
-        let (name, value) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>());
-        response.headers_mut().append(name.expect("a header name"), value.expect("a header value"));
-    }
-    if !behaviour.chunked {
-        response.headers_mut().insert("content-length", behaviour.body.len().into());
-    }
-    let (frames, receiver) = mpsc::channel(1);
-    let empty = head || (behaviour.body.is_empty() && behaviour.trailers.is_empty());
-    let body = Answered { frames: (!empty).then_some(receiver), _in_hand: in_hand };
-    tokio::spawn(async move { write(frames, behaviour, version, &wire, &mut released).await });
-    Ok(response.map(|()| body))
-}
-
-/// Feeds the body's frames; ends when they were taken or nobody wants them.
-async fn write(
-    frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
-    mut behaviour: Behaviour,
-    version: Version,
-    wire: &Wire,
-    released: &mut watch::Receiver<u64>,
-) {
-    if behaviour.mid_body != Fault::None {
-        let first = behaviour.body.split_to(behaviour.body.len() / 2);
-        if frames.send(Ok(Frame::data(first))).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(GRACE).await;
-        tokio::select! {
-            result = spoil(behaviour.mid_body, version, wire, released) => if let Err(error) = result {
-                let _ = frames.send(Err(error)).await;
-                return;
-            },
-            () = frames.closed() => return,
-        }
-    }
-    if frames.send(Ok(Frame::data(behaviour.body))).await.is_ok() && !behaviour.trailers.is_empty() {
-        let trailers = behaviour.trailers.iter().map(|(name, value)| {
-            let (name, value) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>());
-            (name.expect("a trailer name"), value.expect("a trailer value"))
-        });
-        let _ = frames.send(Ok(Frame::trailers(trailers.collect()))).await;
-    }
-}
-
-async fn spoil(
-    fault: Fault,
-    version: Version,
-    wire: &Wire,
-    released: &mut watch::Receiver<u64>,
-) -> io::Result<()> {
-    match fault {
-        Fault::None => return Ok(()),
-        Fault::Hang => {
-            let _ = released.changed().await;
-            return Ok(());
-        }
-        // An error of the handler or of the body is what makes hyper reset a stream.
-        Fault::Reset if version == Version::HTTP_2 => return Err(io::Error::other("reset as told")),
-        // Closing a socket that does not linger sends RST instead of FIN.
-        Fault::Reset => wire.socket.set_linger(Some(Duration::ZERO))?,
-        Fault::Close => {}
-    }
-    wire.cut.notify_one();
-    std::future::pending().await
-}
-
-/// A response body fed through a channel.
-struct Answered {
-    frames: Option<mpsc::Receiver<io::Result<Frame<Bytes>>>>,
-    _in_hand: InHand,
-}
-
-impl Body for Answered {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.frames.as_mut().map_or(Poll::Ready(None), |frames| frames.poll_recv(context))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frames.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.frames.is_none() { SizeHint::with_exact(0) } else { SizeHint::new() }
-    }
 }

@@ -89,12 +89,20 @@ impl Template {
         Self { parts, tail: rest.to_owned(), escape }
     }
 
-    /// The body for one refusal. What a client sends is shown with replacement characters where it is not UTF-8.
-    pub(super) fn render(&self, policy: &str, refusal: Refusal, caller: &mut dyn Caller) -> Vec<u8> {
+    /// The body for one refusal. What a client sends is shown with replacement characters where it is not UTF-8; what
+    /// outsiders are not told is left empty.
+    pub(super) fn render(
+        &self,
+        policy: &str,
+        expose: bool,
+        refusal: Refusal,
+        caller: &mut dyn Caller,
+    ) -> Vec<u8> {
         let mut out = String::new();
         for (text, place) in &self.parts {
             out.push_str(text);
             match place {
+                Place::Policy | Place::Reason if !expose => {}
                 Place::Policy => self.escape.apply(policy, &mut out),
                 Place::Reason => self.escape.apply(refusal.reason.name(), &mut out),
                 Place::RetryAfter => {

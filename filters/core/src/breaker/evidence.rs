@@ -59,7 +59,10 @@ impl Evidence {
         let trigger = settings.failures_in_window?;
         let earlier = usize::from(trigger.failures).checked_sub(1)?;
         let oldest = self.failures.iter().rev().nth(earlier)?;
-        (now.since(*oldest) <= trigger.window).then(|| (Cause::FailuresInWindow, u32::from(trigger.failures)))
+        // An outcome that won its write late has a `now` before the newest failure: the span ends at whichever is later.
+        let latest = self.failures.last().map_or(now, |newest| now.max(*newest));
+        (latest.since(*oldest) <= trigger.window)
+            .then(|| (Cause::FailuresInWindow, u32::from(trigger.failures)))
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

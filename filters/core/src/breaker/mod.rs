@@ -6,6 +6,10 @@
 mod codec;
 mod evidence;
 #[cfg(test)]
+mod half_open_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use evidence::Evidence;

@@ -22,22 +22,15 @@ const DEFAULT_PERMITTED: u32 = 10;
 const DEFAULT_STAY: Duration = Duration::from_secs(60);
 
 pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<(Mode, Settings)> {
-    let before = errors.len();
-    let decoded = read(node, errors)?;
-    let triggers = [decoded.1.consecutive_failures.is_some(), decoded.1.failures_in_window.is_some()];
-    if errors.len() == before && !triggers.contains(&true) {
-        errors.expected(node, TRIGGERS);
-        return None;
-    }
-    Some(decoded)
+    read(node, true, errors)
 }
 
 /// As [`decode`], for a section that a policy is going to complete.
 pub(super) fn check_partial(node: &Node, errors: &mut Errors) {
-    let _ = read(node, errors);
+    let _ = read(node, false, errors);
 }
 
-fn read(node: &Node, errors: &mut Errors) -> Option<(Mode, Settings)> {
+fn read(node: &Node, complete: bool, errors: &mut Errors) -> Option<(Mode, Settings)> {
     let mut object = Object::new(node, errors)?;
     let mode = object.get("mode").map(|node| word(node, &MODES, errors));
     let consecutive = object.get("consecutive_failures").map(|node| integer(node, CONSECUTIVE, errors));
@@ -47,7 +40,11 @@ fn read(node: &Node, errors: &mut Errors) -> Option<(Mode, Settings)> {
         .get("permitted_number_of_calls_in_half_open_state")
         .map(|node| integer(node, PERMITTED, errors));
     let stay = object.get("max_wait_duration_in_half_open_state").map(|node| duration(node, &SPAN, errors));
-    object.finish(errors);
+    let all_known = object.finish(errors);
+    // An unknown key may be a trigger that is misspelt, and is told as that.
+    if complete && all_known && consecutive.is_none() && in_window.is_none() {
+        errors.expected(node, TRIGGERS);
+    }
     let settings = Settings {
         consecutive_failures: consecutive.flatten(),
         failures_in_window: in_window.flatten(),

@@ -2,12 +2,14 @@
 
 use super::duration;
 use super::json::{Node, Value, quote};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Longer values are cut in a message.
 const SHOWN: usize = 80;
+pub(super) const DUPLICATE: &str = "duplicate key";
 
 /// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
 #[derive(Debug, Default)]
@@ -17,7 +19,7 @@ impl Errors {
     /// An error at a value.
     pub(super) fn at(&mut self, node: &Node, message: impl Display) {
         let place = if node.path.is_empty() { "document" } else { &node.path };
-        self.0.push((node.order, format!("{place}: {message}")));
+        self.0.push((node.order, on_one_line(&format!("{place}: {message}"))));
     }
 
     /// A value that is not what it should be.
@@ -41,6 +43,20 @@ impl Errors {
     }
 }
 
+/// A message as one line of a log. JSON escapes what is below a space; terminals and readers of logs also act on what JSON
+/// leaves alone.
+fn on_one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for letter in message.chars() {
+        if letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}') {
+            line.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            line.push(letter);
+        }
+    }
+    line
+}
+
 /// An object whose keys are asked for one by one; what was not asked for is an error.
 pub(super) struct Object<'a> {
     pub(super) node: &'a Node,
@@ -54,10 +70,9 @@ impl<'a> Object<'a> {
             errors.expected(node, "an object");
             return None;
         };
-        for (index, (key, duplicate)) in entries.iter().enumerate() {
-            if entries.iter().take(index).any(|(earlier, _)| earlier == key) {
-                errors.at(duplicate, "duplicate key");
-            }
+        let mut seen = BTreeSet::new();
+        for (_, duplicate) in entries.iter().filter(|(key, _)| !seen.insert(key)) {
+            errors.at(duplicate, DUPLICATE);
         }
         Some(Self { node, entries, known: Vec::new() })
     }
@@ -82,20 +97,25 @@ impl<'a> Object<'a> {
         found
     }
 
-    /// Every key that nobody asked for is an error, with the nearest one that exists.
-    pub(super) fn finish(self, errors: &mut Errors) {
+    /// Every key that nobody asked for is an error, with the nearest one that exists. Returns whether there was none.
+    pub(super) fn finish(self, errors: &mut Errors) -> bool {
+        let before = errors.len();
         for (key, node) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.as_str())) {
             match nearest(key, self.known.iter().copied()) {
                 Some(known) => errors.at(node, format_args!("unknown key; did you mean {}?", quote(known))),
                 None => errors.at(node, format_args!("unknown key, expected {}", one_of(&self.known))),
             }
         }
+        errors.len() == before
     }
 }
 
 /// The known word that is so near that it was probably meant.
 fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let length = word.chars().count();
     known
+        // Words are at least as far apart as their lengths; the distance itself costs memory by the product of them.
+        .filter(|candidate| length.abs_diff(candidate.len()).saturating_mul(3) <= candidate.len())
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| distance.saturating_mul(3) <= candidate.len())
         .min()

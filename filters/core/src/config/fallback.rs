@@ -1,10 +1,11 @@
 //! `fallback`: what answers instead.
 
-use super::decode::{Errors, Object, integer, list, one_of, some, string};
+use super::decode::{DUPLICATE, Errors, Object, integer, list, one_of, some, string};
 use super::json::{Node, Value};
 use crate::answer::{Escape, Reason, Template};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeSet;
 
 /// One entry of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,14 +98,18 @@ fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {
     let headers = object.get("headers").map(|node| decode_headers(node, errors));
     let bodies = BODIES.map(|key| object.get(key).map(|node| (key, node)));
     object.finish(errors);
-    let mut headers = headers.unwrap_or_else(|| Some(Vec::new()))?;
+    let headers = headers.unwrap_or_else(|| Some(Vec::new()));
+    // Wrong headers must not hide what is wrong with the body.
+    let mut complete = headers.clone().unwrap_or_default();
     let mut written = bodies.into_iter().flatten();
-    let body = written.next().map(|(kind, node)| decode_body(kind, node, &mut headers, errors));
+    let body = written.next().map(|(kind, node)| decode_body(kind, node, &mut complete, errors));
     if let Some((_, second)) = written.next() {
         errors.at(second, format_args!("a second body, expected {}", one_of(&BODIES)));
         return None;
     }
-    Some(Static { status: u16::try_from(status?).ok()?, headers, body: body.unwrap_or(Some(Body::None))? })
+    headers?;
+    let body = body.unwrap_or(Some(Body::None))?;
+    Some(Static { status: u16::try_from(status?).ok()?, headers: complete, body })
 }
 
 /// Reads a body and says what it is, unless the operator did.
@@ -147,6 +152,11 @@ fn content_type(headers: &mut Vec<(String, String)>, default: &str) -> String {
 fn decode_headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, String)>> {
     Object::new(node, errors)?;
     let Value::Object(entries) = &node.value else { return None };
+    let mut seen = BTreeSet::new();
+    for (_, duplicate) in entries.iter().filter(|(name, _)| !seen.insert(name.to_ascii_lowercase())) {
+        // Two values of one name: which of them counts is up to whoever reads the answer.
+        errors.at(duplicate, DUPLICATE);
+    }
     let decoded: Vec<_> = entries.iter().filter_map(|(name, node)| header(name, node, errors)).collect();
     (decoded.len() == entries.len()).then_some(decoded)
 }

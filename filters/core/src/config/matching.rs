@@ -157,16 +157,17 @@ fn absolute(node: &Node, errors: &mut Errors) -> Option<String> {
 }
 
 fn methods(node: &Node, errors: &mut Errors) -> Option<Vec<String>> {
-    const EXPECTED: &str = "an HTTP method such as \"GET\"";
     let items = some_items(node, "a list of HTTP methods", errors)?;
-    let mut methods = Vec::new();
-    for item in items {
-        let method = string(item, EXPECTED, errors)?;
-        if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
-            errors.expected(item, EXPECTED);
-            return None;
-        }
-        methods.push(method.to_owned());
+    let decoded: Vec<_> = items.iter().filter_map(|item| method(item, errors)).collect();
+    (decoded.len() == items.len()).then_some(decoded)
+}
+
+fn method(node: &Node, errors: &mut Errors) -> Option<String> {
+    const EXPECTED: &str = "an HTTP method such as \"GET\"";
+    let text = string(node, EXPECTED, errors)?;
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
+        errors.expected(node, EXPECTED);
+        return None;
     }
-    Some(methods)
+    Some(text.to_owned())
 }

@@ -3,10 +3,14 @@
 //! Everything an operator wrote is either understood or refused, with its place, what was found and what was expected;
 //! all errors of a document come at once, in its order.
 
+#[cfg(test)]
+mod accepted_tests;
 mod breaker;
 mod decode;
 mod duration;
 mod fallback;
+#[cfg(test)]
+mod hostile_tests;
 mod json;
 mod matching;
 mod policy;

@@ -1,0 +1,313 @@
+//! What a refused caller gets, header by header.
+
+use super::*;
+use crate::config::Document;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const REFUSAL: Refusal = Refusal { reason: Reason::CircuitOpen, retry_after: Some(17) };
+
+#[derive(Default)]
+struct Asker {
+    grpc: bool,
+    id: Vec<u8>,
+    ids_read: u32,
+}
+
+impl Caller for Asker {
+    fn is_grpc(&mut self) -> bool {
+        self.grpc
+    }
+
+    fn request_id(&mut self) -> Vec<u8> {
+        self.ids_read += 1;
+        self.id.clone()
+    }
+}
+
+/// The policy `checkout` with these further keys.
+fn policy(keys: &str) -> Policy {
+    let document = format!(r#"{{"policies": [{{"name": "checkout", "match": [{{"any": true}}]{keys}}}]}}"#);
+    Document::parse(document.as_bytes()).unwrap().policies.swap_remove(0)
+}
+
+fn with_static(entry: &str) -> Policy {
+    policy(&format!(r#", "fallback": [{{"static": {entry}}}]"#))
+}
+
+fn answer(policy: &Policy) -> Reply {
+    refuse(policy, true, REFUSAL, &mut Asker::default())
+}
+
+fn grpc(policy: &Policy, expose: bool) -> Reply {
+    refuse(policy, expose, REFUSAL, &mut Asker { grpc: true, ..Asker::default() })
+}
+
+/// All values of a header.
+fn header<'r>(reply: &'r Reply, name: &str) -> Vec<&'r str> {
+    reply.headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+}
+
+fn names(reply: &Reply) -> Vec<&str> {
+    reply.headers.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+fn body(reply: &Reply) -> &str {
+    std::str::from_utf8(&reply.body).unwrap()
+}
+
+#[test]
+fn a_plain_refusal_is_problem_details() {
+    let reply = answer(&policy(""));
+    assert_eq!((reply.status, reply.grpc_status, reply.source), (503, None, Source::None));
+    assert_eq!(reply.details, "resilience:checkout:circuit_open");
+    let expected = [
+        ("content-type", "application/problem+json"),
+        ("x-envoy-ratelimited", "true"),
+        ("retry-after", "17"),
+        ("x-resilience", "checkout;reason=circuit_open;source=none"),
+    ];
+    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(headers, expected);
+    let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    let expected =
+        serde_json::json!({"title": "Service Unavailable", "status": 503, "detail": "circuit_open"});
+    assert_eq!(problem, expected);
+}
+
+#[test]
+fn unexposed_it_tells_outsiders_nothing() {
+    let reply = refuse(&policy(""), false, REFUSAL, &mut Asker::default());
+    assert_eq!(names(&reply), ["content-type", "x-envoy-ratelimited", "retry-after"]);
+    let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(problem, serde_json::json!({"title": "Service Unavailable", "status": 503}));
+    assert_eq!(reply.details, "resilience:checkout:circuit_open", "the access log is not an outsider");
+}
+
+#[test]
+fn unexposed_a_body_with_places_keeps_the_policy_and_the_reason_to_itself() {
+    let policy = with_static(r#"{"status": 503, "text": "<%POLICY%|%REASON%|%RETRY_AFTER%|%REQUEST_ID%>"}"#);
+    let mut caller = Asker { id: b"id".to_vec(), ..Asker::default() };
+    let reply = refuse(&policy, false, REFUSAL, &mut caller);
+    assert_eq!(body(&reply), "<||17|id>");
+    assert_eq!(header(&reply, "x-resilience"), [""; 0]);
+}
+
+#[test]
+fn retry_after_is_the_rest_of_the_wait_rounded_up_and_at_least_one() {
+    for (wait, expected) in [
+        (Duration::ZERO, 1),
+        (Duration::from_nanos(1), 1),
+        (Duration::from_millis(999), 1),
+        (Duration::from_secs(1), 1),
+        (Duration::new(1, 1), 2),
+        (Duration::from_millis(1999), 2),
+        (Duration::from_secs(30), 30),
+        (Duration::new(29, 999_999_999), 30),
+        (Duration::MAX, u64::MAX),
+    ] {
+        assert_eq!(retry_after(wait), expected, "{wait:?}");
+    }
+}
+
+#[test]
+fn without_a_wait_there_is_no_retry_after() {
+    let forced = Refusal { retry_after: None, ..REFUSAL };
+    for policy in [policy(""), with_static(r#"{"status": 503}"#)] {
+        let reply = refuse(&policy, true, forced, &mut Asker::default());
+        assert_eq!(header(&reply, "retry-after"), [""; 0]);
+    }
+}
+
+#[test]
+fn a_static_answer_tells_when_to_retry_and_not_to_retry_by_its_status() {
+    for (status, tells, discourages) in [
+        (200, false, false),
+        (202, false, false),
+        (404, false, false),
+        (428, false, false),
+        (429, true, true),
+        (430, false, false),
+        (499, false, false),
+        (500, false, true),
+        (502, false, true),
+        (503, true, true),
+        (504, false, true),
+        (599, false, true),
+    ] {
+        let reply = answer(&with_static(&format!(r#"{{"status": {status}}}"#)));
+        assert_eq!((reply.status, reply.source), (status, Source::Static));
+        assert_eq!(header(&reply, "retry-after") == ["17"], tells, "{status}");
+        assert_eq!(header(&reply, "x-envoy-ratelimited") == ["true"], discourages, "{status}");
+        assert_eq!(header(&reply, "x-resilience"), ["checkout;reason=circuit_open;source=static"]);
+        assert_eq!(reply.details, "resilience:checkout:circuit_open");
+    }
+}
+
+#[test]
+fn a_retry_after_of_the_operator_stands() {
+    let reply = answer(&with_static(r#"{"status": 503, "headers": {"Retry-After": "99"}}"#));
+    assert_eq!(header(&reply, "retry-after"), ["99"]);
+}
+
+#[test]
+fn discouraging_can_be_left_out() {
+    for fallback in ["", r#", "fallback": [{"static": {"status": 503}}]"#] {
+        let policy = policy(&format!(r#", "discourage_retries": false{fallback}"#));
+        for reply in [answer(&policy), grpc(&policy, true)] {
+            assert_eq!(header(&reply, "x-envoy-ratelimited"), [""; 0]);
+            assert_eq!(header(&reply, "retry-after"), ["17"]);
+        }
+    }
+}
+
+#[test]
+fn bodies_come_with_their_type_unless_the_operator_says_it() {
+    for (keys, content_type, expected) in [
+        ("", None, ""),
+        (r#", "text": "Später.""#, Some("text/plain; charset=utf-8"), "Später."),
+        (r#", "json": {"a": [1, null, 1.5, "x"]}"#, Some("application/json"), r#"{"a":[1,null,1.5,"x"]}"#),
+        (r#", "json": "text""#, Some("application/json"), r#""text""#),
+        (r#", "json": null"#, Some("application/json"), "null"),
+        (r#", "base64": "aGk=""#, Some("application/octet-stream"), "hi"),
+        (r#", "base64": """#, Some("application/octet-stream"), ""),
+        (r#", "text": "a", "headers": {"Content-Type": "text/html"}"#, Some("text/html"), "a"),
+        (
+            r#", "json": 1, "headers": {"content-type": "application/hal+json"}"#,
+            Some("application/hal+json"),
+            "1",
+        ),
+        (r#", "headers": {"content-type": "text/css"}"#, Some("text/css"), ""),
+    ] {
+        let reply = answer(&with_static(&format!(r#"{{"status": 200{keys}}}"#)));
+        assert_eq!(header(&reply, "content-type"), content_type.into_iter().collect::<Vec<_>>(), "{keys}");
+        assert_eq!(body(&reply), expected, "{keys}");
+    }
+}
+
+#[test]
+fn base64_may_hold_any_bytes_and_no_places() {
+    let reply = answer(&with_static(r#"{"status": 200, "base64": "AP+A"}"#));
+    assert_eq!(reply.body, [0x00, 0xFF, 0x80]);
+    // "%POLICY%"
+    let reply = answer(&with_static(r#"{"status": 200, "base64": "JVBPTElDWSU="}"#));
+    assert_eq!(body(&reply), "%POLICY%");
+}
+
+#[test]
+fn headers_keep_their_order_and_lose_their_case() {
+    let reply =
+        answer(&with_static(r#"{"status": 200, "headers": {"X-B": "1", "x-A": "2 %POLICY%", "X-c": ""}}"#));
+    let expected =
+        [("x-b", "1"), ("x-a", "2 %POLICY%"), ("x-c", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(reply.headers[..3], expected);
+}
+
+#[test]
+fn places_are_filled_in() {
+    let text = "%POLICY%: %REASON%, %RETRY_AFTER% s, %REQUEST_ID%; %POLICY%%POLICY% 100% %NOPE% %POLICY";
+    let mut caller = Asker { id: b"id-1".to_vec(), ..Asker::default() };
+    let policy = with_static(&format!(r#"{{"status": 200, "text": "{text}"}}"#));
+    let reply = refuse(&policy, true, REFUSAL, &mut caller);
+    let expected = "checkout: circuit_open, 17 s, id-1; checkoutcheckout 100% %NOPE% %POLICY";
+    assert_eq!(body(&reply), expected);
+
+    let forced = Refusal { retry_after: None, ..REFUSAL };
+    let reply =
+        refuse(&with_static(r#"{"status": 200, "text": "[%RETRY_AFTER%]"}"#), true, forced, &mut caller);
+    assert_eq!(body(&reply), "[]");
+}
+
+#[test]
+fn the_request_id_is_read_only_where_it_is_shown() {
+    let mut caller = Asker::default();
+    for policy in [policy(""), with_static(r#"{"status": 200, "text": "%POLICY%"}"#)] {
+        assert!(!refuse(&policy, true, REFUSAL, &mut caller).body.is_empty());
+    }
+    assert_eq!(caller.ids_read, 0);
+}
+
+#[test]
+fn what_a_client_sends_cannot_break_out_of_the_body() {
+    let hostile: [(&[u8], &str, &str, &str); 5] = [
+        (br#"","x":"y"#, r#"\",\"x\":\"y"#, "&quot;,&quot;x&quot;:&quot;y", r#"","x":"y"#),
+        (b"<script>'&", "<script>'&", "&lt;script&gt;&#39;&amp;", "<script>'&"),
+        (b"a\\\n\x01\x00", r"a\\\n\u0001\u0000", "a\\\n\x01\x00", "a\\\n\x01\x00"),
+        (b"\xff\xfeok", "\u{FFFD}\u{FFFD}ok", "\u{FFFD}\u{FFFD}ok", "\u{FFFD}\u{FFFD}ok"),
+        // What looks like a place is not filled in again.
+        (b"%POLICY%", "%POLICY%", "%POLICY%", "%POLICY%"),
+    ];
+    for (id, json, markup, plain) in hostile {
+        for (content_type, expected) in [
+            ("application/json", json),
+            ("Application/Problem+JSON ; charset=utf-8", json),
+            ("text/html; charset=utf-8", markup),
+            ("application/xhtml+xml", markup),
+            ("text/xml", markup),
+            ("image/svg+xml", markup),
+            ("text/plain", plain),
+            ("", plain),
+        ] {
+            let entry = format!(
+                r#"{{"status": 200, "headers": {{"content-type": "{content_type}"}}, "text": "<\"%REQUEST_ID%\">"}}"#
+            );
+            let mut caller = Asker { id: id.to_vec(), ..Asker::default() };
+            let reply = refuse(&with_static(&entry), true, REFUSAL, &mut caller);
+            assert_eq!(body(&reply), format!("<\"{expected}\">"), "{content_type}");
+        }
+        // A json body stays JSON, whatever type the operator gives it.
+        let entry = r#"{"status": 200, "headers": {"content-type": "text/html"}, "json": {"%REQUEST_ID%": "a%REQUEST_ID%"}}"#;
+        let mut caller = Asker { id: id.to_vec(), ..Asker::default() };
+        let reply = refuse(&with_static(entry), true, REFUSAL, &mut caller);
+        let parsed: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        let id = String::from_utf8_lossy(id);
+        assert_eq!(parsed, serde_json::json!({id.clone(): format!("a{id}")}));
+    }
+}
+
+#[test]
+fn a_request_id_of_any_length_is_no_trap() {
+    let mut caller = Asker { id: vec![b'"'; 60_000], ..Asker::default() };
+    let reply =
+        refuse(&with_static(r#"{"status": 200, "json": "%REQUEST_ID%"}"#), true, REFUSAL, &mut caller);
+    assert_eq!(reply.body.len(), 2 + 120_000);
+}
+
+#[test]
+fn grpc_gets_a_status_and_a_short_message_and_never_the_body() {
+    let entry = r#"{"status": 202, "headers": {"content-type": "application/json", "x-mine": "1"}, "json": {"a": 1}}"#;
+    for (policy, source, mine) in
+        [(policy(""), "none", [].as_slice()), (with_static(entry), "static", &["1"])]
+    {
+        let reply = grpc(&policy, true);
+        assert_eq!((reply.grpc_status, body(&reply)), (Some(14), "circuit_open"));
+        assert_eq!(header(&reply, "content-type"), [""; 0], "Envoy writes application/grpc");
+        assert_eq!(header(&reply, "x-mine"), mine);
+        assert_eq!(header(&reply, "x-envoy-ratelimited"), ["true"]);
+        assert_eq!(header(&reply, "x-resilience"), [format!("checkout;reason=circuit_open;source={source}")]);
+        assert_eq!(reply.details, "resilience:checkout:circuit_open");
+
+        let reply = grpc(&policy, false);
+        assert_eq!((reply.grpc_status, body(&reply)), (Some(14), "unavailable"));
+        assert_eq!(header(&reply, "x-resilience"), [""; 0]);
+    }
+    assert_eq!(header(&grpc(&policy(""), true), "retry-after"), ["17"]);
+}
+
+#[test]
+fn the_first_entry_that_applies_answers() {
+    let fallback = r#", "fallback": [
+        {"on": ["circuit_open"], "static": {"status": 201}},
+        {"static": {"status": 202}}]"#;
+    assert_eq!(answer(&policy(fallback)).status, 201);
+    let group = r#", "fallback": [{"on": ["refusal"], "static": {"status": 203}}]"#;
+    assert_eq!(answer(&policy(group)).status, 203);
+    assert_eq!(answer(&policy(r#", "fallback": []"#)).source, Source::None);
+}
+
+#[test]
+fn a_forged_header_gets_an_empty_400() {
+    let reply = forged();
+    assert_eq!((reply.status, reply.body.len(), reply.headers.len()), (400, 0, 0));
+    assert!(reply.details.starts_with("resilience:"));
+}

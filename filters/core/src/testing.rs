@@ -1,0 +1,88 @@
+//! What the tests of several modules need.
+
+use crate::breaker::{Admission, FailuresInWindow, Outcome, Owner, Recorded, Settings, Ticket, Transition};
+use crate::breaker::{Breaker, State};
+use crate::time::Timestamp;
+use std::time::Duration;
+
+pub(crate) const ME: Owner = Owner(1);
+
+/// A moment by its milliseconds.
+pub(crate) fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_nanos(0).after(Duration::from_millis(millis))
+}
+
+/// The moment one nanosecond later.
+pub(crate) fn just_after(moment: Timestamp) -> Timestamp {
+    moment.after(Duration::from_nanos(1))
+}
+
+/// Trips at the third failure in a row, waits 30 s, permits 2 probes for 15 s.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        consecutive_failures: Some(3),
+        failures_in_window: None,
+        wait_duration_in_open_state: Duration::from_secs(30),
+        permitted_number_of_calls_in_half_open_state: 2,
+        max_wait_duration_in_half_open_state: Duration::from_secs(15),
+    }
+}
+
+/// As [`settings`], with another trigger.
+pub(crate) fn windowed(failures: u16, window: Duration) -> Settings {
+    Settings {
+        consecutive_failures: None,
+        failures_in_window: Some(FailuresInWindow { failures, window }),
+        ..settings()
+    }
+}
+
+/// A breaker, its settings, and all that happened to it.
+pub(crate) struct Rig {
+    pub(crate) breaker: Breaker,
+    pub(crate) settings: Settings,
+    pub(crate) log: Vec<Transition>,
+}
+
+impl Rig {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self { breaker: Breaker::closed(0), settings, log: Vec::new() }
+    }
+
+    pub(crate) fn admit(&mut self, now: Timestamp) -> Admission {
+        self.breaker.admit(&self.settings, ME, now, &mut self.log)
+    }
+
+    /// The ticket of a request that must be let in.
+    pub(crate) fn enter(&mut self, now: Timestamp) -> Ticket {
+        let admission = self.admit(now);
+        let Admission::Admitted(ticket) = admission else { panic!("refused at {now:?}: {admission:?}") };
+        ticket
+    }
+
+    pub(crate) fn record(&mut self, ticket: &Ticket, outcome: Outcome, now: Timestamp) -> Recorded {
+        self.breaker.record(&self.settings, ticket, outcome, now, &mut self.log)
+    }
+
+    /// One request from admission to its outcome, all at one moment.
+    pub(crate) fn request(&mut self, outcome: Outcome, now: Timestamp) {
+        let ticket = self.enter(now);
+        assert_eq!(self.record(&ticket, outcome, now), Recorded::Counted);
+    }
+
+    pub(crate) fn fail(&mut self, now: Timestamp) {
+        self.request(Outcome::Failure, now);
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.breaker.phase().state()
+    }
+
+    /// Trips the breaker of [`settings`] at `now`.
+    pub(crate) fn trip(&mut self, now: Timestamp) {
+        while self.state() == State::Closed {
+            self.fail(now);
+        }
+        assert_eq!(self.state(), State::Open);
+    }
+}

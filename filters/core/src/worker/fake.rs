@@ -1,0 +1,158 @@
+//! An in-memory port that counts its calls and fails on demand.
+
+use super::{Event, Operation, Port};
+use crate::breaker::{Admission, Outcome, Settings, State as BreakerState, Ticket};
+use crate::members::Members;
+use crate::state::State;
+use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
+use crate::testing::settings;
+use crate::time::Timestamp;
+use crate::worker::Worker;
+use std::collections::BTreeMap;
+
+pub(super) const POLICY: &[u8] = b"resilience/ns/p";
+pub(super) const MEMBERS: &[u8] = b"resilience/ns/#members";
+
+/// How a key misbehaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Trouble {
+    /// Reads and writes get no answer.
+    Unreadable,
+    /// Writes get no answer.
+    Unwritable,
+    /// Every write finds that somebody else was faster.
+    Contended,
+}
+
+pub(super) const TROUBLES: [Trouble; 3] = [Trouble::Unreadable, Trouble::Unwritable, Trouble::Contended];
+
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) values: BTreeMap<Vec<u8>, Versioned>,
+    pub(super) trouble: BTreeMap<&'static [u8], Trouble>,
+    pub(super) counters: BTreeMap<usize, u64>,
+    /// The change counter cannot be read.
+    pub(super) uncounted: bool,
+    /// Writers die between their write and the counter.
+    pub(super) forgetful: bool,
+    pub(super) calls: Vec<&'static str>,
+    pub(super) events: Vec<Event>,
+}
+
+impl Store for Fake {
+    fn get(&mut self, key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
+        self.calls.push("get");
+        match self.trouble.get(key) {
+            Some(Trouble::Unreadable) => Err(Unavailable),
+            _ => Ok(self.values.get(key).cloned()),
+        }
+    }
+
+    fn put(&mut self, key: &[u8], bytes: &[u8], expected: Expected) -> Result<(), PutError> {
+        self.calls.push("put");
+        match self.trouble.get(key) {
+            Some(Trouble::Unreadable | Trouble::Unwritable) => return Err(PutError::Unavailable),
+            Some(Trouble::Contended) => return Err(PutError::Conflict),
+            None => {}
+        }
+        let present = self.values.get(key).map(|value| value.version);
+        if expected != present.map_or(Expected::Absent, Expected::Version) {
+            return Err(PutError::Conflict);
+        }
+        self.set(key, bytes);
+        Ok(())
+    }
+}
+
+impl Port for Fake {
+    fn changes(&mut self, policy: usize) -> Option<u64> {
+        self.calls.push("changes");
+        (!self.uncounted).then(|| self.counters.get(&policy).copied().unwrap_or(0))
+    }
+
+    fn changed(&mut self, policy: usize) {
+        self.calls.push("changed");
+        if !self.forgetful {
+            *self.counters.entry(policy).or_default() += 1;
+        }
+    }
+
+    fn report(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+impl Fake {
+    /// Writes past all checks.
+    pub(super) fn set(&mut self, key: &[u8], bytes: &[u8]) {
+        let version = self.values.get(key).map_or(0, |value| value.version) + 1;
+        self.values.insert(key.to_vec(), Versioned { bytes: bytes.to_vec(), version });
+    }
+
+    /// The calls since the last time anybody asked.
+    pub(super) fn calls(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// What was reported since the last time anybody asked, without the conflicts.
+    pub(super) fn events(&mut self) -> Vec<Event> {
+        let events = std::mem::take(&mut self.events);
+        events.into_iter().filter(|event| !matches!(event, Event::Conflicts { .. })).collect()
+    }
+
+    /// The operations that gave up since the last time anybody asked.
+    pub(super) fn gave_up(&mut self) -> Vec<Operation> {
+        let given_up = |event| match event {
+            Event::GaveUp { operation } => Some(operation),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(given_up).collect()
+    }
+
+    pub(super) fn state(&self) -> State {
+        let bytes = self.values.get(POLICY).map(|value| value.bytes.as_slice());
+        State::decode(bytes, Timestamp::default())
+    }
+
+    pub(super) fn breaker_state(&self) -> BreakerState {
+        self.state().breaker.phase().state()
+    }
+
+    pub(super) fn members(&self) -> Members {
+        let bytes = self.values.get(MEMBERS).map(|value| value.bytes.as_slice());
+        Members::decode(bytes, Timestamp::default())
+    }
+}
+
+/// A worker of one policy, `p`, with [`settings`].
+pub(super) fn worker() -> Worker {
+    worker_of(settings())
+}
+
+pub(super) fn worker_of(settings: Settings) -> Worker {
+    Worker::new("ns", 1, [("p", Some(settings))].into_iter())
+}
+
+/// The ticket of a request that must be let in.
+pub(super) fn enter(worker: &mut Worker, port: &mut Fake, now: Timestamp) -> Ticket {
+    match worker.admit(port, 0, now) {
+        Admission::Admitted(ticket) => ticket,
+        Admission::Refused { .. } => panic!("refused at {now:?}"),
+    }
+}
+
+/// One request from admission to its outcome.
+pub(super) fn request(worker: &mut Worker, port: &mut Fake, outcome: Outcome, now: Timestamp) {
+    let ticket = enter(worker, port, now);
+    worker.record(port, 0, ticket, outcome, now);
+}
+
+/// Trips the breaker of [`settings`] at `now`.
+pub(super) fn trip(worker: &mut Worker, port: &mut Fake, now: Timestamp) {
+    for _ in 0..3 {
+        request(worker, port, Outcome::Failure, now);
+    }
+    assert_eq!(port.breaker_state(), BreakerState::Open);
+    port.events.clear();
+    port.calls.clear();
+}

@@ -1,0 +1,108 @@
+//! The Envoys that are compared.
+
+use crate::load;
+use resilience_test_harness::{Envoy, PATIENCE, config, eventually};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const HEALTHY: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-request-id: 1\r\n\r\n";
+const FAILING: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-fail: 1\r\n\r\n";
+const BODY: &str = "Your order is placed; payment will be processed within 5 minutes.";
+/// How many failures open the breaker: one for each connection of the load.
+const FAILURES: usize = load::CONNECTIONS;
+
+/// One Envoy under load.
+pub struct Variant {
+    pub name: &'static str,
+    envoy: Envoy,
+    address: SocketAddr,
+}
+
+/// The demo upstream: answers at once, and fails where a header asks for it.
+pub async fn start_upstream() -> Envoy {
+    let mut failing = config::direct_response("failing", "/", 503, "failed");
+    failing["match"]["headers"] = json!([{"name": "x-fail", "present_match": true}]);
+    let hosts = [config::virtual_host("all", &[failing, config::direct_response("good", "/", 200, BODY)])];
+    let listener = config::listener("upstream", config::connection_manager(&hosts, &[]));
+    Envoy::builder(config::bootstrap(&[listener], &[])).concurrency(1).start().await
+}
+
+/// The path in an environment variable that the Makefile sets.
+fn path_in(variable: &str) -> PathBuf {
+    std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run `make bench`")).into()
+}
+
+/// The module that ships.
+pub fn module() -> PathBuf {
+    path_in("RESILIENCE_WASM")
+}
+
+/// A filter that does nothing.
+pub fn empty_filter() -> Value {
+    let module = path_in("RESILIENCE_MODULES").join("empty_filter.wasm");
+    config::wasm_filter("empty", &module, "empty", "empty", "")
+}
+
+/// Ours, with a breaker on the route.
+pub fn our_filter() -> Value {
+    let document = json!({
+        "policies": [{
+            "name": "checkout",
+            "match": [{"route": "checkout"}],
+            "circuit_breaker": {
+                "consecutive_failures": FAILURES,
+                "failures_in_window": {"failures": 100, "window": "10s"},
+                // Once open it stays open for the whole measurement.
+                "wait_duration_in_open_state": "24h",
+            },
+            "fallback": [{"static": {"status": 200, "headers": {"content-type": "text/plain"}, "text": BODY}}],
+        }],
+    });
+    config::resilience_filter(Path::new(&module()), "resilience", &document.to_string())
+}
+
+/// A route to the upstream.
+pub fn proxied() -> Value {
+    config::route("checkout", "/checkout", "upstream")
+}
+
+/// Envoy's own fixed answer, the same as the fallback's.
+pub fn direct_response() -> Value {
+    config::direct_response("checkout", "/checkout", 200, BODY)
+}
+
+/// An Envoy with these filters and this route.
+pub async fn start(filters: &[Value], route: Value, upstream: SocketAddr, workers: u32) -> Envoy {
+    let hosts = [config::virtual_host("all", &[route])];
+    let listener = config::listener("edge", config::connection_manager(&hosts, filters));
+    let clusters = [config::cluster("upstream", &[upstream])];
+    Envoy::builder(config::bootstrap(&[listener], &clusters)).concurrency(workers).start().await
+}
+
+impl Variant {
+    /// A variant with one worker.
+    pub async fn new(name: &'static str, filters: &[Value], route: Value, upstream: SocketAddr) -> Self {
+        let envoy = start(filters, route, upstream, 1).await;
+        let address = envoy.addr("edge").await;
+        Self { name, envoy, address }
+    }
+
+    /// Makes the upstream fail until the breaker is open.
+    pub async fn trip(&self) {
+        load::run(self.address, FAILING, 503, FAILURES);
+        eventually("the breaker to open", PATIENCE, async || {
+            let stats = self.envoy.get("/stats?filter=circuit_breaker_transitions_total").await.body;
+            stats.contains("to=open").then_some(())
+        })
+        .await;
+    }
+
+    /// Sends requests and returns Envoy's CPU time for each.
+    pub fn drive(&self, requests: usize) -> Duration {
+        let before = self.envoy.cpu();
+        load::run(self.address, HEALTHY, 200, requests);
+        (self.envoy.cpu() - before) / u32::try_from(requests).expect("a few thousand")
+    }
+}

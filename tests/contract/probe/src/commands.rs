@@ -1,0 +1,236 @@
+//! What a request can tell the probe to do.
+
+use crate::events::{integer, text};
+use crate::{CONTINUE, PAUSE, vm};
+use resilience_host::calls::{self, Direction, LocalResponse, Map, Metric, MetricKind, Queue, Result};
+use std::fmt::Display;
+
+/// One command: a word and its arguments.
+struct Command<'a> {
+    word: &'a str,
+    arguments: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Command<'a> {
+    fn parse(text: &'a str) -> Self {
+        let mut words = text.split_whitespace();
+        let word = words.next().expect("a command");
+        let arguments = words.map(|word| word.split_once('=').unwrap_or((word, ""))).collect();
+        Self { word, arguments }
+    }
+
+    fn optional(&self, key: &str) -> Option<&'a str> {
+        self.arguments.iter().find(|(have, _)| *have == key).map(|(_, value)| *value)
+    }
+
+    fn get(&self, key: &str) -> &'a str {
+        self.optional(key).unwrap_or_else(|| panic!("{} needs {key}", self.word))
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str) -> T {
+        self.get(key).parse().unwrap_or_else(|_| panic!("{}: {key} is a number", self.word))
+    }
+}
+
+/// The queue of a VM.
+pub(crate) fn queue_name(vm: u32) -> String {
+    format!("probe.{vm}")
+}
+
+/// Runs the commands of a request, and answers it with what they said, unless one of them decided otherwise.
+pub(crate) fn from_request(id: u32, commands: &str) -> u32 {
+    let mut answer = Vec::new();
+    for command in commands.split(';').map(Command::parse) {
+        match command.word {
+            // For one plugin of several in a chain.
+            "only" => {
+                let name = plugin(id);
+                if name != command.get("name") {
+                    return CONTINUE;
+                }
+                answer.push(name);
+            }
+            // The request goes on, and the answers so far go with its response.
+            "go" => {
+                vm::with(|vm| vm.stream(id).answer = answer);
+                return CONTINUE;
+            }
+            // As `go`, and these commands run when response headers come.
+            "on-response" => {
+                let later = command.arguments.iter().map(|(key, value)| match *value {
+                    "" => (*key).to_owned(),
+                    value => format!("{key}={value}"),
+                });
+                vm::with(|vm| vm.stream(id).on_response = later.collect::<Vec<_>>().join(" "));
+                return CONTINUE;
+            }
+            // Nothing happens until somebody else resumes or answers it.
+            "pause" => return PAUSE,
+            "reply" => {
+                reply(&command).expect("a local reply");
+                return if command.optional("continue").is_some() { CONTINUE } else { PAUSE };
+            }
+            _ => answer.push(run(id, &command)),
+        }
+    }
+    let body = answer.join("\n");
+    let response = LocalResponse {
+        status: 200,
+        details: "probe",
+        headers: &[],
+        body: body.as_bytes(),
+        grpc_status: None,
+    };
+    calls::send_local_response(&response).expect("a local reply");
+    PAUSE
+}
+
+fn plugin(id: u32) -> String {
+    vm::with(|vm| {
+        let root = vm.stream(id).root;
+        vm.roots[&root].clone()
+    })
+}
+
+/// Runs a command left for the response headers.
+pub(crate) fn on_response(id: u32, command: &str) -> u32 {
+    let command = Command::parse(command);
+    if command.word == "reply" {
+        // The reply comes back through response headers too: once is enough.
+        vm::with(|vm| vm.stream(id).on_response.clear());
+        reply(&command).expect("a local reply");
+        return PAUSE;
+    }
+    run(id, &command);
+    CONTINUE
+}
+
+/// Runs what another VM put into a queue of this one: `resume STREAM` or `refuse STREAM`.
+pub(crate) fn from_queue(entry: &str) {
+    let (word, stream) = entry.split_once(' ').expect("a word and a stream");
+    act_on(word, stream.parse().expect("a stream"));
+}
+
+fn act_on(word: &str, stream: u32) {
+    calls::set_effective_context(stream).expect("a stream that lives");
+    match word {
+        "resume" => calls::continue_stream(Direction::Request).expect("a paused stream"),
+        "refuse" => {
+            let details = "refused_while_waiting";
+            let response = LocalResponse { status: 429, details, headers: &[], body: b"", grpc_status: None };
+            calls::send_local_response(&response).expect("a local reply");
+        }
+        _ => panic!("{word}"),
+    }
+}
+
+fn run(id: u32, command: &Command<'_>) -> String {
+    let shown = match command.word {
+        "vm" => Ok(vm::with(|vm| vm.number).to_string()),
+        "stream" => Ok(id.to_string()),
+        "clock" => Ok(calls::monotonic_nanoseconds().to_string()),
+        "put" => {
+            let cas = command.optional("cas").map_or(0, |_| command.number("cas"));
+            said(calls::set_shared_data(command.get("key").as_bytes(), command.get("value").as_bytes(), cas))
+        }
+        "get" => calls::shared_data(command.get("key").as_bytes()).map(|found| match found {
+            Some((value, cas)) => format!("{} {cas}", String::from_utf8_lossy(&value)),
+            None => "none".to_owned(),
+        }),
+        // Adds one by compare-and-swap, `times` times; answers how often somebody else was first.
+        "add" => Ok(add(command.get("key").as_bytes(), command.number("times")).to_string()),
+        "increment" => said(metric(command).and_then(|metric| metric.increment(command.number("by")))),
+        "record" => said(metric(command).and_then(|metric| metric.record(command.number("value")))),
+        "value" => metric(command).and_then(Metric::value).map(|value| value.to_string()),
+        "property" => Ok(text(calls::property(command.get("path").replace('.', "\0").as_bytes()))),
+        "integer" => Ok(integer(calls::property(command.get("path").replace('.', "\0").as_bytes()))),
+        "set-property" => {
+            said(calls::set_property(command.get("path").as_bytes(), command.get("value").as_bytes()))
+        }
+        // In hexadecimal: the bytes need not be text.
+        "header" => calls::header(Map::RequestHeaders, command.get("name")).map(|value| {
+            value.map_or("none".to_owned(), |value| value.iter().map(|byte| format!("{byte:02x}")).collect())
+        }),
+        "length" => calls::header(Map::RequestHeaders, command.get("name"))
+            .map(|value| value.map_or(0, |value| value.len()).to_string()),
+        "set-header" => said(calls::replace_header(
+            Map::RequestHeaders,
+            command.get("name"),
+            command.get("value").as_bytes(),
+        )),
+        "remove-header" => said(calls::remove_header(Map::RequestHeaders, command.get("name"))),
+        "resolve" => calls::resolve_queue(command.get("vm_id"), command.get("name"))
+            .map(|queue| queue.map_or("none".to_owned(), |queue| queue.0.to_string())),
+        "register" => calls::register_queue(command.get("name")).map(|queue| queue.0.to_string()),
+        "enqueue" => said(calls::enqueue(Queue(command.number("queue")), command.get("data").as_bytes())),
+        "dequeue" => calls::dequeue(Queue(command.number("queue"))).map(|entry| match entry {
+            Some(entry) => String::from_utf8_lossy(&entry).into_owned(),
+            None => "empty".to_owned(),
+        }),
+        // To the VM `to`, whose queue has a name of its own: do `what` to the stream `stream` of yours.
+        "tell" => said(tell(command)),
+        // The same for a stream of this very VM, at once.
+        "resume" | "refuse" => {
+            act_on(command.word, command.number("stream"));
+            said(calls::set_effective_context(id))
+        }
+        "effective" => said(calls::set_effective_context(command.number("stream"))),
+        "trap" => panic!("told to trap"),
+        word => panic!("x-probe: {word}"),
+    };
+    shown.unwrap_or_else(|status| format!("E{}", status.0))
+}
+
+fn said(result: Result<()>) -> Result<String> {
+    result.map(|()| "ok".to_owned())
+}
+
+fn add(key: &[u8], times: u32) -> u32 {
+    let mut conflicts = 0;
+    for _ in 0..times {
+        loop {
+            let (value, cas) =
+                calls::shared_data(key).expect("shared data").expect("the suite created the key");
+            let value: u32 = String::from_utf8(value).unwrap().parse().unwrap();
+            if calls::set_shared_data(key, (value + 1).to_string().as_bytes(), cas).is_ok() {
+                break;
+            }
+            conflicts += 1;
+        }
+    }
+    conflicts
+}
+
+fn metric(command: &Command<'_>) -> Result<Metric> {
+    let kind = match command.get("kind") {
+        "counter" => MetricKind::Counter,
+        "gauge" => MetricKind::Gauge,
+        "histogram" => MetricKind::Histogram,
+        kind => panic!("{kind}"),
+    };
+    Metric::define(kind, command.get("name"))
+}
+
+fn tell(command: &Command<'_>) -> Result<()> {
+    let queue = calls::resolve_queue("", &queue_name(command.number("to")))?.expect("a queue for each VM");
+    calls::enqueue(queue, format!("{} {}", command.get("what"), command.get("stream")).as_bytes())
+}
+
+/// `status`, and optionally `details`, `body`, `grpc`, and headers as `h:name=value`.
+fn reply(command: &Command<'_>) -> Result<()> {
+    fn owned(text: impl Display) -> String {
+        text.to_string()
+    }
+    let headers: Vec<(String, String)> = command
+        .arguments
+        .iter()
+        .filter_map(|(key, value)| Some((owned(key.strip_prefix("h:")?), owned(value))))
+        .collect();
+    calls::send_local_response(&LocalResponse {
+        status: command.number("status"),
+        details: command.optional("details").unwrap_or(""),
+        headers: &headers,
+        body: command.optional("body").unwrap_or("").as_bytes(),
+        grpc_status: command.optional("grpc").map(|_| command.number("grpc")),
+    })
+}

@@ -1,0 +1,55 @@
+//! What can be read in a callback, as a line of the log.
+
+use crate::vm;
+use resilience_host::calls::{self, Level, Map, Result};
+
+/// Logs `event`, in fields set off by tabs (code details may hold anything else), with what the host says there of how the exchange went, and which headers it lets us read.
+pub(crate) fn log(id: u32, event: &str) {
+    let (name, case) = vm::with(|vm| {
+        let Some(stream) = vm.streams.get(&id) else { return Default::default() };
+        (vm.roots.get(&stream.root).cloned().unwrap_or_default(), stream.case.clone())
+    });
+    if name.is_empty() {
+        return;
+    }
+    let line = [
+        ("plugin", name),
+        ("case", case),
+        ("event", event.to_owned()),
+        ("details", text(calls::property(b"response\0code_details"))),
+        ("flags", integer(calls::property(b"response\0flags"))),
+        ("code", integer(calls::property(b"response\0code"))),
+        ("grpc", integer(calls::property(b"response\0grpc_status"))),
+        ("request", readable(calls::header(Map::RequestHeaders, ":path"))),
+        ("response", readable(calls::header(Map::ResponseHeaders, ":status"))),
+        ("trailer", text(calls::header(Map::ResponseTrailers, "grpc-status"))),
+    ];
+    let line: Vec<String> = line.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    calls::log(Level::Info, &format!("probe\t{}", line.join("\t")));
+}
+
+pub(crate) fn text(value: Result<Option<Vec<u8>>>) -> String {
+    match value {
+        Ok(Some(value)) => String::from_utf8_lossy(&value).into_owned(),
+        Ok(None) => "-".to_owned(),
+        Err(status) => format!("E{}", status.0),
+    }
+}
+
+/// Integers come as eight little-endian bytes.
+pub(crate) fn integer(value: Result<Option<Vec<u8>>>) -> String {
+    match value {
+        Ok(Some(value)) => {
+            value.try_into().map_or("odd".to_owned(), |bytes| i64::from_le_bytes(bytes).to_string())
+        }
+        other => text(other),
+    }
+}
+
+fn readable(value: Result<Option<Vec<u8>>>) -> String {
+    match value {
+        Ok(Some(value)) if !value.is_empty() => "yes".to_owned(),
+        Ok(_) => "no".to_owned(),
+        Err(status) => format!("E{}", status.0),
+    }
+}

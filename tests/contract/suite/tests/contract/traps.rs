@@ -1,0 +1,95 @@
+//! A VM that dies, with the policy to reload it.
+
+use resilience_host_contract::{
+    a_connection_to_each_worker, ask, ask_one, command, edge, events, names, probe,
+};
+use resilience_test_harness::config::{bootstrap, cluster, route};
+use resilience_test_harness::{Envoy, PATIENCE, Request, Upstream, eventually};
+use std::time::{Duration, Instant};
+
+const IDLE: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_costs_one_worker_its_vm_and_what_was_in_flight_there() {
+    let upstream = Upstream::start().await;
+    let mut listener = edge(&[probe("probe", "vm", "queue")], &[route("all", "/", "up")]);
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["stream_idle_timeout"] = format!("{}s", IDLE.as_secs()).into();
+    let envoy = Envoy::builder(bootstrap(&[listener], &[cluster("up", &[upstream.addr()])])).start().await;
+    let mut workers = a_connection_to_each_worker(envoy.addr("edge").await, 4).await;
+    let (dead, mut victim) = workers.pop_first().unwrap();
+    let (other, mut unharmed) = workers.pop_first().unwrap();
+
+    let hang = |case: &str| Request::get("/").header("x-case", case).header("x-behave", "hang");
+    ask(&mut victim, "put key=k value=kept; increment kind=gauge name=held by=1").await;
+    let started = Instant::now();
+    let pause = Request::get("/").header("x-case", "paused").header("x-probe", "pause");
+    let paused = victim.start(pause).await.unwrap();
+    let in_flight = victim.start(hang("in-flight")).await.unwrap();
+    let elsewhere = unharmed.start(hang("elsewhere")).await.unwrap();
+    upstream.wait_in_flight(2).await;
+
+    let trapped = victim.send(command("trap").header("x-case", "trapped")).await.unwrap();
+    assert_eq!((trapped.status, trapped.text()), (503, String::new()));
+    envoy.wait_log("told to trap").await;
+
+    // The upstream's answer finds no VM to pass it on.
+    upstream.release();
+    let lost = in_flight.headers().await.unwrap().finish().await;
+    assert_eq!((lost.status, lost.text()), (503, String::new()));
+    assert_eq!(elsewhere.headers().await.unwrap().finish().await.text(), "upstream\n");
+    // Nobody is left to resume what was paused: it hangs until it has been idle for too long. The answer that Envoy
+    // then makes finds no VM either.
+    assert!(!paused.is_over());
+    let gave_up = paused.headers().await.unwrap().finish().await;
+    assert_eq!(gave_up.status, 503);
+    assert!(started.elapsed() >= IDLE, "{:?}", started.elapsed());
+
+    // The same connection, so the same worker, has another VM soon.
+    let vm: u32 = eventually("a new VM", PATIENCE, async || {
+        let answer = victim.send(command("vm")).await.unwrap();
+        (answer.status == 200).then(|| answer.text().parse().unwrap())
+    })
+    .await;
+    assert_eq!(vm, 7);
+    assert_ne!(vm, dead);
+    assert_eq!(ask_one(&mut unharmed, "vm").await, other.to_string());
+    let kept = ask(&mut victim, "get key=k; value kind=gauge name=held").await;
+    assert!(kept[0].starts_with("kept ") && kept[1] == "1", "{kept:?}");
+
+    // Of all that was in hand there, no callback ever ran again; elsewhere all did.
+    for case in ["paused", "in-flight", "trapped"] {
+        assert_eq!(names(&events(&envoy, "probe", case)), ["request_headers"], "{case}");
+    }
+    assert_eq!(names(&events(&envoy, "probe", "elsewhere")).last(), Some(&"delete"));
+}
+
+/// The queue of a dead VM is still there for those who know its number, with nobody to wake.
+#[tokio::test(flavor = "multi_thread")]
+async fn telling_a_dead_vm_harms_nobody() {
+    let upstream = Upstream::start().await;
+    let (_envoy, edge) = crate::with_probe("queue", upstream.addr()).await;
+    let mut workers = a_connection_to_each_worker(edge, 4).await;
+    let (dead, mut victim) = workers.pop_first().unwrap();
+    assert_eq!(victim.send(command("trap")).await.unwrap().status, 503);
+    for worker in workers.values_mut() {
+        assert_eq!(ask_one(worker, &format!("tell to={dead} what=resume stream=1")).await, "ok");
+    }
+}
+
+/// Why the policy is always set: without it that worker refuses everything from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_policy_a_worker_stays_dead() {
+    let mut filter = probe("probe", "vm", "");
+    filter["typed_config"]["config"].as_object_mut().unwrap().remove("failure_policy");
+    let envoy = resilience_host_contract::envoy(&[filter], &[], &[]).start().await;
+    let mut workers = a_connection_to_each_worker(envoy.addr("edge").await, 4).await;
+    let (_, mut victim) = workers.pop_first().unwrap();
+    assert_eq!(victim.send(command("trap")).await.unwrap().status, 503);
+    for _ in 0..100 {
+        assert_eq!(victim.send(command("vm")).await.unwrap().status, 503);
+    }
+    for (vm, worker) in &mut workers {
+        assert_eq!(ask_one(worker, "vm").await, vm.to_string());
+    }
+}

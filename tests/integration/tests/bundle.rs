@@ -1,0 +1,97 @@
+//! What `make run` starts does what `make demo` shows.
+
+use resilience_integration_tests::*;
+use resilience_test_harness::*;
+use serde_json::json;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned()
+}
+
+/// Runs one of the project's scripts.
+fn run(script: &str, arguments: &[&Path], environment: &[(&str, String)]) -> Output {
+    let mut command = Command::new(root().join(script));
+    command.current_dir(root()).args(arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command.output().unwrap_or_else(|error| panic!("{script}: {error}"))
+}
+
+/// The bundle as it is rendered for an operator, on ports of its own.
+async fn bundle() -> (Edge, [(&'static str, String); 3]) {
+    // All bound at once, so that they differ; free again before Envoy binds them.
+    let free: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let port = |number: usize| free[number].local_addr().unwrap().port().to_string();
+    let ports = [
+        ("RESILIENCE_PORT", port(0)),
+        ("RESILIENCE_ADMIN_PORT", port(1)),
+        ("RESILIENCE_UPSTREAM_PORT", port(2)),
+    ];
+    drop(free);
+    let scratch = Scratch::new();
+    let rendered = scratch.file("envoy.yaml");
+    let output = run("tools/render", &[&root().join("envoy/envoy.yaml"), &rendered], &ports);
+    assert!(output.status.success(), "{output:?}");
+    let yaml = std::fs::read_to_string(rendered).unwrap();
+    // The whole configuration is the bundle's: the harness adds nothing.
+    let started =
+        Envoy::builder(json!({})).overlay_yaml(yaml).argument("--file-flush-interval-msec").argument("50");
+    let envoy = started.start().await;
+    let address = envoy.addr("edge").await;
+    assert_eq!(address.port().to_string(), ports[0].1);
+    assert_eq!(envoy.admin_addr().port().to_string(), ports[1].1);
+    (Edge { envoy, address }, ports)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_succeeds_on_the_bundle() {
+    let (edge, ports) = bundle().await;
+    let demo = tokio::task::spawn_blocking(move || run("envoy/demo.py", &[], &ports)).await.unwrap();
+    let said = String::from_utf8_lossy(&demo.stdout);
+    assert!(demo.status.success(), "{said}\n{}", String::from_utf8_lossy(&demo.stderr));
+    assert!(said.ends_with("All as it should be.\n"), "{said}");
+    for to in ["open", "half_open", "closed"] {
+        let labels = [("policy", "checkout"), ("to", to)];
+        let count = edge.count("resilience_circuit_breaker_transitions_total", &labels).await;
+        assert_eq!(count, if to == "closed" { 1 } else { 2 }, "{to}");
+    }
+    let decision =
+        r#"details=resilience:checkout:circuit_open decision="checkout;reason=circuit_open;source=static""#;
+    edge.envoy.wait_log(decision).await;
+    assert_eq!(traps(&edge.envoy), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bundle_does_what_its_first_words_promise() {
+    let (edge, _) = bundle().await;
+    // Each over a connection of its own, which may be any worker's.
+    let send = async |request| send_once(edge.address, Protocol::Http1, request).await.expect("an answer");
+    let failing = |request: Request| request.header("x-envoy-fault-abort-request", "503");
+
+    // A breaker without a fallback, found by host, path and method.
+    let email = || Request::post("/email/welcome", "").authority("shop.example");
+    for _ in 0..3 {
+        let answer = send(failing(email())).await;
+        assert_eq!((answer.status, answer.header("x-resilience")), (503, String::new()));
+    }
+    let answer = send(email()).await;
+    let marker = "email;reason=circuit_open;source=none";
+    assert_eq!((answer.status, answer.header("x-resilience").as_str()), (503, marker));
+    assert_eq!(send(Request::get("/email/welcome").authority("shop.example")).await.status, 202);
+
+    // One in shadow mode, found by the metadata of the route.
+    for _ in 0..5 {
+        assert_eq!(send(failing(Request::get("/pricing"))).await.status, 503);
+    }
+    let answer = send(Request::get("/pricing")).await;
+    assert_eq!((answer.status, answer.header("x-resilience")), (200, String::new()));
+    assert_eq!(edge.count("resilience_shadow_decisions_total", &[("policy", "pricing")]).await, 1);
+    assert_eq!(edge.state("pricing").await, Some(2));
+
+    // Headers that steer are stripped before anybody believes them.
+    let steered = Request::get("/catalogue").header("x-resilience-reroute", "email");
+    assert_eq!(send(steered).await.status, 200);
+    assert_eq!(send(Request::get("/health")).await.status, 200);
+}

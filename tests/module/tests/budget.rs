@@ -1,0 +1,171 @@
+//! What a request costs in host calls. A number that changes here is a number of the documentation.
+
+mod common;
+
+use common::{CONFIG, End, KEY, ROOT, Shop, arrive, config_and, policy_and, request, run};
+use resilience_module_tests::{Call, Counts, FakeStream, Kind};
+use std::time::Duration;
+
+/// Runs a request and shows what it cost.
+fn cost(title: &str, stream: &FakeStream, end: End) -> Counts {
+    run(stream, end).unwrap();
+    show(title, &stream.calls())
+}
+
+fn show(title: &str, calls: &[Call]) -> Counts {
+    let counts = Counts::of(calls);
+    println!("{title}\n{counts}");
+    for call in calls {
+        println!("        {call}");
+    }
+    counts
+}
+
+/// One of each metric that a request uses is defined at its first use.
+fn warmed(config: &str) -> Shop {
+    let shop = Shop::with(config, 1);
+    run(&arrive(shop.vm()), End::Status(200)).unwrap();
+    shop
+}
+
+/// A healthy request by route, with nothing else in the configuration.
+const HEALTHY: Counts = Counts {
+    reads_with_bytes: 3,
+    reads_of_nothing: 2,
+    metric_reads: 2,
+    metric_increments: 1,
+    clock_reads: 2,
+    ..Counts::NONE
+};
+const EXEMPT: &str = r#""exempt": [{"path": {"prefix": "/health"}}]"#;
+
+#[test]
+fn a_healthy_request() {
+    let shop = warmed(CONFIG);
+    let believed = cost("healthy, nothing changed", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(believed, HEALTHY);
+
+    // Every so often it looks at the shared state: a policy that never failed has none, so nothing is handed over.
+    shop.host.advance(Duration::from_millis(101));
+    let looked = cost("healthy, looking at the shared state", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(looked, Counts { reads_of_nothing: 3, ..HEALTHY });
+
+    // One that failed and recovered has state to read: the most that a healthy request costs.
+    run(&arrive(shop.vm()), End::Status(500)).unwrap();
+    run(&arrive(shop.vm()), End::Status(200)).unwrap();
+    shop.host.advance(Duration::from_millis(101));
+    let worst = cost("healthy, reading the shared state", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(worst, Counts { reads_with_bytes: 4, ..HEALTHY });
+    assert!(worst.reads_with_bytes <= 4 && worst.shared_writes <= 1, "the promise of the documentation");
+}
+
+#[test]
+fn exemptions_cost_what_they_have_to_look_at() {
+    let shop = warmed(&config_and(EXEMPT));
+    let counts = cost("healthy, with an exemption by path", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(counts, Counts { reads_with_bytes: 4, ..HEALTHY });
+    // Once a policy has state, a look at it makes five: one more than the budget has for a request without exemptions.
+    run(&arrive(shop.vm()), End::Status(500)).unwrap();
+    run(&arrive(shop.vm()), End::Status(200)).unwrap();
+    shop.host.advance(Duration::from_millis(101));
+    let worst = cost("the same, reading the shared state", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(worst, Counts { reads_with_bytes: 5, ..HEALTHY });
+}
+
+#[test]
+fn the_first_request_defines_its_metrics() {
+    let shop = Shop::open(1);
+    let first = cost("healthy, the first of its policy", &arrive(shop.vm()), End::Status(200));
+    let names: Vec<_> = shop.host.metrics().into_keys().collect();
+    assert_eq!(first.others, names.len(), "one definition for each of {names:?}");
+    assert_eq!(first.shared_writes, 0);
+}
+
+#[test]
+fn a_failure_and_the_success_after_it() {
+    let shop = warmed(CONFIG);
+    run(&arrive(shop.vm()), End::Status(500)).unwrap();
+    shop.host.advance(Duration::from_millis(101));
+    let failure = cost("a failure", &arrive(shop.vm()), End::Status(500));
+    assert_eq!(failure.shared_writes, 1);
+    let success = cost("a success that clears a failure", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(success.shared_writes, 1);
+}
+
+#[test]
+fn a_refused_request() {
+    for (title, fallback) in [
+        ("refused plainly", ""),
+        ("refused with a static answer", r#"{"static": {"status": 200, "json": {"items": []}}}"#),
+    ] {
+        let shop = Shop::with(&policy_and(&format!(r#""fallback": [{fallback}]"#)), 1);
+        shop.trip();
+        // The first refusal of a policy defines its metrics.
+        run(&arrive(shop.vm()), End::Status(200)).unwrap();
+        let stream = arrive(shop.vm());
+        let counts = cost(title, &stream, End::Status(200));
+        let static_answer = usize::from(!fallback.is_empty());
+        let expected = Counts {
+            reads_with_bytes: 1,
+            reads_of_nothing: 2,
+            metric_reads: 1,
+            metric_increments: 1 + static_answer,
+            clock_reads: 1,
+            local_replies: 1,
+            ..Counts::NONE
+        };
+        assert_eq!(counts, expected);
+        assert_eq!(stream.local_response().unwrap().status, if fallback.is_empty() { 503 } else { 200 });
+        shop.host.advance(Duration::from_millis(101));
+        let looked = cost("the same, reading the shared state", &arrive(shop.vm()), End::Status(200));
+        assert_eq!(looked, Counts { reads_with_bytes: 2, ..expected });
+    }
+}
+
+#[test]
+fn a_request_that_is_not_ours() {
+    let shop = warmed(&config_and(EXEMPT));
+    let unmatched = shop.vm().stream(ROOT);
+    unmatched.set_request_headers(request("/other")).set_property(b"xds\0route_name", "other");
+    let counts = cost("of another route", &unmatched, End::Status(500));
+    assert_eq!(counts, Counts { reads_with_bytes: 1, reads_of_nothing: 1, ..Counts::NONE });
+
+    let exempt = shop.vm().stream(ROOT);
+    exempt.set_request_headers(request("/health/live")).set_property(b"xds\0route_name", "checkout");
+    let counts = cost("exempt", &exempt, End::Status(500));
+    assert_eq!(counts, Counts { reads_with_bytes: 2, reads_of_nothing: 1, ..Counts::NONE });
+    assert_eq!(shop.host.data(KEY), None, "neither is evidence");
+}
+
+#[test]
+fn a_request_by_host_path_and_method_reads_each_once() {
+    let by_path = CONFIG.replace(
+        r#"[{"route": "checkout"}]"#,
+        r#"[{"host": "*.example", "path": {"prefix": "/checkout"}, "methods": ["GET"]}, {"path": {"exact": "/c"}}]"#,
+    );
+    let shop = warmed(&by_path);
+    let counts = cost("matched by host, path and method", &arrive(shop.vm()), End::Status(200));
+    assert_eq!((counts.reads_with_bytes, counts.shared_writes), (5, 0));
+}
+
+#[test]
+fn no_healthy_request_writes_a_header() {
+    let shop = warmed(CONFIG);
+    let stream = arrive(shop.vm());
+    run(&stream, End::Status(200)).unwrap();
+    // It would make Envoy choose the route again.
+    assert_eq!(stream.mutations(), []);
+    assert!(stream.calls().iter().all(|call| call.kind() != Kind::HeaderWrite));
+}
+
+#[test]
+fn a_tick_writes_its_sign_of_life_and_nothing_else() {
+    let shop = Shop::open(2);
+    shop.pass(Duration::from_secs(2)).unwrap();
+    for (index, vm) in shop.vms.iter().enumerate() {
+        vm.take_calls();
+        vm.tick(ROOT).unwrap();
+        let counts = show(&format!("tick of worker {index}"), &vm.calls());
+        assert_eq!((counts.shared_writes, counts.log_lines), (1, 0));
+    }
+}
