@@ -29,11 +29,17 @@ impl World {
     }
 
     pub(crate) fn burst(&mut self, policy: usize, count: u64) {
+        // In the end only those count that keep state for the policy: the others' requests prove nothing to it.
+        let keeps = |world: &Self, index: usize| {
+            let configuration = world.slots[index].configuration;
+            !world.calm || world.plan.configurations[configuration].1[policy].1.is_some()
+        };
+        let able: Vec<_> = (0..self.slots.len()).filter(|index| keeps(self, *index)).collect();
+        if able.is_empty() {
+            return;
+        }
         for _ in 0..count {
-            if self.slots.is_empty() {
-                return;
-            }
-            let index = self.rng.index(self.slots.len());
+            let index = self.rng.pick(&able);
             self.slots[index].tasks.push(Task::Admit { policy });
         }
     }
