@@ -91,6 +91,10 @@ impl World {
     }
 
     fn damage(&mut self, policy: usize) {
+        // What is cut twice might be whole again.
+        if self.oracle.policies[policy].latest().is_damaged() {
+            return;
+        }
         let Some(found) = self.store.get(crate::key(policy).as_bytes()) else { return };
         let mut bytes = found.bytes;
         match self.rng.below(4) {

@@ -4,6 +4,7 @@
 //! part, what is asked of them, in which order their calls to the store are answered, and what goes wrong. The same seed
 //! is the same run, so a failure is found once and looked at as often as need be.
 
+mod calls;
 mod faults;
 mod model;
 mod oracle;
@@ -13,6 +14,7 @@ mod store;
 mod trace;
 mod view;
 mod vm;
+mod workload;
 mod world;
 
 pub use oracle::Reached;

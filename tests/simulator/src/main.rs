@@ -95,7 +95,7 @@ fn work(asked: &Asked, next: &AtomicU64, stop: &AtomicBool) -> (Total, Option<Bo
                 return (total, Some(failure));
             }
         }
-        if index > 0 && index % 50_000 == 0 {
+        if index > 0 && index.is_multiple_of(50_000) {
             println!("... {index} seeds");
         }
     }

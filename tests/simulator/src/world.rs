@@ -1,14 +1,14 @@
 //! A run: VMs, requests, faults and a clock, all at the mercy of one seed.
 
+use crate::calls::{shown, shown_answer};
 use crate::oracle::{Moment, Oracle, Verdict, VmId};
 use crate::plan::{MS, Plan, SECOND};
 use crate::rng::Rng;
-use crate::store::{Put, SharedData};
+use crate::store::SharedData;
 use crate::trace::Trace;
 use crate::vm::{Answer, Call, Done, Task, Vm};
-use resilience_core::breaker::{Admission, Outcome};
+use resilience_core::breaker::Admission;
 use resilience_core::members::TICK;
-use resilience_core::store::{PutError, Unavailable};
 use resilience_core::time::Timestamp;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -145,7 +145,7 @@ impl World {
     pub(crate) fn step(&mut self) -> Verdict {
         self.now.step += 1;
         self.oracle.at(self.now);
-        let ready = |slot: &Slot| !slot.stalled && !(slot.vm.is_idle() && slot.tasks.is_empty());
+        let ready = |slot: &Slot| !slot.stalled && (!slot.vm.is_idle() || !slot.tasks.is_empty());
         let count = self.slots.iter().filter(|slot| ready(slot)).count();
         let due = self.agenda.peek().map(|Reverse((at, ..))| at.saturating_sub(self.now.now));
         // VMs need no time to speak of: events come in between only where they are near.
@@ -217,46 +217,6 @@ impl World {
         Ok(())
     }
 
-    fn requests_arrive(&mut self) {
-        if self.calm {
-            return;
-        }
-        let policy = self.rng.index(self.plan.policies);
-        let count = if self.rng.chance(self.plan.bursts) { self.rng.spread(2, 40) } else { 1 };
-        self.burst(policy, count);
-        let next = self.rng.below(self.plan.pace);
-        self.after(next, Event::Requests);
-        let until = self.oracle.policies[policy].latest().model().and_then(crate::model::Model::until);
-        if let Some(rest) = until.and_then(|until| until.checked_sub(self.now.now))
-            && rest < 60 * SECOND
-            && self.rng.chance(self.plan.aimed)
-        {
-            // Off by one is where the mistakes are.
-            let rest = (rest + self.rng.below(3)).saturating_sub(1);
-            let count = self.rng.between(1, 12);
-            self.after(rest, Event::Burst { policy, count });
-        }
-    }
-
-    pub(crate) fn burst(&mut self, policy: usize, count: u64) {
-        for _ in 0..count {
-            if self.slots.is_empty() {
-                return;
-            }
-            let index = self.rng.index(self.slots.len());
-            self.slots[index].tasks.push(Task::Admit { policy });
-        }
-    }
-
-    fn change_weather(&mut self) {
-        let policy = self.rng.index(self.plan.policies);
-        self.weather[policy] = if self.calm { 0 } else { self.rng.pick(&[0, 0, 100, 500, 1000, 1000]) };
-        let next = self.rng.spread(50 * MS, 8 * SECOND);
-        if !self.calm {
-            self.after(next, Event::Weather);
-        }
-    }
-
     /// A VM begins with its next task, or has its call answered and runs up to the next one.
     fn advance(&mut self, index: usize) -> Verdict {
         let (moment, slot) = (self.now, &mut self.slots[index]);
@@ -316,20 +276,8 @@ impl World {
         self.oracle.finished(id, done)?;
         match (task, done) {
             (Some(Task::Admit { policy }), Done::Decided(Admission::Admitted(ticket))) => {
-                let outcome = match self.rng.below(1000) {
-                    share if self.calm || share >= self.plan.impatient => {
-                        let fails = self.rng.chance(self.weather[policy]);
-                        if fails { Outcome::Failure } else { Outcome::Success }
-                    }
-                    _ => Outcome::Ignored,
-                };
-                let latency = if self.calm {
-                    self.rng.below(20 * MS)
-                } else {
-                    self.rng.spread(self.plan.latency.0, self.plan.latency.1)
-                };
-                if self.calm || !self.rng.chance(self.plan.silent) {
-                    self.requests.push(Request { vm: id, task: Task::Record { policy, ticket, outcome } });
+                if let Some((task, latency)) = self.send(policy, ticket) {
+                    self.requests.push(Request { vm: id, task });
                     self.after(latency, Event::Answer { request: self.requests.len() - 1 });
                 }
             }
@@ -341,75 +289,5 @@ impl World {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Does what a VM asks for.
-    fn perform(&mut self, id: VmId, call: &Call) -> Result<Answer, String> {
-        let refused = self.outage && self.rng.chance(self.plan.outage);
-        Ok(match call {
-            Call::Get(_) if refused => Answer::Value(Err(Unavailable)),
-            Call::Get(key) => {
-                if let Some(policy) = self.policy_of(key) {
-                    self.oracle.knows(id, policy);
-                }
-                Answer::Value(Ok(self.store.get(key)))
-            }
-            Call::Put(..) if refused => Answer::Written(Err(PutError::Unavailable)),
-            Call::Put(key, bytes, expected) => {
-                let unlucky = !self.calm && self.rng.chance(self.plan.conflicts);
-                let put = if unlucky { None } else { self.store.put(key, bytes, *expected).ok() };
-                match put {
-                    None => {
-                        self.oracle.conflicted(id)?;
-                        Answer::Written(Err(PutError::Conflict))
-                    }
-                    Some(put) => {
-                        self.ambiguous |= put == Put::Ambiguous;
-                        match self.policy_of(key) {
-                            _ if self.ambiguous => {}
-                            Some(policy) => self.oracle.wrote(id, policy, bytes)?,
-                            None if key == crate::MEMBERS => self.oracle.wrote_members(id, bytes)?,
-                            None => return Err(format!("VM {id} wrote a key nobody knows: {key:?}")),
-                        }
-                        Answer::Written(Ok(()))
-                    }
-                }
-            }
-            Call::Changes(policy) => Answer::Changes((!refused).then(|| self.changes[*policy])),
-            Call::Changed(policy) => {
-                self.changes[*policy] += 1;
-                self.oracle.announced(id, *policy)?;
-                Answer::Noted
-            }
-            Call::Report(_) | Call::Idle(_) => return Err(format!("VM {id} is not to be asked: {call:?}")),
-        })
-    }
-
-    fn policy_of(&self, key: &[u8]) -> Option<usize> {
-        (0..self.plan.policies).find(|policy| key == crate::key(*policy).as_bytes())
-    }
-}
-
-fn shown(call: &Call) -> String {
-    match call {
-        Call::Get(key) => format!("reads {}", String::from_utf8_lossy(key)),
-        Call::Put(key, bytes, expected) => {
-            let value = crate::view::value(bytes).breaker;
-            let value = value.map_or_else(
-                || format!("{:?}", crate::view::members(bytes)),
-                |breaker| format!("{breaker:?}"),
-            );
-            format!("writes {} over {expected:?}: {value}", String::from_utf8_lossy(key))
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-fn shown_answer(answer: &Answer) -> String {
-    match answer {
-        Answer::Value(Ok(found)) => {
-            found.as_ref().map_or_else(|| "nothing".into(), |found| format!("#{}", found.version))
-        }
-        other => format!("{other:?}"),
     }
 }

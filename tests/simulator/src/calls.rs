@@ -1,0 +1,79 @@
+//! What the world answers to a VM's calls.
+
+use crate::oracle::VmId;
+use crate::store::Put;
+use crate::vm::{Answer, Call};
+use crate::world::World;
+use resilience_core::store::{PutError, Unavailable};
+
+impl World {
+    /// Does what a VM asks for.
+    pub(crate) fn perform(&mut self, id: VmId, call: &Call) -> Result<Answer, String> {
+        let refused = self.outage && self.rng.chance(self.plan.outage);
+        Ok(match call {
+            Call::Get(_) if refused => Answer::Value(Err(Unavailable)),
+            Call::Get(key) => {
+                if let Some(policy) = self.policy_of(key) {
+                    self.oracle.knows(id, policy);
+                }
+                Answer::Value(Ok(self.store.get(key)))
+            }
+            Call::Put(..) if refused => Answer::Written(Err(PutError::Unavailable)),
+            Call::Put(key, bytes, expected) => {
+                let unlucky = !self.calm && self.rng.chance(self.plan.conflicts);
+                let put = if unlucky { None } else { self.store.put(key, bytes, *expected).ok() };
+                match put {
+                    None => {
+                        self.oracle.conflicted(id)?;
+                        Answer::Written(Err(PutError::Conflict))
+                    }
+                    Some(put) => {
+                        self.ambiguous |= put == Put::Ambiguous;
+                        match self.policy_of(key) {
+                            _ if self.ambiguous => {}
+                            Some(policy) => self.oracle.wrote(id, policy, bytes)?,
+                            None if key == crate::MEMBERS => self.oracle.wrote_members(id, bytes)?,
+                            None => return Err(format!("VM {id} wrote a key nobody knows: {key:?}")),
+                        }
+                        Answer::Written(Ok(()))
+                    }
+                }
+            }
+            Call::Changes(policy) => Answer::Changes((!refused).then(|| self.changes[*policy])),
+            Call::Changed(policy) => {
+                self.changes[*policy] += 1;
+                self.oracle.announced(id, *policy)?;
+                Answer::Noted
+            }
+            Call::Report(_) | Call::Idle(_) => return Err(format!("VM {id} is not to be asked: {call:?}")),
+        })
+    }
+
+    fn policy_of(&self, key: &[u8]) -> Option<usize> {
+        (0..self.plan.policies).find(|policy| key == crate::key(*policy).as_bytes())
+    }
+}
+
+pub(crate) fn shown(call: &Call) -> String {
+    match call {
+        Call::Get(key) => format!("reads {}", String::from_utf8_lossy(key)),
+        Call::Put(key, bytes, expected) => {
+            let value = crate::view::value(bytes).breaker;
+            let value = value.map_or_else(
+                || format!("{:?}", crate::view::members(bytes)),
+                |breaker| format!("{breaker:?}"),
+            );
+            format!("writes {} over {expected:?}: {value}", String::from_utf8_lossy(key))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) fn shown_answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Value(Ok(found)) => {
+            found.as_ref().map_or_else(|| "nothing".into(), |found| format!("#{}", found.version))
+        }
+        other => format!("{other:?}"),
+    }
+}

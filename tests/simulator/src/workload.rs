@@ -1,0 +1,69 @@
+//! Who asks for what, and how the upstreams answer.
+
+use crate::model::Model;
+use crate::plan::{MS, SECOND};
+use crate::vm::Task;
+use crate::world::{Event, World};
+use resilience_core::breaker::{Outcome, Ticket};
+
+impl World {
+    pub(crate) fn requests_arrive(&mut self) {
+        if self.calm {
+            return;
+        }
+        let policy = self.rng.index(self.plan.policies);
+        let count = if self.rng.chance(self.plan.bursts) { self.rng.spread(2, 40) } else { 1 };
+        self.burst(policy, count);
+        let next = self.rng.below(self.plan.pace);
+        self.after(next, Event::Requests);
+        let until = self.oracle.policies[policy].latest().model().and_then(Model::until);
+        if let Some(rest) = until.and_then(|until| until.checked_sub(self.now.now))
+            && rest < 60 * SECOND
+            && self.rng.chance(self.plan.aimed)
+        {
+            // Off by one is where the mistakes are.
+            let rest = (rest + self.rng.below(3)).saturating_sub(1);
+            let count = self.rng.between(1, 12);
+            self.after(rest, Event::Burst { policy, count });
+        }
+    }
+
+    pub(crate) fn burst(&mut self, policy: usize, count: u64) {
+        // In the end only those count that keep state for the policy: the others' requests prove nothing to it.
+        let keeps = |world: &Self, index: usize| {
+            let configuration = world.slots[index].configuration;
+            !world.calm || world.plan.configurations[configuration].1[policy].1.is_some()
+        };
+        let able: Vec<_> = (0..self.slots.len()).filter(|index| keeps(self, *index)).collect();
+        if able.is_empty() {
+            return;
+        }
+        for _ in 0..count {
+            let index = self.rng.pick(&able);
+            self.slots[index].tasks.push(Task::Admit { policy });
+        }
+    }
+
+    pub(crate) fn change_weather(&mut self) {
+        let policy = self.rng.index(self.plan.policies);
+        self.weather[policy] = if self.calm { 0 } else { self.rng.pick(&[0, 0, 100, 500, 1000, 1000]) };
+        let next = self.rng.spread(50 * MS, 8 * SECOND);
+        if !self.calm {
+            self.after(next, Event::Weather);
+        }
+    }
+
+    /// A request has reached the upstream: what it will prove, and when.
+    pub(crate) fn send(&mut self, policy: usize, ticket: Ticket) -> Option<(Task, u64)> {
+        let impatient = !self.calm && self.rng.chance(self.plan.impatient);
+        let outcome = match self.rng.chance(self.weather[policy]) {
+            _ if impatient => Outcome::Ignored,
+            true => Outcome::Failure,
+            false => Outcome::Success,
+        };
+        let (least, most) = if self.calm { (0, 20 * MS) } else { self.plan.latency };
+        let latency = self.rng.spread(least, most);
+        let answers = self.calm || !self.rng.chance(self.plan.silent);
+        answers.then_some((Task::Record { policy, ticket, outcome }, latency))
+    }
+}
