@@ -2,6 +2,7 @@
 
 use super::fake::{Fake, MEMBERS, POLICY, TROUBLES, Trouble, enter, request, trip, worker};
 use super::*;
+use crate::breaker::Phase;
 use crate::breaker::Probe;
 use crate::testing::ms;
 #[cfg(target_arch = "wasm32")]

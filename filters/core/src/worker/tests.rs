@@ -3,7 +3,10 @@
 use super::fake::{Fake, MEMBERS, POLICY, enter, request, trip, worker, worker_of};
 use super::*;
 use crate::breaker::Cause;
+use crate::members::Members;
+use crate::store::Store;
 use crate::testing::{just_after, ms, settings};
+use std::time::Duration;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
