@@ -8,6 +8,8 @@ mod fake;
 mod give_up_tests;
 mod guard;
 mod housekeeping;
+#[cfg(test)]
+mod overtaken_tests;
 mod port;
 #[cfg(test)]
 mod tests;
