@@ -16,10 +16,7 @@ impl World {
         let policy = self.rng.index(self.plan.policies);
         let victim = self.rng.index(self.slots.len().max(1));
         match fault {
-            Fault::Stop => {
-                let span = self.rng.spread(10 * MS, 120 * SECOND);
-                self.stand_still(span);
-            }
+            Fault::Stop => self.stop(),
             Fault::Jump => {
                 let span = self.rng.spread(60 * SECOND, 30 * 24 * 3600 * SECOND);
                 self.stand_still(span);
@@ -57,13 +54,7 @@ impl World {
     fn befall(&mut self, fault: Fault, victim: usize) {
         let id = self.slots[victim].id;
         match fault {
-            Fault::Stall => {
-                self.trace.note(self.now, || format!("VM {id} stands still"));
-                self.slots[victim].stalled = true;
-                let (least, most) = self.plan.stall;
-                let span = self.rng.spread(least, most);
-                self.after(span, Event::Resume { vm: id });
-            }
+            Fault::Stall => self.stall(victim),
             Fault::Death => self.die(id, "dies where it is"),
             _ if self.slots.len() > 1 && !self.slots[victim].tasks.contains(&Task::Leave) => {
                 self.slots[victim].tasks.push(Task::Leave);
@@ -74,6 +65,25 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn stall(&mut self, victim: usize) {
+        let id = self.slots[victim].id;
+        self.trace.note(self.now, || format!("VM {id} stands still"));
+        self.slots[victim].stalled = true;
+        let (least, most) = self.plan.stall;
+        let span = self.rng.spread(least, most);
+        self.after(span, Event::Resume { vm: id });
+    }
+
+    fn stop(&mut self) {
+        let span = self.rng.spread(10 * MS, 120 * SECOND);
+        self.stand_still(span);
+    }
+
+    /// A worker stands still in the middle of what it does, or everybody does.
+    pub(crate) fn freeze(&mut self, victim: usize) {
+        if self.rng.chance(800) { self.stall(victim) } else { self.stop() }
     }
 
     /// Time goes by and nobody ticks. What should have happened meanwhile is overdue.

@@ -232,6 +232,11 @@ impl World {
             self.die(id, "dies");
             return Ok(());
         }
+        if !self.calm && self.rng.below(100_000) < self.plan.freezes {
+            // In the middle of a task, what it goes by grows old.
+            self.freeze(index);
+            return Ok(());
+        }
         let call = self.slots[index].vm.waits_for.clone();
         let answer = self.perform(id, &call)?;
         self.trace.note(moment, || format!("VM {id} {} -> {}", shown(&call), shown_answer(&answer)));
