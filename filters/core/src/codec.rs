@@ -46,6 +46,11 @@ impl<'a> Reader<'a> {
         (0..self.u16()?).map(|_| item(self)).collect()
     }
 
+    /// All that is left.
+    pub(crate) const fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,7 +1,8 @@
 //! Which policy a request belongs to.
 //!
-//! Patterns are indexed by the most specific thing they name, so that a look-up costs the same with one policy and with
-//! ten thousand, and so that no request can make it cost more: only lengths that some pattern has are ever tried.
+//! Patterns are indexed by what they name, the more specific first, so that a look-up costs about the same with one policy
+//! and with ten thousand, and so that no request can make it cost more: only lengths that some pattern has are ever tried.
+//! What does cost is each pair of namespace and key that metadata is matched by: each is read. Their number is limited.
 
 #[cfg(test)]
 mod tests;
@@ -84,24 +85,33 @@ fn without_query(mut path: Vec<u8>) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub struct Matcher {
     /// By namespace and key, then by value.
-    metadata: BTreeMap<(String, String), Index>,
-    routes: Index,
-    exact_paths: Index,
-    prefixes: Index,
-    /// The lengths that prefixes have, longest first.
-    prefix_lengths: Vec<usize>,
-    hosts: Hosts,
-    methods: Vec<Entry>,
-    any: Option<usize>,
+    metadata: BTreeMap<(String, String), HashMap<Vec<u8>, Routes>>,
+    rest: Routes,
 }
 
-type Index = HashMap<Vec<u8>, Hosts>;
+/// Patterns that are equal so far, by what they say of the route.
+#[derive(Debug, Default)]
+struct Routes {
+    named: HashMap<Vec<u8>, Paths>,
+    none: Paths,
+}
+
+/// Patterns that are equal so far, by what they say of the path.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Vec<u8>, Hosts>,
+    prefix: HashMap<Vec<u8>, Hosts>,
+    /// The lengths that prefixes have, longest first.
+    prefix_lengths: Vec<usize>,
+    none: Hosts,
+}
 
 /// Patterns that are equal so far, by what they say of the host.
 #[derive(Debug, Default)]
 struct Hosts {
     exact: HashMap<Vec<u8>, Vec<Entry>>,
     wildcard: HashMap<Vec<u8>, Vec<Entry>>,
+    /// The lengths that wildcards have.
     wildcard_lengths: Vec<usize>,
     none: Vec<Entry>,
 }
@@ -114,9 +124,30 @@ struct Entry {
     order: usize,
 }
 
-/// What decides between patterns of one kind, smallest first: an exact host, then a wildcard, then none; methods before
-/// none; the document's order.
-type Rank = (u8, bool, usize);
+/// What decides between patterns that hold, smallest first: one that names the route, then an exact path, then the longest
+/// prefix, then an exact host before a wildcard before none, then methods before none, then the document's order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Rank {
+    any_route: bool,
+    path: PathRank,
+    host: HostRank,
+    any_method: bool,
+    order: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum PathRank {
+    Exact,
+    Prefix(Reverse<usize>),
+    Any,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum HostRank {
+    Exact,
+    Wildcard,
+    Any,
+}
 
 impl Matcher {
     /// An index of alternatives, each with the target it leads to, in the order of the document.
@@ -126,89 +157,85 @@ impl Matcher {
         for (order, (target, pattern)) in alternatives.enumerate() {
             matcher.add(Entry { pattern: pattern.clone(), target, order });
         }
-        matcher.prefix_lengths = lengths(&matcher.prefixes);
-        matcher.for_each_hosts(Hosts::finish);
+        matcher.rest.finish();
+        matcher.metadata.values_mut().flat_map(HashMap::values_mut).for_each(Routes::finish);
         matcher
     }
 
     fn add(&mut self, entry: Entry) {
-        let pattern = &entry.pattern;
-        if let Some((namespace, key, value)) = &pattern.metadata {
-            let name = (namespace.clone(), key.clone());
-            let value = value.clone().into_bytes();
-            self.metadata.entry(name).or_default().entry(value).or_default().add(entry);
-        } else if let Some(route) = &pattern.route {
-            self.routes.entry(route.clone().into_bytes()).or_default().add(entry);
-        } else if let Some(PathPattern::Exact(path)) = &pattern.path {
-            self.exact_paths.entry(path.clone().into_bytes()).or_default().add(entry);
-        } else if let Some(PathPattern::Prefix(prefix)) = &pattern.path {
-            self.prefixes.entry(prefix.clone().into_bytes()).or_default().add(entry);
-        } else if pattern.host.is_some() {
-            self.hosts.add(entry);
-        } else if !pattern.methods.is_empty() {
-            self.methods.push(entry);
-        } else {
-            self.any.get_or_insert(entry.target);
-        }
-    }
-
-    fn for_each_hosts(&mut self, mut act: impl FnMut(&mut Hosts)) {
-        let metadata = self.metadata.values_mut().flat_map(Index::values_mut);
-        let paths = self.exact_paths.values_mut().chain(self.prefixes.values_mut());
-        for hosts in metadata.chain(self.routes.values_mut()).chain(paths) {
-            act(hosts);
-        }
-        act(&mut self.hosts);
+        let routes = match &entry.pattern.metadata {
+            Some((namespace, key, value)) => {
+                let values = self.metadata.entry((namespace.clone(), key.clone())).or_default();
+                values.entry(value.clone().into_bytes()).or_default()
+            }
+            None => &mut self.rest,
+        };
+        routes.add(entry);
     }
 
     /// The target of a request, if any alternative holds.
     #[must_use]
     pub fn find(&self, request: &mut Request<'_>) -> Option<usize> {
-        self.by_metadata(request)
-            .or_else(|| self.by_route(request))
-            .or_else(|| self.by_exact_path(request))
-            .or_else(|| self.by_prefix(request))
-            .or_else(|| self.hosts.find(request).map(|(_, target)| target))
-            .or_else(|| first(&self.methods, request).map(|entry| entry.target))
-            .or(self.any)
-    }
-
-    fn by_metadata(&self, request: &mut Request<'_>) -> Option<usize> {
-        let mut best: Option<(Rank, usize)> = None;
-        for ((namespace, key), index) in &self.metadata {
+        let by_metadata = self.metadata.iter().filter_map(|((namespace, key), values)| {
             let value = request.metadata(namespace, key);
-            let found = index.get(&value).and_then(|hosts| hosts.find(request));
-            best = best.into_iter().chain(found).min();
-        }
-        best.map(|(_, target)| target)
+            values.get(&value)?.find(request)
+        });
+        let found = by_metadata.min().or_else(|| self.rest.find(request));
+        found.map(|(_, target)| target)
+    }
+}
+
+// Each level looks at the more specific first, and reads only what some pattern asks for.
+
+impl Routes {
+    fn add(&mut self, entry: Entry) {
+        let paths = match &entry.pattern.route {
+            Some(route) => self.named.entry(route.clone().into_bytes()).or_default(),
+            None => &mut self.none,
+        };
+        paths.add(entry);
     }
 
-    // What no pattern asks for is not read.
-
-    fn by_route(&self, request: &mut Request<'_>) -> Option<usize> {
-        let hosts = if self.routes.is_empty() { None } else { self.routes.get(request.route()) };
-        hosts?.find(request).map(|(_, target)| target)
+    fn finish(&mut self) {
+        self.named.values_mut().chain([&mut self.none]).for_each(Paths::finish);
     }
 
-    fn by_exact_path(&self, request: &mut Request<'_>) -> Option<usize> {
-        let hosts = if self.exact_paths.is_empty() { None } else { self.exact_paths.get(request.path()) };
-        hosts?.find(request).map(|(_, target)| target)
+    fn find(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
+        let named = if self.named.is_empty() { None } else { self.named.get(request.route()) };
+        named.and_then(|paths| paths.find(request)).or_else(|| self.none.find(request))
+    }
+}
+
+impl Paths {
+    fn add(&mut self, entry: Entry) {
+        let hosts = match &entry.pattern.path {
+            Some(PathPattern::Exact(path)) => self.exact.entry(path.clone().into_bytes()).or_default(),
+            Some(PathPattern::Prefix(prefix)) => self.prefix.entry(prefix.clone().into_bytes()).or_default(),
+            None => &mut self.none,
+        };
+        hosts.add(entry);
     }
 
-    fn by_prefix(&self, request: &mut Request<'_>) -> Option<usize> {
-        for length in &self.prefix_lengths {
-            let path = request.path();
-            let Some((prefix, rest)) = path.split_at_checked(*length) else { continue };
+    fn finish(&mut self) {
+        self.prefix_lengths = lengths(&self.prefix);
+        let paths = self.exact.values_mut().chain(self.prefix.values_mut());
+        paths.chain([&mut self.none]).for_each(Hosts::finish);
+    }
+
+    fn find(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
+        let exact = if self.exact.is_empty() { None } else { self.exact.get(request.path()) };
+        exact
+            .and_then(|hosts| hosts.find(request))
+            .or_else(|| self.by_prefix(request))
+            .or_else(|| self.none.find(request))
+    }
+
+    fn by_prefix(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
+        self.prefix_lengths.iter().find_map(|length| {
+            let (prefix, rest) = request.path().split_at_checked(*length)?;
             let on_boundary = rest.first().is_none_or(|next| *next == b'/') || prefix.ends_with(b"/");
-            if !on_boundary {
-                continue;
-            }
-            let found = self.prefixes.get(prefix).and_then(|hosts| hosts.find(request));
-            if let Some((_, target)) = found {
-                return Some(target);
-            }
-        }
-        None
+            self.prefix.get(prefix).filter(|_| on_boundary)?.find(request)
+        })
     }
 }
 
@@ -222,75 +249,67 @@ fn lengths<V>(index: &HashMap<Vec<u8>, V>) -> Vec<usize> {
 
 impl Hosts {
     fn add(&mut self, entry: Entry) {
-        match &entry.pattern.host {
-            Some(HostPattern::Exact(host)) => {
-                self.exact.entry(host.clone().into_bytes()).or_default().push(entry);
-            }
+        let entries = match &entry.pattern.host {
+            Some(HostPattern::Exact(host)) => self.exact.entry(host.clone().into_bytes()).or_default(),
             Some(HostPattern::Wildcard(suffix)) => {
-                self.wildcard.entry(suffix.clone().into_bytes()).or_default().push(entry);
+                self.wildcard.entry(suffix.clone().into_bytes()).or_default()
             }
-            None => self.none.push(entry),
-        }
+            None => &mut self.none,
+        };
+        entries.push(entry);
     }
 
     fn finish(&mut self) {
         self.wildcard_lengths = lengths(&self.wildcard);
-        let wildcards = self.wildcard.values_mut();
-        for entries in self.exact.values_mut().chain(wildcards).chain([&mut self.none]) {
-            entries.sort_by_key(|entry| (entry.pattern.methods.is_empty(), entry.order));
-        }
+        let entries = self.exact.values_mut().chain(self.wildcard.values_mut());
+        entries.chain([&mut self.none]).for_each(|entries| entries.sort_by_key(Entry::rank));
     }
 
     fn find(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
-        if !self.exact.is_empty() {
-            let entries = self.exact.get(request.host());
-            if let Some(entry) = entries.and_then(|entries| first(entries, request)) {
-                return Some(entry.ranked(0));
-            }
-        }
-        self.by_wildcard(request).or_else(|| first(&self.none, request).map(|entry| entry.ranked(2)))
+        let exact = if self.exact.is_empty() { None } else { self.exact.get(request.host()) };
+        exact
+            .and_then(|entries| first(entries, request))
+            .or_else(|| self.by_wildcard(request))
+            .or_else(|| first(&self.none, request))
     }
 
+    /// Wildcards are equals, whatever their length.
     fn by_wildcard(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
-        let mut best: Option<(Rank, usize)> = None;
-        for length in &self.wildcard_lengths {
+        let by_length = self.wildcard_lengths.iter().filter_map(|length| {
             let host = request.host();
-            let Some(start) = host.len().checked_sub(*length).filter(|start| *start > 0) else { continue };
-            let entries = host.get(start..).and_then(|suffix| self.wildcard.get(suffix));
-            let found = entries.and_then(|entries| first(entries, request)).map(|entry| entry.ranked(1));
-            best = best.into_iter().chain(found).min();
-        }
-        best
+            let start = host.len().checked_sub(*length).filter(|start| *start > 0)?;
+            first(self.wildcard.get(host.get(start..)?)?, request)
+        });
+        by_length.min()
     }
 }
 
-/// The first entry of which everything holds.
-fn first<'e>(entries: &'e [Entry], request: &mut Request<'_>) -> Option<&'e Entry> {
-    entries.iter().find(|entry| entry.holds(request))
+/// The first entry whose methods hold: whoever found the entries has looked at all else.
+fn first(entries: &[Entry], request: &mut Request<'_>) -> Option<(Rank, usize)> {
+    let entry = entries.iter().find(|entry| {
+        let methods = &entry.pattern.methods;
+        methods.is_empty() || methods.iter().any(|method| request.method() == method.as_bytes())
+    })?;
+    Some((entry.rank(), entry.target))
 }
 
 impl Entry {
-    fn ranked(&self, host: u8) -> (Rank, usize) {
-        ((host, self.pattern.methods.is_empty(), self.order), self.target)
-    }
-
-    /// Whether everything but host and metadata holds: whoever found the entry has looked at those.
-    fn holds(&self, request: &mut Request<'_>) -> bool {
+    fn rank(&self) -> Rank {
         let pattern = &self.pattern;
-        pattern.route.as_ref().is_none_or(|route| request.route() == route.as_bytes())
-            && pattern.path.as_ref().is_none_or(|path| path.holds(request.path()))
-            && (pattern.methods.is_empty()
-                || pattern.methods.iter().any(|method| request.method() == method.as_bytes()))
-    }
-}
-
-impl PathPattern {
-    fn holds(&self, path: &[u8]) -> bool {
-        match self {
-            Self::Exact(exact) => path == exact.as_bytes(),
-            Self::Prefix(prefix) => path
-                .strip_prefix(prefix.as_bytes())
-                .is_some_and(|rest| rest.first().is_none_or(|next| *next == b'/') || prefix.ends_with('/')),
+        Rank {
+            any_route: pattern.route.is_none(),
+            path: match &pattern.path {
+                Some(PathPattern::Exact(_)) => PathRank::Exact,
+                Some(PathPattern::Prefix(prefix)) => PathRank::Prefix(Reverse(prefix.len())),
+                None => PathRank::Any,
+            },
+            host: match &pattern.host {
+                Some(HostPattern::Exact(_)) => HostRank::Exact,
+                Some(HostPattern::Wildcard(_)) => HostRank::Wildcard,
+                None => HostRank::Any,
+            },
+            any_method: pattern.methods.is_empty(),
+            order: self.order,
         }
     }
 }

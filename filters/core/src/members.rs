@@ -25,9 +25,11 @@ const FORGOTTEN: Duration = Duration::from_secs(15);
 pub(crate) const BLIND: Duration = Duration::from_secs(2);
 /// More lines than any Envoy has VMs: beyond it the table is damage.
 const MAX_MEMBERS: usize = 4096;
+/// What another version of the module adds to the table is carried up to this many bytes.
+const MAX_MORE: usize = 4096;
 
 /// One VM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
     /// Its identity.
     pub owner: Owner,
@@ -35,47 +37,63 @@ pub struct Member {
     pub configuration: u64,
     /// When it last ticked.
     pub beat: Timestamp,
+    /// What a later version of the module says of it.
+    more: Vec<u8>,
 }
 
 /// The table.
+///
+/// `"RM", next u64, n u16`, then `n` lines, each behind its length (u16): `owner u64, configuration u64, beat u64`. Two
+/// versions of the module share one table, so this layout is only ever extended: at the end of a line, and at the end of the
+/// table. What stands there is carried along.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Members {
     next: u64,
     members: Vec<Member>,
+    more: Vec<u8>,
 }
 
 impl Members {
-    const VERSION: u8 = 1;
+    const MAGIC: &[u8] = b"RM";
 
     /// Reads the table; one that cannot be read starts afresh, with identities that no earlier one has given out.
     #[must_use]
     pub fn decode(bytes: Option<&[u8]>, now: Timestamp) -> Self {
         let Some(bytes) = bytes else { return Self::default() };
-        Self::read(bytes).unwrap_or(Self { next: now.as_nanos(), members: Vec::new() })
+        Self::read(bytes).unwrap_or(Self { next: now.as_nanos(), ..Self::default() })
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let mut input = Reader::new(bytes);
-        if input.u8()? != Self::VERSION {
-            return None;
-        }
+        let mut input = Reader::new(bytes.strip_prefix(Self::MAGIC)?);
         let next = input.u64()?;
         let members = input.list(|input| {
-            Some(Member { owner: Owner(input.u64()?), configuration: input.u64()?, beat: input.timestamp()? })
+            let len = usize::from(input.u16()?);
+            let mut line = Reader::new(input.bytes(len)?);
+            Some(Member {
+                owner: Owner(line.u64()?),
+                configuration: line.u64()?,
+                beat: line.timestamp()?,
+                more: line.rest().to_vec(),
+            })
         })?;
-        (input.is_empty() && members.len() <= MAX_MEMBERS).then_some(Self { next, members })
+        let more = input.rest().to_vec();
+        (members.len() <= MAX_MEMBERS && more.len() <= MAX_MORE).then_some(Self { next, members, more })
     }
 
     /// The table's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![Self::VERSION];
+        let mut out = Self::MAGIC.to_vec();
         out.extend(self.next.to_le_bytes());
         put_list(&mut out, &self.members, |out, member| {
-            out.extend(member.owner.0.to_le_bytes());
-            out.extend(member.configuration.to_le_bytes());
-            out.extend(member.beat.as_nanos().to_le_bytes());
+            let mut line = Vec::new();
+            line.extend(member.owner.0.to_le_bytes());
+            line.extend(member.configuration.to_le_bytes());
+            line.extend(member.beat.as_nanos().to_le_bytes());
+            line.extend(&member.more);
+            put_list(out, &line, |out, byte| out.push(*byte));
         });
+        out.extend(&self.more);
         out
     }
 
@@ -96,7 +114,7 @@ impl Members {
         let owner = Owner(self.next);
         self.next = self.next.wrapping_add(1);
         if self.members.len() < MAX_MEMBERS {
-            self.members.push(Member { owner, configuration, beat: now });
+            self.members.push(Member { owner, configuration, beat: now, more: Vec::new() });
         }
         owner
     }

@@ -24,7 +24,7 @@ use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Unavailable, update};
 use crate::time::Timestamp;
-use guard::{Guard, View, waits};
+use guard::{Guard, View};
 use std::collections::BTreeSet;
 
 /// An outcome of a probe that the store would not take yet.
@@ -94,22 +94,14 @@ impl Worker {
             return Admission::Admitted(Ticket { generation: 0, probe: None });
         };
         let changes = port.changes(policy);
-        if let Some(view) = guard.believed(changes, now) {
-            match view {
-                View::Closed { ticket, .. } => return Admission::Admitted(ticket),
-                View::Open { until } if waits(until, now) => {
-                    return Admission::Refused { wait: Some(until.since(now)) };
-                }
-                View::Open { .. } => {}
-            }
+        if let Some(admission) = guard.believed(changes, now).and_then(|view| view.admission(now)) {
+            return admission;
         }
         match guard.read(port, changes, now) {
             Err(Unavailable) => self.admit_blind(port, policy),
-            Ok(Some(View::Closed { ticket, .. })) => Admission::Admitted(ticket),
-            Ok(Some(View::Open { until })) if waits(until, now) => {
-                Admission::Refused { wait: Some(until.since(now)) }
-            }
-            Ok(_) => self.admit_with_write(port, policy, now),
+            Ok(view) => view
+                .and_then(|view| view.admission(now))
+                .unwrap_or_else(|| self.admit_with_write(port, policy, now)),
         }
     }
 
@@ -200,7 +192,7 @@ impl Worker {
         };
         match view {
             Some(View::Closed { clean, ticket: present }) => clean || present.generation != ticket.generation,
-            Some(View::Open { .. }) => true,
+            Some(View::Open { .. } | View::Full { .. }) => true,
             None => false,
         }
     }

@@ -81,6 +81,8 @@ pub struct Plan {
     pub conflicts: u64,
     /// How often a VM dies at a call, per 100 000.
     pub deaths: u64,
+    /// How often a worker, or the whole process, stands still at a call, per 100 000.
+    pub freezes: u64,
     /// How often a VM dies right after a write, per mille.
     pub deaths_after_write: u64,
     /// How often a call of an outage fails, per mille.
@@ -134,6 +136,7 @@ impl Plan {
             sticky: rng.pick(&[0, 500, 900]),
             conflicts: rng.pick(&[0, 0, 50, 850]),
             deaths: rng.pick(&[0, 0, 20, 200]),
+            freezes: rng.pick(&[0, 0, 30, 200]),
             deaths_after_write: rng.pick(&[0, 0, 5, 40]),
             outage: rng.pick(&[300, 900, 1000]),
             faults,

@@ -70,8 +70,8 @@ pub(crate) struct World {
     pub(crate) weather: Vec<u64>,
     /// The host could not tell an absent value from one with the number that stands for it: the run proves nothing.
     pub(crate) ambiguous: bool,
-    /// When the table of members was last damaged.
-    pub(crate) members_damaged: u64,
+    /// Whether the table of members was damaged.
+    pub(crate) members_damaged: bool,
     pub(crate) agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
     entries: u64,
     requests: Vec<Request>,
@@ -94,7 +94,7 @@ impl World {
             calm: false,
             weather: vec![0; plan.policies],
             ambiguous: false,
-            members_damaged: 0,
+            members_damaged: false,
             agenda: BinaryHeap::new(),
             entries: 0,
             requests: Vec::new(),
@@ -230,6 +230,11 @@ impl World {
         }
         if !self.calm && self.rng.below(100_000) < self.plan.deaths {
             self.die(id, "dies");
+            return Ok(());
+        }
+        if !self.calm && self.rng.below(100_000) < self.plan.freezes {
+            // In the middle of a task, what it goes by grows old.
+            self.freeze(index);
             return Ok(());
         }
         let call = self.slots[index].vm.waits_for.clone();

@@ -21,6 +21,9 @@ use std::time::Duration;
 
 /// The longest wait, stay or window that a configuration may ask for.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// No state lasts longer than this. Far beyond [`LONGEST`]: another version of the module may allow more, and another
+/// worker's clock reading may be later than the one that judges.
+const PLAUSIBLE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// When a breaker trips and how it comes back.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -240,8 +243,19 @@ impl Breaker {
     pub fn is_plausible(&self, now: Timestamp) -> bool {
         match &self.phase {
             Phase::Closed(_) => true,
-            Phase::Open { until } => until.since(now) <= LONGEST,
-            Phase::HalfOpen { until, permitted, .. } => until.since(now) <= LONGEST && *permitted > 0,
+            Phase::Open { until } => until.since(now) <= PLAUSIBLE,
+            Phase::HalfOpen { until, permitted, .. } => until.since(now) <= PLAUSIBLE && *permitted > 0,
+        }
+    }
+
+    /// The last moment of a half-open stay in which every place is taken.
+    #[must_use]
+    pub fn full_until(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::HalfOpen { until, permitted, succeeded, probes } => {
+                (taken(*succeeded, probes) >= *permitted).then_some(*until)
+            }
+            Phase::Closed(_) | Phase::Open { .. } => None,
         }
     }
 

@@ -70,13 +70,20 @@ fn matches(json: &str, change: impl FnOnce(&mut Fake)) -> bool {
 }
 
 /// Every kind of pattern in the order in which they win, the strongest first.
-const BY_RANK: [&str; 29] = [
+const BY_RANK: [&str; 36] = [
+    r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "route": "checkout", "path": {"prefix": "/api"}}"#,
+    r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "route": "checkout"}"#,
+    r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "path": {"exact": "/api/orders/7"}}"#,
     r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "host": "api.shop.example", "methods": ["POST"]}"#,
     r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "host": "api.shop.example"}"#,
     r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "host": "*.shop.example", "methods": ["POST"]}"#,
     r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "host": "*.shop.example"}"#,
     r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "methods": ["POST"]}"#,
     r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}}"#,
+    r#"{"route": "checkout", "path": {"exact": "/api/orders/7"}, "host": "*.shop.example"}"#,
+    r#"{"route": "checkout", "path": {"exact": "/api/orders/7"}}"#,
+    r#"{"route": "checkout", "path": {"prefix": "/api/orders"}}"#,
+    r#"{"route": "checkout", "path": {"prefix": "/api"}, "host": "api.shop.example"}"#,
     r#"{"route": "checkout", "host": "api.shop.example", "methods": ["POST"]}"#,
     r#"{"route": "checkout", "host": "api.shop.example"}"#,
     r#"{"route": "checkout", "host": "*.shop.example", "methods": ["POST"]}"#,
@@ -130,10 +137,6 @@ fn among_equals_the_first_of_the_document_wins() {
     for (first, second) in [
         (r#"{"host": "*.shop.example"}"#, r#"{"host": "*.example"}"#),
         (r#"{"methods": ["POST", "PUT"]}"#, r#"{"methods": ["POST"]}"#),
-        (
-            r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}}"#,
-            r#"{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}, "route": "checkout"}"#,
-        ),
     ] {
         assert_eq!(find(&format!("[{first}, {second}]"), &mut request()), Some(0));
         assert_eq!(find(&format!("[{second}, {first}]"), &mut request()), Some(0));

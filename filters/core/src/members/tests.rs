@@ -61,7 +61,7 @@ fn a_beat_keeps_the_identity_and_moves_the_line() {
     let mut table = Table::new();
     let me = table.beat(None, ms(0));
     assert_eq!(table.beat(Some(me), ms(500)), me);
-    let line = Member { owner: me, configuration: CONFIGURATION, beat: ms(500) };
+    let line = Member { owner: me, configuration: CONFIGURATION, beat: ms(500), more: Vec::new() };
     assert_eq!(table.members.members, [line]);
 }
 
@@ -178,7 +178,7 @@ fn holders_without_a_line_die_too() {
     assert!(table.watch.is_dead(ghost, ms(5000)));
     assert!(!table.watch.is_dead(me, ms(5000)), "a holder's line speaks for it");
     // One that shows up again has a line again.
-    table.members.members.push(Member { owner: ghost, configuration: 0, beat: ms(5000) });
+    table.members.members.push(Member { owner: ghost, configuration: 0, beat: ms(5000), more: Vec::new() });
     table.watch.observe(&table.members, &[ghost], ms(5500));
     assert!(!table.watch.is_dead(ghost, ms(5500)));
 }
@@ -220,13 +220,31 @@ fn the_table_makes_the_round_trip_and_none_is_an_empty_one() {
 }
 
 #[test]
+fn what_a_later_version_adds_is_carried_along() {
+    let mut table = Table::new();
+    let me = table.beat(None, ms(1));
+    // A line of theirs with eight bytes more, and more at the end of the table.
+    let theirs = Owner(7);
+    table.members.members.push(Member {
+        owner: theirs,
+        configuration: CONFIGURATION,
+        beat: ms(1),
+        more: vec![1, 2, 3, 4, 5, 6, 7, 8],
+    });
+    table.members.more = b"more".to_vec();
+    let mut read = Members::decode(Some(&table.members.encode()), ms(2));
+    assert_eq!(read.beat(Some(me), CONFIGURATION, ms(2), &table.watch), me, "both are still who they were");
+    assert_eq!(read.more, b"more");
+    assert_eq!(read.members[1], table.members.members[1]);
+}
+
+#[test]
 fn a_damaged_table_starts_afresh_with_identities_of_its_own() {
     let mut table = Table::new();
     let known: Vec<_> = (0..3).map(|_| table.beat(None, ms(1))).collect();
     let whole = table.members.encode();
     let mut damaged: Vec<Vec<u8>> = (0..whole.len()).map(|length| whole[..length].to_vec()).collect();
-    damaged.push([whole.as_slice(), &[0]].concat());
-    damaged.push([&[2], &whole[1..]].concat());
+    damaged.push([&[0], &whole[1..]].concat());
     for bytes in damaged {
         let mut fresh = Members::decode(Some(&bytes), ms(5));
         assert_eq!(fresh.members, []);
@@ -237,8 +255,8 @@ fn a_damaged_table_starts_afresh_with_identities_of_its_own() {
 
 #[test]
 fn a_table_longer_than_any_is_damage_and_a_full_one_grows_no_more() {
-    let line = Member { owner: Owner(0), configuration: 0, beat: ms(0) };
-    let mut full = Members { next: 5000, members: vec![line; MAX_MEMBERS] };
+    let line = Member { owner: Owner(0), configuration: 0, beat: ms(0), more: Vec::new() };
+    let mut full = Members { next: 5000, members: vec![line.clone(); MAX_MEMBERS], more: Vec::new() };
     assert_eq!(Members::decode(Some(&full.encode()), ms(1)), full);
     assert_eq!(full.beat(None, CONFIGURATION, ms(0), &Watch::default()), Owner(5000));
     assert_eq!(full.members.len(), MAX_MEMBERS);
@@ -249,7 +267,7 @@ fn a_table_longer_than_any_is_damage_and_a_full_one_grows_no_more() {
 proptest! {
     #[test]
     fn any_bytes_are_a_table(bytes in prop::collection::vec(any::<u8>(), 0..200), version in any::<bool>()) {
-        let bytes = if version { [&[Members::VERSION], bytes.as_slice()].concat() } else { bytes };
+        let bytes = if version { [Members::MAGIC, bytes.as_slice()].concat() } else { bytes };
         let mut table = Members::decode(Some(&bytes), ms(1));
         prop_assert_eq!(&Members::decode(Some(&table.encode()), ms(2)), &table);
         let mut watch = Watch::default();

@@ -1,7 +1,7 @@
 //! A policy as a worker sees it, and what the worker believes of its state.
 
 use super::Port;
-use crate::breaker::{Phase, Settings, State as BreakerState, Ticket};
+use crate::breaker::{Admission, Phase, Settings, State as BreakerState, Ticket};
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::Unavailable;
@@ -33,8 +33,30 @@ pub(super) struct Belief {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum View {
-    Closed { ticket: Ticket, clean: bool },
-    Open { until: Timestamp },
+    Closed {
+        ticket: Ticket,
+        clean: bool,
+    },
+    Open {
+        until: Timestamp,
+    },
+    /// Half-open with every place taken.
+    Full {
+        until: Timestamp,
+    },
+}
+
+impl View {
+    /// What a request gets, where this state decides without being changed.
+    pub(super) fn admission(self, now: Timestamp) -> Option<Admission> {
+        match self {
+            Self::Closed { ticket, .. } => Some(Admission::Admitted(ticket)),
+            Self::Open { until } => {
+                waits(until, now).then(|| Admission::Refused { wait: Some(until.since(now)) })
+            }
+            Self::Full { until } => (now <= until).then_some(Admission::Refused { wait: None }),
+        }
+    }
 }
 
 impl Guard {
@@ -65,7 +87,7 @@ impl Guard {
                 clean: breaker.is_clean(),
             }),
             Phase::Open { until } => Some(View::Open { until: *until }),
-            Phase::HalfOpen { .. } => None,
+            Phase::HalfOpen { .. } => breaker.full_until().map(|until| View::Full { until }),
         };
         self.belief =
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
@@ -74,6 +96,6 @@ impl Guard {
 }
 
 /// Whether an open wait goes on: refusal ends strictly after its last moment.
-pub(super) fn waits(until: Timestamp, now: Timestamp) -> bool {
+fn waits(until: Timestamp, now: Timestamp) -> bool {
     now < until || (now == until && !active(Bug::InclusiveWait))
 }

@@ -36,6 +36,9 @@ impl Worker {
             Change::Write(members.encode(), ())
         });
         report_conflicts(port, Operation::Heartbeat, left.conflicts);
+        if left.answer.is_none() {
+            port.report(Event::GaveUp { operation: Operation::Heartbeat });
+        }
     }
 
     fn members_key(&self) -> Vec<u8> {

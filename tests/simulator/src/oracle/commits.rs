@@ -1,6 +1,6 @@
 //! A write that was committed must be explained by something its writer was asked to do.
 
-use super::{Deed, Oracle, Verdict, Vm, VmId};
+use super::{Deed, Moment, Oracle, Verdict, Vm, VmId};
 use crate::model::Model;
 use crate::view;
 use crate::vm::Task;
@@ -77,7 +77,8 @@ impl Oracle {
                 if let Admission::Admitted(ticket) = admission
                     && let Some(probe) = ticket.probe
                 {
-                    self.members.sent(probe, now);
+                    // A worker that stands still between its decision and its write cannot know how late it is.
+                    self.members.sent(probe, Moment { step: now.step, ..deed.begun });
                 }
             }
             Reason::Outcome(place, recorded) => {

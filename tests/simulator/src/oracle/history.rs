@@ -53,6 +53,8 @@ pub struct History {
     /// The steps at which the change counter grew.
     announced: Vec<u64>,
     outside: Outside,
+    /// Probes that were taken back, by generation, owner and number.
+    given_away: BTreeSet<(u64, u64, u32)>,
     /// Sections that the core does not know and must carry.
     pub foreign: Vec<view::Foreign>,
     most_permitted: u32,
@@ -68,6 +70,7 @@ impl History {
             entries: vec![first],
             announced: Vec::new(),
             outside: Outside::default(),
+            given_away: BTreeSet::new(),
             foreign: Vec::new(),
             most_permitted,
             most_bytes,
@@ -128,7 +131,7 @@ impl History {
             }
             self.outside = Outside { generation, probes: BTreeSet::new() };
         }
-        if self.latest().model().is_some_and(|model| model.was_reclaimed(probe)) {
+        if self.given_away.contains(&(generation, probe.owner.0, probe.id)) {
             return Ok(());
         }
         self.outside.probes.insert((probe.owner.0, probe.id));
@@ -146,11 +149,17 @@ impl History {
     /// A client has its answer, or left. A place is free again only if nothing was proved.
     pub(super) fn answered(&mut self, generation: u64, probe: Probe, outcome: Outcome) {
         if outcome == Outcome::Ignored {
-            self.reclaimed(generation, &[probe]);
+            self.free(generation, &[probe]);
         }
     }
 
+    /// Probes were taken back.
     pub(super) fn reclaimed(&mut self, generation: u64, probes: &[Probe]) {
+        self.given_away.extend(probes.iter().map(|probe| (generation, probe.owner.0, probe.id)));
+        self.free(generation, probes);
+    }
+
+    fn free(&mut self, generation: u64, probes: &[Probe]) {
         if self.outside.generation == generation {
             for probe in probes {
                 self.outside.probes.remove(&(probe.owner.0, probe.id));

@@ -7,8 +7,8 @@ use resilience_core::breaker::{Owner, Probe};
 use std::collections::BTreeMap;
 
 const SECOND: u64 = 1_000_000_000;
-/// A VM that beats at least this often ticks in time: half the lease, so that a short stop of the whole process, which
-/// an observer does not notice, makes no difference.
+/// A VM that beats at least this often ticks in time: half the lease, so that one short stop of the whole process, which
+/// nobody notices, makes no difference.
 const IN_TIME: u64 = 5 * SECOND / 2;
 /// Nothing is taken back sooner than this after a sign of life: the lease, less what an observer that was held up in the
 /// middle of its tick does not notice.

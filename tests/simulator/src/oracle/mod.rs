@@ -63,7 +63,7 @@ pub struct Moment {
     pub step: u64,
     /// The workers' clock.
     pub now: u64,
-    /// The same without the time in which the whole process stood still.
+    /// The same without the time in which the whole process stood still for so long that its workers notice.
     pub awake: u64,
 }
 
