@@ -120,8 +120,8 @@ async fn a_flood_of_refused_requests_does_not_touch_the_decision() {
     let changes = full.edge.count("resilience_store_changes_total", &[]).await;
     flood().await;
     assert_eq!(full.edge.count("resilience_store_changes_total", &[]).await, changes);
-    assert_eq!(full.edge.count("resilience_store_conflicts_total", &[]).await, 0);
-    assert_eq!(full.edge.count("resilience_store_give_ups_total", &[]).await, 0);
+    assert_eq!(full.edge.count("resilience_store_conflicts_total", &[("operation", "admit")]).await, 0);
+    assert_eq!(full.edge.count("resilience_store_give_ups_total", &[("operation", "admit")]).await, 0);
     assert_eq!((full.upstream.requests(), full.edge.state("shop").await), (full.reached, Some(1)));
 
     // One place comes back in the middle of it: exactly one of them gets it.
