@@ -70,6 +70,8 @@ impl Worker {
                     belief: None,
                     generation: 0,
                     state: BreakerState::Closed,
+                    untouched: true,
+                    shown: false,
                 })
             })
             .collect();

@@ -39,12 +39,11 @@ impl Caller for CurrentRequest {
     }
 }
 
-/// Envoy's own rule: `application/grpc`, by itself or with a message format behind a plus sign.
+/// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message
+/// format behind a plus sign. Anything else behind it is not gRPC.
 pub(crate) fn is_grpc(content_type: Option<Vec<u8>>) -> bool {
     content_type.is_some_and(|value| {
-        value
-            .strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
     })
 }
 

@@ -1,13 +1,30 @@
-//! Handles of our metrics, each defined when it is first used: ten thousand policies that see no traffic cost nothing.
+//! Our metrics, each defined when it is first used, and once in a VM: the host gives out a new handle at every definition and
+//! never takes one back, so configurations that follow each other must share them.
 
 use crate::calls::{Level, Metric, MetricKind, Result, log};
 use resilience_core::answer::{Reason, Source};
 use resilience_core::breaker::{Outcome, State, Transition};
 use resilience_core::metrics as names;
-use resilience_core::worker::Operation;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::HashMap;
 
-/// A metric that is used on every request.
+thread_local! {
+    static DEFINED: RefCell<HashMap<String, Metric>> = RefCell::default();
+}
+
+/// The metric of a name.
+fn define(kind: MetricKind, name: String) -> Result<Metric> {
+    DEFINED.with_borrow_mut(|defined| {
+        if let Some(metric) = defined.get(&name) {
+            return Ok(*metric);
+        }
+        let metric = Metric::define(kind, &name)?;
+        defined.insert(name, metric);
+        Ok(metric)
+    })
+}
+
+/// The handle of a metric that is used on every request.
 #[derive(Debug, Default)]
 struct Lazy(Option<Metric>);
 
@@ -16,7 +33,7 @@ impl Lazy {
         if let Some(metric) = self.0 {
             return Ok(metric);
         }
-        let metric = Metric::define(kind, &name())?;
+        let metric = define(kind, name())?;
         self.0 = Some(metric);
         Ok(metric)
     }
@@ -29,10 +46,17 @@ pub(crate) struct PolicyMetrics {
     success: Lazy,
     failure: Lazy,
     ignored: Lazy,
-    changes: Lazy,
     state: Lazy,
-    /// What is counted only when something is refused or changes.
-    rare: BTreeMap<String, Metric>,
+    changes: Changes,
+}
+
+/// The counter that tells workers whether a policy's state has changed.
+#[derive(Debug)]
+enum Changes {
+    Undefined,
+    Counts(Metric),
+    /// The bootstrap's `stats_matcher` rejects it: it can be incremented, and stays at zero.
+    Rejected,
 }
 
 impl PolicyMetrics {
@@ -42,9 +66,8 @@ impl PolicyMetrics {
             success: Lazy::default(),
             failure: Lazy::default(),
             ignored: Lazy::default(),
-            changes: Lazy::default(),
             state: Lazy::default(),
-            rare: BTreeMap::new(),
+            changes: Changes::Undefined,
         }
     }
 
@@ -61,19 +84,19 @@ impl PolicyMetrics {
     }
 
     pub(crate) fn rejection(&mut self, reason: Reason) {
-        self.count(names::rejections(&self.policy, reason));
+        count(names::rejections(&self.policy, reason), 1);
     }
 
     pub(crate) fn fallback(&mut self, reason: Reason, source: Source) {
-        self.count(names::fallbacks(&self.policy, reason, source));
+        count(names::fallbacks(&self.policy, reason, source), 1);
     }
 
     pub(crate) fn shadow(&mut self, reason: Reason) {
-        self.count(names::shadow_decisions(&self.policy, reason));
+        count(names::shadow_decisions(&self.policy, reason), 1);
     }
 
     pub(crate) fn transition(&mut self, transition: &Transition) {
-        self.count(names::transitions(&self.policy, transition.to, transition.cause));
+        count(names::transitions(&self.policy, transition.to, transition.cause), 1);
         self.show(transition.to);
     }
 
@@ -83,47 +106,57 @@ impl PolicyMetrics {
         settle(gauge.and_then(|gauge| gauge.record(state as u64)));
     }
 
+    /// `None` where the counter does not count: then nothing may be believed.
     pub(crate) fn changes(&mut self) -> Option<u64> {
-        self.changes_counter().and_then(Metric::value).ok()
+        self.changes_counter()?.value().ok()
     }
 
     pub(crate) fn changed(&mut self) {
-        settle(self.changes_counter().and_then(|counter| counter.increment(1)));
+        if let Some(counter) = self.changes_counter() {
+            settle(counter.increment(1));
+        }
     }
 
-    fn changes_counter(&mut self) -> Result<Metric> {
-        let policy = &self.policy;
-        self.changes.get(MetricKind::Counter, || names::changes(policy))
+    fn changes_counter(&mut self) -> Option<Metric> {
+        if let Changes::Undefined = self.changes {
+            self.changes = self.try_changes_counter().ok()?;
+        }
+        match self.changes {
+            Changes::Counts(counter) => Some(counter),
+            Changes::Undefined | Changes::Rejected => None,
+        }
     }
 
-    fn count(&mut self, name: String) {
-        count(&mut self.rare, name, 1);
+    /// Defines the counter and tries it: one count more does no harm.
+    fn try_changes_counter(&self) -> Result<Changes> {
+        let name = names::changes(&self.policy);
+        let counter = define(MetricKind::Counter, name.clone())?;
+        counter.increment(1)?;
+        if counter.value()? > 0 {
+            return Ok(Changes::Counts(counter));
+        }
+        let remedy = "each request reads the shared state instead; let stats_matcher include it";
+        log(Level::Warn, &format!("the counter {name} does not count: {remedy}"));
+        Ok(Changes::Rejected)
     }
 }
 
 /// The metrics of the store.
-#[derive(Debug, Default)]
-pub(crate) struct StoreMetrics(BTreeMap<String, Metric>);
+pub(crate) mod store {
+    use super::{count, names};
+    use resilience_core::worker::Operation;
 
-impl StoreMetrics {
-    pub(crate) fn conflicts(&mut self, operation: Operation, conflicts: u32) {
-        count(&mut self.0, names::conflicts(operation), i64::from(conflicts));
+    pub(crate) fn conflicts(operation: Operation, conflicts: u32) {
+        count(names::conflicts(operation), i64::from(conflicts));
     }
 
-    pub(crate) fn gave_up(&mut self, operation: Operation) {
-        count(&mut self.0, names::give_ups(operation), 1);
+    pub(crate) fn gave_up(operation: Operation) {
+        count(names::give_ups(operation), 1);
     }
 }
 
-fn count(known: &mut BTreeMap<String, Metric>, name: String, by: i64) {
-    if let Some(metric) = known.get(&name) {
-        return settle(metric.increment(by));
-    }
-    let defined = Metric::define(MetricKind::Counter, &name);
-    settle(defined.and_then(|metric| {
-        known.insert(name, metric);
-        metric.increment(by)
-    }));
+fn count(name: String, by: i64) {
+    settle(define(MetricKind::Counter, name).and_then(|metric| metric.increment(by)));
 }
 
 /// A count that is lost must not change what happens to a request.

@@ -1,18 +1,26 @@
 //! The world of a worker, made of host calls.
 
 use crate::calls::{self, Level, Status};
-use crate::metrics::{PolicyMetrics, StoreMetrics};
+use crate::metrics::{PolicyMetrics, store};
+use resilience_core::breaker::State;
+use resilience_core::config::Policy;
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::worker::{Event, Port};
 
-/// On a missing key any number creates; on one that exists this one never fits, so it creates only what is absent.
+/// On a missing key any number creates; on one that exists this one does not fit (but for one value in four billion, written
+/// by whoever got there first a moment ago), so it creates only what is absent.
 const ONLY_IF_ABSENT: u32 = u32::MAX;
 
 /// A worker's access to shared data and metrics.
 pub(crate) struct HostPort<'a> {
+    pub(crate) names: &'a [Policy],
     pub(crate) policies: &'a mut [PolicyMetrics],
-    pub(crate) store: &'a mut StoreMetrics,
-    pub(crate) names: &'a dyn Fn(usize) -> &'a str,
+}
+
+impl HostPort<'_> {
+    fn name(&self, policy: usize) -> &str {
+        self.names.get(policy).map_or("", |policy| policy.name.as_str())
+    }
 }
 
 impl Store for HostPort<'_> {
@@ -53,10 +61,10 @@ impl Port for HostPort<'_> {
                     metrics.transition(&transition);
                 }
                 let level = match transition.to {
-                    resilience_core::breaker::State::Open => Level::Warn,
+                    State::Open => Level::Warn,
                     _ => Level::Info,
                 };
-                let name = (self.names)(policy);
+                let name = self.name(policy);
                 calls::log(level, &format!("policy {name}: circuit breaker {transition}"));
             }
             Event::Observed { policy, state } => {
@@ -64,10 +72,10 @@ impl Port for HostPort<'_> {
                     metrics.show(state);
                 }
             }
-            Event::Conflicts { operation, count } => self.store.conflicts(operation, count),
-            Event::GaveUp { operation } => self.store.gave_up(operation),
+            Event::Conflicts { operation, count } => store::conflicts(operation, count),
+            Event::GaveUp { operation } => store::gave_up(operation),
             Event::Reclaimed { policy, count } => {
-                let name = (self.names)(policy);
+                let name = self.name(policy);
                 calls::log(
                     Level::Warn,
                     &format!(

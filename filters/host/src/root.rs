@@ -1,10 +1,11 @@
 //! One configuration in one VM.
 
 use crate::calls::{self, Level, log};
-use crate::metrics::{PolicyMetrics, StoreMetrics};
+use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
-use resilience_core::breaker::{Admission, Outcome, State, Ticket};
-use resilience_core::config::{BreakerMode, Document, Policy};
+use resilience_core::breaker::{Outcome, Ticket};
+use resilience_core::config::{Document, Policy};
+use resilience_core::decision::{Decision, decide, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request};
 use resilience_core::members::TICK;
 use resilience_core::time::Timestamp;
@@ -19,7 +20,6 @@ pub(crate) struct Root {
     exempt: Option<Matcher>,
     worker: Worker,
     metrics: Vec<PolicyMetrics>,
-    store: StoreMetrics,
     /// The last moment that the host told: stands in where it does not tell.
     now: Timestamp,
 }
@@ -73,7 +73,6 @@ impl Root {
             exempt: (!document.exempt.is_empty()).then_some(exempt),
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
-            store: StoreMetrics::default(),
             now,
             document,
         }
@@ -97,12 +96,18 @@ impl Root {
         self.document.policies.get(index)
     }
 
-    pub(crate) fn metrics(&mut self, index: usize) -> Option<&mut PolicyMetrics> {
-        self.metrics.get_mut(index)
+    pub(crate) fn metrics(&mut self, index: usize, act: impl FnOnce(&mut PolicyMetrics)) {
+        if let Some(metrics) = self.metrics.get_mut(index) {
+            act(metrics);
+        }
     }
 
-    pub(crate) fn admit(&mut self, policy: usize) -> Admission {
-        self.with_worker(|worker, port, now| worker.admit(port, policy, now))
+    pub(crate) fn decide(&mut self, index: usize) -> Decision {
+        self.now = clock().unwrap_or(self.now);
+        let Self { document, worker, now, .. } = self;
+        let Some(policy) = document.policies.get(index) else { return Decision::Call(None) };
+        let mut port = HostPort { names: &document.policies, policies: &mut self.metrics };
+        decide(policy, || worker.admit(&mut port, index, *now))
     }
 
     /// Counts an outcome. A request that passed without a ticket was admitted by no breaker and tells it nothing.
@@ -111,9 +116,7 @@ impl Root {
             self.with_worker(|worker, port, now| worker.record(port, policy, ticket, outcome, now));
         }
         // After the state: whoever sees the count can rely on what it did.
-        if let Some(metrics) = self.metrics.get_mut(policy) {
-            metrics.call(outcome);
-        }
+        self.metrics(policy, |metrics| metrics.call(outcome));
     }
 
     pub(crate) fn tick(&mut self) {
@@ -121,9 +124,8 @@ impl Root {
             return;
         }
         for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
-            let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
-            if matches!(mode, Some(BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen)) {
-                metrics.show(State::Open);
+            if let Some(state) = state_by_mode(policy) {
+                metrics.show(state);
             }
         }
     }
@@ -134,9 +136,7 @@ impl Root {
 
     fn with_worker<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {
         self.now = clock().unwrap_or(self.now);
-        let policies = &self.document.policies;
-        let names = |index: usize| policies.get(index).map_or("", |policy| policy.name.as_str());
-        let mut port = HostPort { policies: &mut self.metrics, store: &mut self.store, names: &names };
+        let mut port = HostPort { names: &self.document.policies, policies: &mut self.metrics };
         act(&mut self.worker, &mut port, self.now)
     }
 }

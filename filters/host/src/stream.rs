@@ -3,9 +3,9 @@
 use crate::calls::{self, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
 use crate::root::Root;
-use resilience_core::answer::{Reason, Refusal, Reply, Source, forged, refuse, retry_after};
-use resilience_core::breaker::{Admission, Outcome, Ticket};
-use resilience_core::config::BreakerMode;
+use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
+use resilience_core::breaker::Ticket;
+use resilience_core::decision::Decision;
 use resilience_core::outcome::{self, Status, StreamInfo, is_via_upstream, parse_status};
 
 /// A request that arrives with this header was routed by its sender.
@@ -42,12 +42,6 @@ struct Call {
     status: Status,
 }
 
-/// What a policy decides over a request.
-enum Decision {
-    Call(Option<Ticket>),
-    Refuse(Refusal),
-}
-
 impl Stream {
     pub(crate) const fn new(root: u32) -> Self {
         Self { root, call: None }
@@ -58,13 +52,16 @@ impl Stream {
             return send(&forged());
         }
         let Some(policy) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
-        match decide(root, policy) {
-            Decision::Call(ticket) => {
-                self.call = Some(Call { policy, ticket, status: Status::default() });
-                Action::Continue
+        let ticket = match root.decide(policy) {
+            Decision::Call(ticket) => ticket,
+            Decision::Shadowed(reason) => {
+                root.metrics(policy, |metrics| metrics.shadow(reason));
+                None
             }
-            Decision::Refuse(refusal) => answer(root, policy, refusal),
-        }
+            Decision::Refuse(refusal) => return answer(root, policy, refusal),
+        };
+        self.call = Some(Call { policy, ticket, status: Status::default() });
+        Action::Continue
     }
 
     pub(crate) fn response_headers(&mut self, root: &mut Root) {
@@ -107,46 +104,11 @@ impl Stream {
             outcome::of_end(call.status, &stream_info(), || property(b"upstream\0address").is_some());
         root.record(call.policy, call.ticket, outcome);
     }
-
-    /// Gives up on finding out: what was taken is handed back.
-    pub(crate) fn abandon(&mut self, root: &mut Root) {
-        if let Some(call) = self.call.take() {
-            root.record(call.policy, call.ticket, Outcome::Ignored);
-        }
-    }
 }
 
 impl Call {
     fn is_probe(&self) -> bool {
         self.ticket.is_some_and(|ticket| ticket.probe.is_some())
-    }
-}
-
-fn decide(root: &mut Root, policy: usize) -> Decision {
-    let Some(mode) = root.policy(policy).and_then(|policy| policy.circuit_breaker.as_ref()).map(|it| it.mode)
-    else {
-        return Decision::Call(None);
-    };
-    let (admission, shadow) = match mode {
-        BreakerMode::Enforce => (root.admit(policy), false),
-        BreakerMode::Shadow => (root.admit(policy), true),
-        BreakerMode::ForcedOpen => {
-            return Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: None });
-        }
-        BreakerMode::ShadowForcedOpen => (Admission::Refused { wait: None }, true),
-    };
-    match admission {
-        Admission::Admitted(ticket) => Decision::Call(Some(ticket)),
-        Admission::Refused { .. } if shadow => {
-            if let Some(metrics) = root.metrics(policy) {
-                metrics.shadow(Reason::CircuitOpen);
-            }
-            Decision::Call(None)
-        }
-        Admission::Refused { wait } => Decision::Refuse(Refusal {
-            reason: Reason::CircuitOpen,
-            retry_after: Some(wait.map_or(1, retry_after)),
-        }),
     }
 }
 
@@ -156,12 +118,12 @@ fn answer(root: &mut Root, policy: usize, refusal: Refusal) -> Action {
     else {
         return Action::Continue;
     };
-    if let Some(metrics) = root.metrics(policy) {
+    root.metrics(policy, |metrics| {
         metrics.rejection(refusal.reason);
         if reply.source != Source::None {
             metrics.fallback(refusal.reason, reply.source);
         }
-    }
+    });
     send(&reply)
 }
 

@@ -65,16 +65,17 @@ impl Vm {
                 return false;
             }
         };
-        // Two listeners with the same filter share a root context, which is then configured twice.
-        if self.roots.get(&id).is_some_and(|root| root.fingerprint == fingerprint(&text)) {
+        let known = self.roots.get(&id).map(|root| root.fingerprint);
+        if known == Some(fingerprint(&text)) {
             return true;
         }
-        let Some(root) = Root::configure(&text) else { return false };
-        if let Some(mut old) = self.roots.insert(id, root) {
-            let streams = self.streams.values_mut().filter(|stream| stream.root == id);
-            streams.for_each(|stream| stream.abandon(&mut old));
-            old.leave();
+        if known.is_some() {
+            // Streams go by the policies of their root. Envoy gives every document a root context of its own.
+            log(Level::Error, "document: a root context cannot be configured twice");
+            return false;
         }
+        let Some(root) = Root::configure(&text) else { return false };
+        self.roots.insert(id, root);
         true
     }
 }
@@ -131,6 +132,8 @@ pub fn on_delete(id: u32) {
             }
         } else if let Some(mut root) = vm.roots.remove(&id) {
             root.leave();
+            // The host goes on ticking for a root context that is gone, as long as the VM lives.
+            let _ = calls::set_tick_period(0);
         }
     });
 }

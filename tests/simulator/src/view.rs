@@ -159,15 +159,14 @@ pub struct Line {
 /// Reads the table of members: the next identity, and the lines.
 #[must_use]
 pub fn members(bytes: &[u8]) -> Option<(u64, Vec<Line>)> {
-    let mut input = Bytes(bytes);
-    if input.number(1)? != 1 {
-        return None;
-    }
+    let mut input = Bytes(bytes.strip_prefix(b"RM")?);
     let next = input.number(8)?;
     let lines = (0..input.short()?)
         .map(|_| {
-            Some(Line { owner: input.number(8)?, configuration: input.number(8)?, beat: input.number(8)? })
+            let len = usize::from(input.short()?);
+            let mut line = Bytes(input.take(len)?);
+            Some(Line { owner: line.number(8)?, configuration: line.number(8)?, beat: line.number(8)? })
         })
         .collect::<Option<_>>()?;
-    input.0.is_empty().then_some((next, lines))
+    Some((next, lines))
 }

@@ -143,15 +143,15 @@ fn null_switches_a_section_off() {
 
 #[test]
 fn a_policy_only_softens_its_breaker() {
-    use BreakerMode::{Enforce, ForcedOpen, Shadow, ShadowForcedOpen};
+    use BreakerMode::{Disabled, Enforce, ForcedOpen, Shadow, ShadowForcedOpen};
     for (outer, inner, expected) in [
         ("enforce", "enforce", Some(Enforce)),
         ("enforce", "shadow", Some(Shadow)),
-        ("enforce", "disabled", None),
+        ("enforce", "disabled", Some(Disabled)),
         ("enforce", "forced_open", Some(ForcedOpen)),
         ("shadow", "enforce", Some(Shadow)),
         ("shadow", "shadow", Some(Shadow)),
-        ("shadow", "disabled", None),
+        ("shadow", "disabled", Some(Disabled)),
         ("shadow", "forced_open", Some(ShadowForcedOpen)),
     ] {
         let policy = policy(&format!(

@@ -18,7 +18,7 @@ pub struct Policy {
     pub matches: Vec<Match>,
     /// Whether the policy is switched off: its requests pass as if it were not there.
     pub disabled: bool,
-    /// The circuit breaker, unless there is none or it or the policy is disabled.
+    /// The circuit breaker, if there is one.
     pub circuit_breaker: Option<CircuitBreaker>,
     /// What answers instead, in order.
     pub fallback: Vec<Fallback>,
@@ -33,7 +33,7 @@ impl Policy {
         let breaker = self.circuit_breaker.as_ref()?;
         match breaker.mode {
             BreakerMode::Enforce | BreakerMode::Shadow => Some(breaker.settings.clone()),
-            BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen => None,
+            BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen | BreakerMode::Disabled => None,
         }
     }
 }
@@ -58,6 +58,8 @@ pub enum BreakerMode {
     ForcedOpen,
     /// Would refuse everything; counts, and lets pass.
     ShadowForcedOpen,
+    /// Does nothing.
+    Disabled,
 }
 
 /// `mode` as it is written.
@@ -78,13 +80,13 @@ pub(super) const MODES: [(&str, Mode); 4] = [
 
 impl Mode {
     /// What a breaker of this mode does in a policy of `outer`: a policy can only soften its patterns.
-    fn within(self, outer: Self) -> Option<BreakerMode> {
+    const fn within(self, outer: Self) -> BreakerMode {
         match (outer, self) {
-            (Self::Disabled, _) | (_, Self::Disabled) => None,
-            (Self::Shadow, Self::ForcedOpen) => Some(BreakerMode::ShadowForcedOpen),
-            (Self::Shadow, _) | (_, Self::Shadow) => Some(BreakerMode::Shadow),
-            (_, Self::Enforce) => Some(BreakerMode::Enforce),
-            (_, Self::ForcedOpen) => Some(BreakerMode::ForcedOpen),
+            (Self::Disabled, _) | (_, Self::Disabled) => BreakerMode::Disabled,
+            (Self::Shadow, Self::ForcedOpen) => BreakerMode::ShadowForcedOpen,
+            (Self::Shadow, _) | (_, Self::Shadow) => BreakerMode::Shadow,
+            (_, Self::Enforce) => BreakerMode::Enforce,
+            (_, Self::ForcedOpen) => BreakerMode::ForcedOpen,
         }
     }
 }
@@ -105,7 +107,7 @@ pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) 
     let circuit_breaker = match breaker {
         Some(decoded) => {
             let (own, settings) = decoded?;
-            own.within(mode).map(|mode| CircuitBreaker { settings, mode })
+            Some(CircuitBreaker { settings, mode: own.within(mode) })
         }
         None => None,
     };

@@ -21,6 +21,10 @@ pub(super) struct Guard {
     /// The last generation and state seen: what stands in when the store does not answer.
     pub(super) generation: u64,
     pub(super) state: BreakerState,
+    /// As a leader: as far as it knows, nobody has written the state yet.
+    pub(super) untouched: bool,
+    /// As a leader: it has shown that once.
+    pub(super) shown: bool,
 }
 
 /// What the worker last read.

@@ -91,6 +91,9 @@ impl Worker {
     }
 
     fn maintain<P: Port + ?Sized>(&mut self, port: &mut P, policy: usize, now: Timestamp) {
+        if self.is_untouched(port, policy) {
+            return;
+        }
         // Whoever changes the state meanwhile shows it too. What is shown here must not outlive that, so it is looked at
         // again; once is enough, unless the state changes every microsecond.
         for _ in 0..3 {
@@ -101,6 +104,19 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// Whether nobody has ever written the policy's state: of ten thousand policies most have nothing to look after, and
+    /// are shown once.
+    fn is_untouched<P: Port + ?Sized>(&mut self, port: &mut P, policy: usize) -> bool {
+        let Some(guard) = self.guard(policy).filter(|guard| guard.untouched) else { return false };
+        guard.untouched = matches!(port.get(&guard.key), Ok(None));
+        if guard.untouched && !std::mem::replace(&mut guard.shown, true) {
+            port.report(Event::Observed { policy, state: BreakerState::Closed });
+            // It may have been overtaken by the first write.
+            guard.untouched = matches!(port.get(&guard.key), Ok(None));
+        }
+        guard.untouched
     }
 
     /// Applies what nobody else may come to apply, and returns the state there is then.

@@ -37,7 +37,7 @@ impl Oracle {
                     model.state() == State::Open && rest.map(Duration::from_nanos) == Some(wait)
                 })
             }),
-            (None, Admission::Refused { wait: None }) => history.could_see(begun, false, |entry| {
+            (None, Admission::Refused { wait: None }) => history.could_see(begun, true, |entry| {
                 entry.model().is_some_and(|model| {
                     let (mut model, mut told) = (model.clone(), Vec::new());
                     let me = resilience_core::breaker::Owner(u64::MAX);
