@@ -3,14 +3,12 @@
 use super::{Caller, Refusal};
 
 /// How a value is made safe for the body it goes into.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Escape {
-    /// As it is.
-    Plain,
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Escape {
     /// For the inside of a JSON string.
-    Json,
+    json: bool,
     /// For HTML and XML text and attributes.
-    Markup,
+    markup: bool,
 }
 
 impl Escape {
@@ -18,38 +16,44 @@ impl Escape {
     #[must_use]
     pub fn for_content_type(content_type: &str) -> Self {
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if essence.ends_with("/json") || essence.ends_with("+json") {
-            Self::Json
-        } else if essence.ends_with("/html") || essence.ends_with("/xml") || essence.ends_with("+xml") {
-            Self::Markup
-        } else {
-            Self::Plain
+        Self {
+            json: essence.ends_with("/json") || essence.ends_with("+json"),
+            markup: essence.ends_with("/html") || essence.ends_with("/xml") || essence.ends_with("+xml"),
         }
     }
 
+    /// The same, for a body that is JSON whatever it says it is.
+    #[must_use]
+    pub const fn in_json(self) -> Self {
+        Self { json: true, ..self }
+    }
+
+    /// Markup first: its escapes are letters to JSON, and JSON's backslashes would not survive it.
     fn apply(self, value: &str, out: &mut String) {
-        match self {
-            Self::Plain => out.push_str(value),
-            Self::Json => {
-                // A string always serializes; without its quotes it is the escaped inside.
-                let quoted = serde_json::to_string(value).unwrap_or_default();
-                let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-                out.push_str(inside.unwrap_or_default());
-            }
-            Self::Markup => {
-                for letter in value.chars() {
-                    match letter {
-                        '&' => out.push_str("&amp;"),
-                        '<' => out.push_str("&lt;"),
-                        '>' => out.push_str("&gt;"),
-                        '"' => out.push_str("&quot;"),
-                        '\'' => out.push_str("&#39;"),
-                        other => out.push(other),
-                    }
-                }
-            }
+        let value = if self.markup { escape_markup(value) } else { value.to_owned() };
+        out.push_str(&if self.json { escape_json(&value) } else { value });
+    }
+}
+
+fn escape_markup(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for letter in value.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
         }
     }
+    out
+}
+
+/// A string always serializes; without its quotes it is the escaped inside.
+fn escape_json(value: &str) -> String {
+    let quoted = serde_json::to_string(value).unwrap_or_default();
+    quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().to_owned()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

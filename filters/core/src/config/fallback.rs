@@ -118,8 +118,8 @@ fn decode_body(
 ) -> Option<Body> {
     match kind {
         "json" => {
-            content_type(headers, "application/json");
-            Some(Body::Template(Template::parse(&node.to_string(), Escape::Json)))
+            let escape = Escape::for_content_type(&content_type(headers, "application/json")).in_json();
+            Some(Body::Template(Template::parse(&node.to_string(), escape)))
         }
         "text" => {
             let escape = Escape::for_content_type(&content_type(headers, "text/plain; charset=utf-8"));

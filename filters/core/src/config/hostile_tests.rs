@@ -142,6 +142,26 @@ fn ten_thousand_policies_are_read_and_indexed() {
     assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
+#[test]
+fn metadata_is_looked_at_by_a_few_pairs_at_most() {
+    let document = |pairs: usize| {
+        let matches: Vec<_> = (0..pairs)
+            .map(|n| format!(r#"{{"metadata": {{"namespace": "n", "key": "k{n}", "value": "v"}}}}"#))
+            .collect();
+        // The same pair with another value costs nothing more.
+        let again = r#"{"metadata": {"namespace": "n", "key": "k0", "value": "w"}}"#;
+        format!(r#"{{"policies": [{{"name": "p", "match": [{}, {again}]}}]}}"#, matches.join(","))
+    };
+    assert!(Document::parse(document(16).as_bytes()).is_ok());
+    let messages = Document::parse(document(17).as_bytes()).unwrap_err();
+    assert_eq!(
+        messages,
+        [
+            r#"policies[0].match[16].metadata: found {"namespace":"n","key":"k16","value":"v"}, expected at most 16 pairs of namespace and key in a document"#
+        ]
+    );
+}
+
 /// JSON of any shape, with keys that the document knows among its keys.
 fn json() -> impl Strategy<Value = String> {
     let scalar = prop_oneof![

@@ -48,6 +48,15 @@ pub(super) fn some(node: &Node, errors: &mut Errors) -> Option<Vec<Match>> {
     decode_all(some_items(node, EXPECTED, errors)?, errors)
 }
 
+/// Where the alternatives of a policy name metadata.
+pub(super) fn metadata_of(policy: &Node) -> impl Iterator<Item = &Node> {
+    let alternatives = match policy.get("match").map(|node| &node.value) {
+        Some(Value::List(items)) => items.as_slice(),
+        _ => &[],
+    };
+    alternatives.iter().filter_map(|alternative| alternative.get("metadata"))
+}
+
 fn decode_all(items: &[Node], errors: &mut Errors) -> Option<Vec<Match>> {
     let decoded: Vec<_> = items.iter().filter_map(|node| decode(node, errors)).collect();
     (decoded.len() == items.len()).then_some(decoded)

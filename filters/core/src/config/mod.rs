@@ -23,12 +23,14 @@ pub use policy::{BreakerMode, CircuitBreaker, Policy};
 
 use decode::{Errors, Object};
 use json::{Node, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The sections that `defaults` may hold.
 const SECTIONS: [&str; 2] = ["circuit_breaker", "fallback"];
 /// A namespace longer than this would make every key of the shared state long.
 const MAX_NAMESPACE: usize = 128;
+/// Metadata that policies are matched by is read one by one.
+const MAX_METADATA: usize = 16;
 
 /// A whole configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,6 +72,7 @@ fn decode(root: &Node, errors: &mut Errors) -> Option<Document> {
     let policies = decode::list(policies?, "a list of policies", errors)?;
     let decoded: Vec<_> = policies.iter().filter_map(|node| policy::decode(node, defaults, errors)).collect();
     check_names(policies, errors);
+    check_metadata(policies, errors);
     Some(Document {
         namespace: namespace.unwrap_or_else(|| Some("default".to_owned()))?,
         policies: decoded,
@@ -102,6 +105,19 @@ fn check_defaults(node: &Node, errors: &mut Errors) -> bool {
     }
     object.finish(errors);
     true
+}
+
+/// Every request pays for a look at each pair of namespace and key.
+fn check_metadata(policies: &[Node], errors: &mut Errors) {
+    let mut pairs = BTreeSet::new();
+    for metadata in policies.iter().flat_map(matching::metadata_of) {
+        let pair = ["namespace", "key"].map(|key| metadata.get(key).map(ToString::to_string));
+        pairs.insert(pair);
+        if pairs.len() > MAX_METADATA {
+            let expected = format!("at most {MAX_METADATA} pairs of namespace and key in a document");
+            return errors.expected(metadata, expected);
+        }
+    }
 }
 
 fn check_names(policies: &[Node], errors: &mut Errors) {
