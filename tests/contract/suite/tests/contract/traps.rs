@@ -43,7 +43,8 @@ async fn a_trap_costs_one_worker_its_vm_and_what_was_in_flight_there() {
     assert!(!paused.is_over());
     let gave_up = paused.headers().await.unwrap().finish().await;
     assert_eq!(gave_up.status, 503);
-    assert!(started.elapsed() >= IDLE, "{:?}", started.elapsed());
+    // A little less is as long to Envoy, whose timers are set by the moment at which its event loop woke up.
+    assert!(started.elapsed() + Duration::from_millis(50) >= IDLE, "{:?}", started.elapsed());
 
     // The same connection, so the same worker, has another VM soon.
     let vm: u32 = eventually("a new VM", PATIENCE, async || {
