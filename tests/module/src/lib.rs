@@ -20,6 +20,7 @@ mod imports;
 mod random;
 mod record;
 mod shared;
+pub mod shop;
 mod vm;
 
 pub use faults::status;

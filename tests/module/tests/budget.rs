@@ -1,8 +1,8 @@
 //! What a request costs in host calls. A number that changes here is a number of the documentation.
 
-mod common;
-
-use common::{CONFIG, End, KEY, ROOT, Shop, arrive, config_and, policy_and, request, run};
+use resilience_module_tests::shop::{
+    CONFIG, End, KEY, ROOT, Shop, arrive, config_and, policy_and, request, run,
+};
 use resilience_module_tests::{Call, Counts, FakeStream, Kind};
 use std::time::Duration;
 

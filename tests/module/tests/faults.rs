@@ -1,8 +1,8 @@
 //! Every host call failing: no trap, and once the host is well again so is the module.
 
-mod common;
-
-use common::{CONFIG, End, ROOT, STAY, Shop, TICK, WAIT, answer, arrive, enter, policy_and, serve};
+use resilience_module_tests::shop::{
+    CONFIG, End, FAILURES, ROOT, STAY, Shop, TICK, WAIT, answer, arrive, enter, policy_and, serve,
+};
 use resilience_module_tests::{Failure, FakeStream, FakeVm, Guest, Random, SharedHost, status};
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn recover(shop: &Shop, config: &str) -> Result<(), String> {
         return Err(format!("the gauge shows state {state}"));
     }
     // And it still is a breaker.
-    for _ in 0..common::FAILURES {
+    for _ in 0..FAILURES {
         serve(shop.vm(), End::Status(500)).map_err(told)?;
     }
     if serve(shop.vm(), End::Status(200)).map_err(told)?.is_none() {

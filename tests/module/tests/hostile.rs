@@ -1,10 +1,8 @@
 //! Input that no client should send, no Envoy should say and no neighbour should leave in shared data.
 
-mod common;
-
-use common::{
-    End, KEY, OrFail, ROOT, ROUTE, Shop, TICK, VIA_UPSTREAM, WAIT, answer, arrive, config_and, describe,
-    enter, policy_and, request, run, serve,
+use resilience_module_tests::shop::{
+    CONFIG, End, FAILURES, KEY, OrFail, ROOT, ROUTE, Shop, TICK, VIA_UPSTREAM, WAIT, answer, arrive,
+    arrive_at, config_and, describe, enter, policy_and, request, run, serve,
 };
 use resilience_module_tests::{Action, Headers, Map, Random, headers};
 use std::time::Duration;
@@ -121,7 +119,7 @@ fn the_mark_on_a_request_means_nothing_and_is_passed_on() {
 
 #[test]
 fn the_mark_on_an_answer_is_passed_on_unless_nothing_is_exposed() {
-    for (config, kept) in [(common::CONFIG.to_owned(), true), (config_and(r#""expose": false"#), false)] {
+    for (config, kept) in [(CONFIG.to_owned(), true), (config_and(r#""expose": false"#), false)] {
         let shop = Shop::with(&config, 1);
         let stream = arrive(shop.vm());
         enter(&stream).unwrap();
@@ -234,7 +232,7 @@ fn no_property_traps() {
 fn a_flag_of_the_wrong_length_is_no_evidence() {
     let shop = Shop::open(1);
     for len in [0, 1, 7, 9, 4096] {
-        for _ in 0..common::FAILURES {
+        for _ in 0..FAILURES {
             let stream = arrive(shop.vm());
             enter(&stream).unwrap();
             describe(&stream, "something_of_envoys_own", 0);
@@ -318,7 +316,7 @@ fn sections_of_another_version_are_carried_along() {
 fn an_outcome_from_before_the_damage_is_dropped() {
     let shop = Shop::open(1);
     serve(shop.vm(), End::Status(500)).unwrap();
-    let before: Vec<_> = (0..common::FAILURES).map(|_| arrive(shop.vm())).collect();
+    let before: Vec<_> = (0..FAILURES).map(|_| arrive(shop.vm())).collect();
     before.iter().for_each(|stream| assert_eq!(enter(stream).unwrap(), None));
     shop.host.set_data(KEY, "garbage", 0).unwrap();
     shop.host.advance(Duration::from_secs(1));
@@ -419,8 +417,7 @@ fn callbacks_for_contexts_that_do_not_exist_do_nothing() {
     }
     assert_eq!(serve(vm, End::Status(200)).unwrap(), None);
     // A stream of a root that was never configured, or is gone.
-    let orphan = vm.stream(77);
-    orphan.set_request_headers(request("/checkout")).set_property(b"xds\0route_name", ROUTE);
+    let orphan = arrive_at(vm, 77);
     assert_eq!(orphan.request_headers(true).unwrap(), Action::Continue);
     orphan.finish().unwrap();
 }
