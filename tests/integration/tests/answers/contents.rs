@@ -2,7 +2,7 @@
 
 use crate::{Open, fragile, fragile_with, headers, json_body};
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
+use resilience_test_harness::config::{self, connection_manager, virtual_host};
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 
@@ -11,17 +11,15 @@ async fn a_plain_refusal_tells_what_happened_and_when_to_come_back() {
     let upstream = Upstream::start().await;
     let scratch = Scratch::new();
     let document = document(&[fragile("plain")]);
-    let manager =
-        connection_manager(&[virtual_host("all", &[route(UPSTREAM, "/", UPSTREAM)])], &[filter(&document)]);
+    let manager = connection_manager(&[virtual_host("all", &[plain_route()])], &[filter(&document)]);
     let manager = config::with_access_log(
         manager,
         &scratch.file("access.log"),
         "%RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESP(X-RESILIENCE)%",
     );
-    let bootstrap = config::bootstrap(&[listener("edge", manager)], &[cluster(UPSTREAM, &[upstream.addr()])]);
-    let envoy = envoy(bootstrap).argument("--file-flush-interval-msec").argument("50").start().await;
-    let address = envoy.addr("edge").await;
-    let mut open = Open::trip(Edge { envoy, address }, upstream, &document).await;
+    let envoy = envoy(bootstrap(&[listener("edge", manager)], upstream.addr()));
+    let edge = Edge::of(envoy.argument("--file-flush-interval-msec").argument("50")).await;
+    let mut open = Open::trip(edge, upstream, &document).await;
 
     let answer = open.ask(Request::get("/plain")).await;
     assert_eq!(answer.status, 503);

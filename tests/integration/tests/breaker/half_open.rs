@@ -1,8 +1,8 @@
 //! The probes of a half-open breaker, and what ends its state.
 
 use crate::{SECOND, Shop, assert_refused, calls};
-use resilience_integration_tests::{Edge, UPSTREAM, WORKERS, document, filter, pass, policy};
-use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
+use resilience_integration_tests::{Edge, WORKERS, document, filter, pass, plain_route, policy};
+use resilience_test_harness::config;
 use resilience_test_harness::*;
 use serde_json::json;
 use std::time::Instant;
@@ -158,10 +158,8 @@ async fn a_probe_that_proved_nothing_makes_room_for_another() {
         "extensions.filters.http.fault.v3.HTTPFault",
         json!({"abort": {"header_abort": {}, "percentage": {"numerator": 100}}}),
     );
-    let host = virtual_host("all", &[route(UPSTREAM, "/", UPSTREAM)]);
-    let manager = connection_manager(&[host], &[filter(&document(&[policy("shop", breaker)])), fault]);
-    let listener = resilience_integration_tests::listener("edge", manager);
-    let edge = Edge::start(config::bootstrap(&[listener], &[cluster(UPSTREAM, &[upstream.addr()])])).await;
+    let ours = filter(&document(&[policy("shop", breaker)]));
+    let edge = Edge::routed(upstream.addr(), &[plain_route()], &[ours, fault]).await;
     let clients = edge.clients(Protocol::Http1).await;
     let mut shop = Shop { upstream, edge, clients };
     let opened = shop.trip().await;

@@ -1,8 +1,8 @@
 //! Whose state it is: policies, listeners, namespaces and VMs.
 
 use crate::{Shop, assert_refused};
-use resilience_integration_tests::{Edge, UPSTREAM, WORKERS, document, filter, plain_listener, policy};
-use resilience_test_harness::config::{self, cluster};
+use resilience_integration_tests::{Edge, WORKERS, bootstrap, document, filter, plain_listener, policy};
+use resilience_test_harness::config;
 use resilience_test_harness::*;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ async fn listeners_share_what_has_the_same_namespace_and_vm() {
         plain_listener("stranger", filter(&elsewhere)),
         plain_listener("apart", other_vm),
     ];
-    let edge = Edge::start(config::bootstrap(&listeners, &[cluster(UPSTREAM, &[upstream.addr()])])).await;
+    let edge = Edge::start(bootstrap(&listeners, upstream.addr())).await;
     let mut edges = edge.clients(Protocol::Http1).await;
     let mut twins = edge.clients_of("twin", Protocol::Http1).await;
     let mut siblings = edge.clients_of("sibling", Protocol::Http1).await;

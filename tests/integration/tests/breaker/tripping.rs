@@ -1,8 +1,7 @@
 //! What opens a breaker, and how long it is then open.
 
 use crate::{SECOND, Shop, assert_refused, calls};
-use resilience_integration_tests::{Edge, UPSTREAM, WORKERS, document, filter, pass, policy};
-use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
+use resilience_integration_tests::{Edge, WORKERS, document, filter, pass, plain_route, policy};
 use resilience_test_harness::*;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -73,16 +72,14 @@ async fn failures_that_come_at_once_on_all_workers_are_all_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_its_retries_counts_once() {
     let upstream = Upstream::start().await;
-    let mut retried = route(UPSTREAM, "/", UPSTREAM);
+    let mut retried = plain_route();
     retried["route"]["retry_policy"] = json!({
         "retry_on": "5xx",
         "num_retries": 3,
         "retry_back_off": {"base_interval": "0.001s"},
     });
     let filter = filter(&document(&[policy("shop", json!({"consecutive_failures": 5}))]));
-    let manager = connection_manager(&[virtual_host("all", &[retried])], &[filter]);
-    let listener = resilience_integration_tests::listener("edge", manager);
-    let edge = Edge::start(config::bootstrap(&[listener], &[cluster(UPSTREAM, &[upstream.addr()])])).await;
+    let edge = Edge::routed(upstream.addr(), &[retried], &[filter]).await;
     let mut clients = edge.clients(Protocol::Http1).await;
     for request in 1..=5 {
         assert_eq!(

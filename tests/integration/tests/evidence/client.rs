@@ -39,26 +39,17 @@ async fn reached(upstream: &Upstream, path: &str) {
 impl Client {
     /// Plays the request up to its end, as far as the client sees one.
     pub(super) async fn play(self, edge: SocketAddr, upstream: &Upstream, path: &str) -> Result<(), String> {
-        let request = |words: &str| {
-            let request = Request::get(path);
+        let told = |request: Request, words: &str| {
             if words.is_empty() { request } else { request.header("x-behave", words) }
         };
-        let host_path = path.to_owned();
+        let get = |words: &str| told(Request::get(path), words);
         let half = format!(
-            "POST {host_path} HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\nx-behave: hang\r\n\r\nhalf."
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\nx-behave: hang\r\n\r\nhalf."
         );
         match self {
-            Get(words) => send_once(edge, Http1, request(words)).await.map(drop),
-            Post(words) => {
-                let request = Request::post(path, "a body");
-                let request = if words.is_empty() { request } else { request.header("x-behave", words) };
-                send_once(edge, Http1, request).await.map(drop)
-            }
-            Grpc(words) => {
-                let request = Request::grpc(path);
-                let request = if words.is_empty() { request } else { request.header("x-behave", words) };
-                send_once(edge, Http2, request).await.map(drop)
-            }
+            Get(words) => send_once(edge, Http1, get(words)).await.map(drop),
+            Post(words) => send_once(edge, Http1, told(Request::post(path, "a body"), words)).await.map(drop),
+            Grpc(words) => send_once(edge, Http2, told(Request::grpc(path), words)).await.map(drop),
             HalfPost => {
                 raw_exchange(edge, half.as_bytes()).await;
                 Ok(())
@@ -72,7 +63,7 @@ impl Client {
             }
             GoneBeforeHeaders(protocol) => {
                 let mut connection = Connection::open(edge, protocol).await?;
-                let pending = connection.start(request("hang")).await?;
+                let pending = connection.start(get("hang")).await?;
                 reached(upstream, path).await;
                 pending.abandon();
                 Ok(())
@@ -80,7 +71,7 @@ impl Client {
             GoneInBody(protocol, words) => {
                 let mut connection = Connection::open(edge, protocol).await?;
                 let words = format!("{words}; hang-mid-body");
-                let mut streaming = connection.start(request(&words)).await?.headers().await?;
+                let mut streaming = connection.start(get(&words)).await?.headers().await?;
                 streaming.chunk().await?;
                 streaming.abandon();
                 Ok(())

@@ -81,9 +81,8 @@ async fn every_ending_counts_as_the_table_says() {
     let format = "%PATH% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%";
     let manager = with_access_log(manager, &scratch.file("access.log"), format);
     let bootstrap = config::bootstrap(&[listener("edge", manager)], &world.clusters());
-    let envoy = envoy(bootstrap).argument("--file-flush-interval-msec").argument("50").start().await;
-    let address = envoy.addr("edge").await;
-    let edge = Edge { envoy, address };
+    let edge = Edge::of(envoy(bootstrap).argument("--file-flush-interval-msec").argument("50")).await;
+    let address = edge.address;
 
     // A bucket has at least one token: a path that is the route's but not the policy's takes it.
     for (name, _) in rows.iter().filter(|(_, row)| row.route == "rate_limit") {
