@@ -141,6 +141,14 @@ fn run(id: u32, command: &Command<'_>) -> String {
         "add" => Ok(add(command.get("key").as_bytes(), command.number("times")).to_string()),
         "increment" => said(metric(command).and_then(|metric| metric.increment(command.number("by")))),
         "record" => said(metric(command).and_then(|metric| metric.record(command.number("value")))),
+        // Defines it twice, and adds to it by either id.
+        "twice" => metric(command).and_then(|first| {
+            let second = metric(command)?;
+            first.increment(command.number("first"))?;
+            second.increment(command.number("second"))?;
+            let ids = if first == second { "same" } else { "different" };
+            Ok(format!("{ids} {} {}", first.value()?, second.value()?))
+        }),
         "value" => metric(command).and_then(Metric::value).map(|value| value.to_string()),
         "property" => Ok(text(calls::property(command.get("path").replace('.', "\0").as_bytes()))),
         "integer" => Ok(integer(calls::property(command.get("path").replace('.', "\0").as_bytes()))),

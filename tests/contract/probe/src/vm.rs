@@ -3,7 +3,7 @@
 use crate::commands;
 use resilience_host::calls::{self, Metric, MetricKind};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 thread_local! {
     static VM: RefCell<Vm> = RefCell::default();
@@ -32,6 +32,8 @@ pub(crate) struct Vm {
     pub(crate) number: u32,
     /// Name of each root's plugin, from its document.
     pub(crate) roots: HashMap<u32, String>,
+    /// Roots that stop their timer when they are deleted.
+    pub(crate) stops: HashSet<u32>,
     /// Whether the plugins of this VM only look.
     pub(crate) deaf: bool,
     pub(crate) streams: HashMap<u32, Stream>,
@@ -48,7 +50,12 @@ impl Vm {
 
     pub(crate) fn remove(&mut self, id: u32) {
         self.streams.remove(&id);
-        self.roots.remove(&id);
+        if self.roots.remove(&id).is_some() {
+            count("probe_roots_deleted");
+        }
+        if self.stops.remove(&id) {
+            calls::set_tick_period(0).expect("a timer");
+        }
     }
 
     pub(crate) fn stream(&mut self, id: u32) -> &mut Stream {
@@ -73,9 +80,9 @@ impl Vm {
         }
     }
 
-    /// Runs a plugin's document: `name=...` names it, `tick=...` starts its timer, `queue` registers the queue of this
-    /// VM, `reject` refuses the configuration, `deaf` makes this VM ignore the commands of requests, `put=...` writes
-    /// shared data.
+    /// Runs a plugin's document: `name=...` names it, `tick=...` starts its timer, `stop` ends that when the root is deleted,
+    /// `queue` registers the queue of this VM, `reject` refuses the configuration, `deaf` makes this VM ignore the
+    /// commands of requests, `put=...` writes shared data.
     pub(crate) fn configure(&mut self, root: u32, document: &str) -> bool {
         let mut accepted = true;
         for (word, value) in
@@ -87,6 +94,7 @@ impl Vm {
                     count(&format!("probe_configured_{value}"));
                 }
                 "tick" => calls::set_tick_period(value.parse().expect("milliseconds")).expect("a timer"),
+                "stop" => drop(self.stops.insert(root)),
                 "queue" => drop(calls::register_queue(&commands::queue_name(self.number)).expect("a queue")),
                 "deaf" => self.deaf = true,
                 "reject" => accepted = false,

@@ -2,7 +2,9 @@
 
 use crate::with_probe;
 use resilience_host_contract::{a_connection_to_each_worker, ask, ask_one, command, envoy, probe};
-use resilience_test_harness::{Connection, Protocol, refused_address};
+use resilience_test_harness::config::bootstrap;
+use resilience_test_harness::{Connection, Envoy, Protocol, refused_address};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn increments_of_all_workers_add_up_and_every_worker_reads_the_sum() {
@@ -60,4 +62,42 @@ async fn a_histogram_has_no_value_and_a_counter_only_grows() {
     assert_eq!(ask_one(&mut worker, "value kind=histogram name=h").await, "E2");
     assert_eq!(ask_one(&mut worker, "increment kind=counter name=c by=-1").await, "E2");
     assert!(envoy.get("/stats?filter=wasmcustom.h").await.body.contains("wasmcustom.h:"));
+}
+
+/// An id is no key: who defines a metric at every use fills the host's table, and who compares ids compares nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn defining_a_metric_again_gives_another_id_for_it() {
+    let (envoy, edge) = with_probe("", refused_address()).await;
+    let mut worker = Connection::open(edge, Protocol::Http1).await.unwrap();
+    for (kind, name) in [("counter", "c"), ("gauge", "g")] {
+        let twice = format!("twice kind={kind} name={name} first=2 second=5");
+        assert_eq!(ask_one(&mut worker, &twice).await, "different 7 7", "{kind}");
+        assert_eq!(envoy.stat(&format!("wasmcustom.{name}")).await, Some(7), "{kind}");
+    }
+}
+
+/// Nothing fails, so a module cannot tell: what an operator leaves out of the stats is no place to keep anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_the_bootstrap_rejects_takes_everything_and_stays_at_zero() {
+    let mut bootstrap = bootstrap(&[resilience_host_contract::edge(&[probe("probe", "vm", "")], &[])], &[]);
+    bootstrap["stats_config"]["stats_matcher"] =
+        json!({"exclusion_list": {"patterns": [{"prefix": "wasmcustom.rejected"}]}});
+    let envoy = Envoy::builder(bootstrap).start().await;
+    let mut workers = a_connection_to_each_worker(envoy.addr("edge").await, 4).await;
+    for kind in ["counter", "gauge"] {
+        for worker in workers.values_mut() {
+            let commands = ["rejected", "kept"].map(|name| {
+                let metric = format!("kind={kind} name={name}-{kind}");
+                format!("increment {metric} by=3; value {metric}")
+            });
+            let answers = ask(worker, &commands.join("; ")).await;
+            assert_eq!(answers[..3], ["ok", "0", "ok"], "{kind}");
+        }
+        assert_eq!(envoy.stat(&format!("wasmcustom.rejected-{kind}")).await, None);
+        assert_eq!(envoy.stat(&format!("wasmcustom.kept-{kind}")).await, Some(12));
+    }
+    let worker = workers.first_entry().unwrap().into_mut();
+    let record = "record kind=gauge name=rejected-gauge value=7; value kind=gauge name=rejected-gauge";
+    assert_eq!(ask(worker, record).await, ["ok", "0"]);
+    assert_eq!(ask_one(worker, "record kind=histogram name=rejected-h value=7").await, "ok");
 }

@@ -9,6 +9,12 @@ use resilience_test_harness::{
     Connection, DynamicFile, Envoy, PATIENCE, Protocol, Request, Scratch, Upstream, eventually,
 };
 use serde_json::Value;
+use std::time::Duration;
+
+/// How long the turns of event loops are counted, and how many of them are none of a timer of 5 ms: with one on each of
+/// four workers there are 1200, without any some dozens.
+const WATCHED: Duration = Duration::from_millis(1500);
+const BUSY: u64 = 400;
 
 /// An Envoy whose listener a test replaces.
 struct Stage {
@@ -27,11 +33,30 @@ impl Stage {
     async fn new(filter: Value) -> Self {
         let (scratch, upstream) = (Scratch::new(), Upstream::start().await);
         let file = DynamicFile::new(scratch.file("lds.json"), &listener_with(&filter));
-        let bootstrap =
+        let mut bootstrap =
             with_listeners_from(bootstrap(&[], &[cluster("up", &[upstream.addr()])]), file.path());
+        // What the workers do while nobody asks them anything, up to the moment of the question.
+        bootstrap["enable_dispatcher_stats"] = true.into();
+        bootstrap["stats_flush_on_admin"] = true.into();
         // A replaced listener goes after two seconds instead of ten minutes.
         let envoy = Envoy::builder(bootstrap).argument("--drain-time-s").argument("2").start().await;
         Self { envoy, upstream, file, replaced: 0, scratch }
+    }
+
+    /// How often the event loops of all workers turn in a while.
+    async fn turns(&self) -> u64 {
+        let before = self.turns_so_far().await;
+        tokio::time::sleep(WATCHED).await;
+        self.turns_so_far().await - before
+    }
+
+    async fn turns_so_far(&self) -> u64 {
+        // A question makes the workers hand over what they counted, and is answered before they have.
+        for _ in 0..2 {
+            self.envoy.get("/stats?filter=dispatcher").await;
+        }
+        let turns = "envoy_listener_manager_worker_dispatcher_loop_duration_us_count";
+        self.envoy.prometheus().await.sum(turns, &[]) as u64
     }
 
     async fn connect(&self) -> Connection {
@@ -85,6 +110,34 @@ async fn shared_data_goes_with_the_last_vm_of_its_vm_id() {
     .await;
     let mut worker = stage.replace(&probe("again", "first", "")).await;
     assert_eq!(ask(&mut worker, "only name=again; get key=k").await, ["again", "none"]);
+}
+
+/// The timer outlives its root: the host arms it again at every turn, for nobody, as long as the VM lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_timer_of_a_deleted_root_goes_on_unless_the_root_stopped_it_when_it_was_deleted() {
+    let mut stage = Stage::new(probe("quiet", "same", "")).await;
+    for (name, more, goes_on) in [("stops", "tick=5 stop", false), ("forgets", "tick=5", true)] {
+        drop(stage.replace(&probe(name, "same", more)).await);
+        assert!(stage.turns().await > BUSY, "{name} does not tick");
+
+        // There is a root of it in the VM of the main thread and in each worker's.
+        let deleted = stage.envoy.stat("wasmcustom.probe_roots_deleted").await.unwrap_or(0);
+        drop(stage.replace(&probe("quiet", "same", "")).await);
+        stage.envoy.wait_stat("wasmcustom.probe_roots_deleted", |roots| roots >= deleted + 5).await;
+        if goes_on {
+            for _ in 0..2 {
+                let turns = stage.turns().await;
+                assert!(
+                    turns > BUSY,
+                    "{turns} turns with the timers of deleted roots: they stop by themselves"
+                );
+            }
+        } else {
+            // Eventually, because a worker may hand over late what it counted before.
+            let rest = async || (stage.turns().await <= BUSY).then_some(());
+            eventually("workers that rest", PATIENCE, rest).await;
+        }
+    }
 }
 
 /// What a replaced listener still had in hand when its time was over ends like any stream.
