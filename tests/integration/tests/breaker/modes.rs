@@ -24,8 +24,8 @@ async fn a_mode_says_what_a_breaker_does_about_its_state() {
         let (reach, shadowed, state, observes) = match name {
             "enforced" | "plain" | "forced" => (false, false, Some(2), true),
             "shadow" | "policy-shadow" | "both-shadow" | "forced-in-shadow" => (true, true, Some(2), true),
-            "disabled" | "disabled-in-shadow" => (true, false, None, true),
-            "policy-disabled" | "forced-in-disabled" => (true, false, None, false),
+            "disabled" | "disabled-in-shadow" => (true, false, Some(0), true),
+            "policy-disabled" | "forced-in-disabled" => (true, false, Some(0), false),
             _ => unreachable!("{name}"),
         };
         Case { name, policy, breaker, reach, shadowed, state, observes }
