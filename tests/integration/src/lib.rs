@@ -75,11 +75,36 @@ pub fn listener(name: &str, connection_manager: Value) -> Value {
     listener
 }
 
+/// A listener of these routes, whatever the host, and these filters.
+#[must_use]
+pub fn routed_listener(name: &str, routes: &[Value], filters: &[Value]) -> Value {
+    listener(name, connection_manager(&[virtual_host("all", routes)], filters))
+}
+
 /// A listener of one filter and one route to [`UPSTREAM`].
 #[must_use]
 pub fn plain_listener(name: &str, filter: Value) -> Value {
-    let host = virtual_host("all", &[route(UPSTREAM, "/", UPSTREAM)]);
-    listener(name, connection_manager(&[host], &[filter]))
+    routed_listener(name, &[plain_route()], &[filter])
+}
+
+/// The route of every path to [`UPSTREAM`].
+#[must_use]
+pub fn plain_route() -> Value {
+    route(UPSTREAM, "/", UPSTREAM)
+}
+
+/// The same to an upstream that may take all its time.
+#[must_use]
+pub fn patient_route() -> Value {
+    let mut patient = plain_route();
+    patient["route"]["timeout"] = "0s".into();
+    patient
+}
+
+/// Listeners, and the cluster [`UPSTREAM`].
+#[must_use]
+pub fn bootstrap(listeners: &[Value], upstream: SocketAddr) -> Value {
+    config::bootstrap(listeners, &[cluster(UPSTREAM, &[upstream])])
 }
 
 /// An Envoy with the bundle's labels and all workers, not started yet.
@@ -104,8 +129,15 @@ impl Edge {
     /// # Panics
     /// If Envoy does not start.
     pub async fn before(upstream: SocketAddr, document: &Value) -> Self {
-        let listener = plain_listener("edge", filter(document));
-        Self::start(config::bootstrap(&[listener], &[cluster(UPSTREAM, &[upstream])])).await
+        Self::routed(upstream, &[plain_route()], &[filter(document)]).await
+    }
+
+    /// These routes and filters before one upstream.
+    ///
+    /// # Panics
+    /// If Envoy does not start.
+    pub async fn routed(upstream: SocketAddr, routes: &[Value], filters: &[Value]) -> Self {
+        Self::start(bootstrap(&[routed_listener("edge", routes, filters)], upstream)).await
     }
 
     /// An Envoy of a bootstrap with a listener `edge`.
@@ -113,7 +145,15 @@ impl Edge {
     /// # Panics
     /// If Envoy does not start.
     pub async fn start(bootstrap: Value) -> Self {
-        let envoy = envoy(bootstrap).start().await;
+        Self::of(envoy(bootstrap)).await
+    }
+
+    /// Starts an Envoy with a listener `edge`.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn of(builder: Builder) -> Self {
+        let envoy = builder.start().await;
         let address = envoy.addr("edge").await;
         Self { envoy, address }
     }

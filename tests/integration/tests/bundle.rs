@@ -36,13 +36,11 @@ async fn bundle() -> (Edge, [(&'static str, String); 3]) {
     assert!(output.status.success(), "{output:?}");
     let yaml = std::fs::read_to_string(rendered).unwrap();
     // The whole configuration is the bundle's: the harness adds nothing.
-    let started =
-        Envoy::builder(json!({})).overlay_yaml(yaml).argument("--file-flush-interval-msec").argument("50");
-    let envoy = started.start().await;
-    let address = envoy.addr("edge").await;
-    assert_eq!(address.port().to_string(), ports[0].1);
-    assert_eq!(envoy.admin_addr().port().to_string(), ports[1].1);
-    (Edge { envoy, address }, ports)
+    let envoy = Envoy::builder(json!({})).overlay_yaml(yaml);
+    let edge = Edge::of(envoy.argument("--file-flush-interval-msec").argument("50")).await;
+    assert_eq!(edge.address.port().to_string(), ports[0].1);
+    assert_eq!(edge.envoy.admin_addr().port().to_string(), ports[1].1);
+    (edge, ports)
 }
 
 #[tokio::test(flavor = "multi_thread")]

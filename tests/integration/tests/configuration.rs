@@ -1,7 +1,7 @@
 //! A document that is wrong is refused, wherever it comes from, with all that is wrong in it; what serves goes on serving.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
+use resilience_test_harness::config;
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ fn filter_of(document: &str) -> Value {
 
 fn bootstrap_of(document: &str) -> Value {
     let listener = plain_listener("edge", filter_of(document));
-    config::bootstrap(&[listener], &[cluster(UPSTREAM, &[refused_address()])])
+    bootstrap(&[listener], refused_address())
 }
 
 /// What the module said of a document, without Envoy's own words around it.
@@ -184,12 +184,11 @@ impl From {
     async fn start(self, upstream: SocketAddr, document: &str) -> Dynamic {
         let scratch = Scratch::new();
         let file = DynamicFile::new(scratch.file("discovered.json"), &[self.resource(document)]);
-        let clusters = [cluster(UPSTREAM, &[upstream])];
         let bootstrap = match self {
-            Self::Listeners => config::with_listeners_from(config::bootstrap(&[], &clusters), file.path()),
+            Self::Listeners => config::with_listeners_from(bootstrap(&[], upstream), file.path()),
             Self::Extensions => {
                 let filter = config::discovered_wasm_filter("resilience", file.path());
-                config::bootstrap(&[plain_listener("edge", filter)], &clusters)
+                bootstrap(&[plain_listener("edge", filter)], upstream)
             }
         };
         Dynamic { edge: Edge::start(bootstrap).await, file, from: self, _scratch: scratch }
@@ -247,8 +246,7 @@ async fn a_rejected_update_changes_nothing(from: From) {
         // A document that the module takes, of a listener that Envoy rejects for another reason.
         let good = filter_of(&document(&[guarded(1), leak()]).to_string());
         let bad = json!({"name": "no.such.filter"});
-        let host = virtual_host("all", &[route(UPSTREAM, "/", UPSTREAM)]);
-        let rejected = listener("edge", connection_manager(&[host], &[good, bad]));
+        let rejected = routed_listener("edge", &[plain_route()], &[good, bad]);
         dynamic.file.replace(&[config::listener_resource(rejected)]);
         dynamic.wait_rejected(2).await;
         dynamic.edge.envoy.wait_log("no.such.filter").await;

@@ -1,7 +1,7 @@
 //! Which policy a request belongs to, told by real routes and requests.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
+use resilience_test_harness::config::route;
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -19,9 +19,8 @@ async fn shop(upstream: SocketAddr, document: &Value) -> Edge {
         json!({"filter_metadata": {"shop": {"policy": "silver"}, "other": {"policy": "gold"}}});
     let checkout = route("checkout", "/checkout", UPSTREAM);
     let rest = route("rest", "/", UPSTREAM);
-    let host = virtual_host("all", &[by_metadata, both, other_value, checkout, rest]);
-    let listener = listener("edge", connection_manager(&[host], &[filter(document)]));
-    Edge::start(config::bootstrap(&[listener], &[cluster(UPSTREAM, &[upstream])])).await
+    let routes = [by_metadata, both, other_value, checkout, rest];
+    Edge::routed(upstream, &routes, &[filter(document)]).await
 }
 
 /// Refuses everything, with a marker that names the policy.

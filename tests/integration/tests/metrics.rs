@@ -1,7 +1,7 @@
 //! What Prometheus sees: the names, types and labels that the interface promises, and numbers that are what clients saw.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, direct_response, route, virtual_host};
+use resilience_test_harness::config::direct_response;
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +13,8 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// As [`Edge::before`], with an upstream that may take all its time, and a path that Envoy answers itself.
 async fn edge(upstream: SocketAddr, policies: &[Value]) -> Edge {
-    let mut patient = route(UPSTREAM, "/", UPSTREAM);
-    patient["route"]["timeout"] = "0s".into();
     let own = direct_response("own", "/mixed/own", 500, "Envoy's own");
-    let manager =
-        config::connection_manager(&[virtual_host("all", &[own, patient])], &[filter(&document(policies))]);
-    Edge::start(config::bootstrap(&[listener("edge", manager)], &[cluster(UPSTREAM, &[upstream])])).await
+    Edge::routed(upstream, &[own, patient_route()], &[filter(&document(policies))]).await
 }
 
 /// The samples of one of our metrics, as `label=value,...` and number.

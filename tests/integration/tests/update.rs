@@ -2,7 +2,7 @@
 //! a discovered filter, which changes under connections that stay.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, route, virtual_host};
+use resilience_test_harness::config;
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -28,12 +28,11 @@ impl Way {
     }
 
     fn bootstrap(self, file: &DynamicFile, upstream: SocketAddr) -> Value {
-        let clusters = [cluster(UPSTREAM, &[upstream])];
         match self {
-            Self::Listener => config::with_listeners_from(config::bootstrap(&[], &clusters), file.path()),
+            Self::Listener => config::with_listeners_from(bootstrap(&[], upstream), file.path()),
             Self::Extension => {
                 let filter = config::discovered_wasm_filter("resilience", file.path());
-                config::bootstrap(&[patient_listener(filter)], &clusters)
+                bootstrap(&[patient_listener(filter)], upstream)
             }
         }
     }
@@ -41,9 +40,7 @@ impl Way {
 
 /// A listener that lets the upstream take all its time.
 fn patient_listener(filter: Value) -> Value {
-    let mut patient = route(UPSTREAM, "/", UPSTREAM);
-    patient["route"]["timeout"] = "0s".into();
-    listener("edge", config::connection_manager(&[virtual_host("all", &[patient])], &[filter]))
+    routed_listener("edge", &[patient_route()], &[filter])
 }
 
 /// The configuration before (1) and after (2) the update; later ones are told apart by what `/canary` answers.
@@ -78,9 +75,7 @@ fn version(number: u32) -> Value {
 }
 
 async fn started(bootstrap: Value, drain_seconds: &str) -> Edge {
-    let envoy = envoy(bootstrap).argument("--drain-time-s").argument(drain_seconds).start().await;
-    let address = envoy.addr("edge").await;
-    Edge { envoy, address }
+    Edge::of(envoy(bootstrap).argument("--drain-time-s").argument(drain_seconds)).await
 }
 
 async fn serves(address: SocketAddr, number: u32) {
@@ -154,6 +149,16 @@ async fn send(connection: &mut Connection, address: SocketAddr, protocol: Protoc
     }
 }
 
+/// Before an update: a breaker that is open, three failures of six counted, and a breaker whose wait is over.
+async fn prepare(clients: &mut Clients) {
+    assert_eq!(clients.get("/open", "status=500").await, 500);
+    for _ in 0..3 {
+        assert_eq!(clients.get("/counted", "status=500").await, 500);
+    }
+    assert_eq!(clients.get("/probing", "status=500").await, 500);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+}
+
 async fn an_update_under_load(way: Way) {
     let upstream = Upstream::start().await;
     let scratch = Scratch::new();
@@ -162,13 +167,8 @@ async fn an_update_under_load(way: Way) {
     let edge = started(way.bootstrap(&file, upstream.addr()), "86400").await;
     let mut kept = edge.clients(Protocol::Http1).await;
 
-    // Before: a breaker that is open, three of six failures counted, and a probe in flight.
-    assert_eq!(kept.get("/open", "status=500").await, 500);
-    for _ in 0..3 {
-        assert_eq!(kept.get("/counted", "status=500").await, 500);
-    }
-    assert_eq!(kept.get("/probing", "status=500").await, 500);
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    // Before: beside what is prepared, a probe in flight.
+    prepare(&mut kept).await;
     let mut prober = Connection::open(edge.address, Protocol::Http1).await.unwrap();
     let probe = prober.start(Request::get("/probing").header("x-behave", "hang")).await.unwrap();
     upstream.wait_in_flight(1).await;
@@ -272,12 +272,7 @@ async fn what_drains_resets_nothing_and_gives_back_what_it_held() {
     let mut file = DynamicFile::new(scratch.file("discovered.json"), &[way.resource(&version(1))]);
     let edge = started(way.bootstrap(&file, upstream.addr()), "1").await;
     let mut kept = edge.clients(Protocol::Http1).await;
-    assert_eq!(kept.get("/open", "status=500").await, 500);
-    for _ in 0..3 {
-        assert_eq!(kept.get("/counted", "status=500").await, 500);
-    }
-    assert_eq!(kept.get("/probing", "status=500").await, 500);
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    prepare(&mut kept).await;
     let probe = kept.next_worker().start(Request::get("/probing").header("x-behave", "hang")).await.unwrap();
     upstream.wait_in_flight(1).await;
 

@@ -2,7 +2,7 @@
 //! else can bring it back.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, route, virtual_host};
+use resilience_test_harness::config;
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -21,10 +21,7 @@ const RELOADED: &str = "wasm.resilience.vm_reload_success";
 async fn trappable(upstream: SocketAddr, policy: Value) -> Edge {
     let document = document(&[policy]).to_string();
     let filter = config::resilience_filter(&test_module("resilience_trap"), "resilience", &document);
-    let mut patient = route(UPSTREAM, "/", UPSTREAM);
-    patient["route"]["timeout"] = "0s".into();
-    let manager = config::connection_manager(&[virtual_host("all", &[patient])], &[filter]);
-    Edge::start(config::bootstrap(&[listener("edge", manager)], &[cluster(UPSTREAM, &[upstream])])).await
+    Edge::routed(upstream, &[patient_route()], &[filter]).await
 }
 
 /// Kills the VM of the worker that serves a connection. It is there again for the next request.

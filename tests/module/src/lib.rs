@@ -16,17 +16,24 @@
 //! ```
 
 mod faults;
+mod guest;
+mod headers;
 mod imports;
+mod output;
 mod random;
 mod record;
 mod shared;
+pub mod shop;
+mod state;
+mod stream;
 mod vm;
 
 pub use faults::status;
+pub use guest::Guest;
+pub use headers::{Headers, Map, Mutation, MutationKind, headers};
+pub use output::{Action, Failure, LocalResponse, LogLine};
 pub use random::Random;
 pub use record::{Call, Counts, Kind};
 pub use shared::{MetricKind, SharedHost};
-pub use vm::{
-    Action, Failure, FakeStream, FakeVm, Guest, Headers, LocalResponse, LogLine, Map, Mutation, MutationKind,
-    headers,
-};
+pub use stream::FakeStream;
+pub use vm::FakeVm;

@@ -23,6 +23,15 @@ struct Metric {
     recorded: Vec<u64>,
 }
 
+impl Metric {
+    fn shown(&self) -> u64 {
+        match self.kind {
+            MetricKind::Histogram => self.recorded.len() as u64,
+            _ => self.value,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Queue {
     name: (String, Vec<u8>),
@@ -145,10 +154,7 @@ impl SharedHost {
     /// The value of a counter or gauge; the number of values of a histogram. `None` where nobody defined it.
     #[must_use]
     pub fn metric(&self, name: impl AsRef<[u8]>) -> Option<u64> {
-        self.state().metrics.get(name.as_ref()).map(|metric| match metric.kind {
-            MetricKind::Histogram => metric.recorded.len() as u64,
-            _ => metric.value,
-        })
+        self.state().metrics.get(name.as_ref()).map(Metric::shown)
     }
 
     /// Everything defined, by name: its kind and value, as [`Self::metric`] gives it.
@@ -157,13 +163,7 @@ impl SharedHost {
         self.state()
             .metrics
             .iter()
-            .map(|(name, metric)| {
-                let value = match metric.kind {
-                    MetricKind::Histogram => metric.recorded.len() as u64,
-                    _ => metric.value,
-                };
-                (String::from_utf8_lossy(name).into_owned(), (metric.kind, value))
-            })
+            .map(|(name, metric)| (String::from_utf8_lossy(name).into_owned(), (metric.kind, metric.shown())))
             .collect()
     }
 

@@ -1,267 +1,17 @@
-//! One worker's VM, its contexts, and the callbacks that a test drives as Envoy would.
+//! One worker's VM, and the callbacks of its roots that a test drives as Envoy would.
 
 use crate::faults::Faults;
-use crate::imports::{self, VmState};
+use crate::guest::Guest;
+use crate::output::{Action, Failure, LogLine, Result};
 use crate::record::{Call, Counts};
 use crate::shared::SharedHost;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use wasmi::{Engine, ExternType, Instance, Linker, Module, Store, Val, ValType};
+use crate::state::{Context, VmState};
+use crate::stream::FakeStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use wasmi::{Instance, Store, Val, ValType};
 
-/// Header names and values, as bytes: a client may send anything.
-pub type Headers = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// Headers from text.
-#[must_use]
-pub fn headers(pairs: &[(&str, &str)]) -> Headers {
-    pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
-}
-
-/// A header map of a stream, numbered as the ABI does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Map {
-    /// 0
-    RequestHeaders,
-    /// 1
-    RequestTrailers,
-    /// 2
-    ResponseHeaders,
-    /// 3
-    ResponseTrailers,
-}
-
-impl Map {
-    pub(crate) fn numbered(number: u32) -> Option<Self> {
-        [Self::RequestHeaders, Self::RequestTrailers, Self::ResponseHeaders, Self::ResponseTrailers]
-            .get(number as usize)
-            .copied()
-    }
-}
-
-/// What the module wants with the stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Go on to the next filter.
-    Continue,
-    /// Wait: for a reply of ours, or to be continued.
-    Pause,
-    /// A number that this host does not know.
-    Other(u32),
-}
-
-/// How a header map was changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MutationKind {
-    /// Added beside others of its name.
-    Add,
-    /// Set in place of others of its name.
-    Replace,
-    /// Removed.
-    Remove,
-}
-
-/// One change of a header map that the host accepted.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Mutation {
-    /// Which map.
-    pub map: Map,
-    /// How.
-    pub kind: MutationKind,
-    /// In lower case.
-    pub name: Vec<u8>,
-    /// Empty for a removal.
-    pub value: Vec<u8>,
-}
-
-/// A reply that the module made instead of the upstream.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LocalResponse {
-    /// HTTP status.
-    pub status: u32,
-    /// The response code details.
-    pub details: Vec<u8>,
-    /// The additional headers, in order.
-    pub headers: Headers,
-    /// The body.
-    pub body: Vec<u8>,
-    /// `grpc-status`; -1 leaves it to Envoy.
-    pub grpc_status: i32,
-    /// The export that sent it.
-    pub callback: String,
-}
-
-impl LocalResponse {
-    /// The value of the first additional header of this name, as text.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<String> {
-        find(&self.headers, name)
-    }
-}
-
-fn find(headers: &Headers, name: &str) -> Option<String> {
-    let (_, value) = headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))?;
-    Some(String::from_utf8_lossy(value).into_owned())
-}
-
-/// A line of the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogLine {
-    /// 0 trace, 1 debug, 2 info, 3 warn, 4 error, 5 critical; what a dying process writes to stderr is an error.
-    pub level: u32,
-    /// What it says.
-    pub message: String,
-}
-
-impl fmt::Display for LogLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level =
-            ["trace", "debug", "info", "warn", "error"].get(self.level as usize).unwrap_or(&"critical");
-        write!(f, "{level}: {}", self.message)
-    }
-}
-
-/// The module trapped, or did what no host accepts.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// The export that ran.
-    pub callback: String,
-    /// For which context.
-    pub context: u32,
-    /// The trap's message, or what the module did.
-    pub message: String,
-    /// The last lines it logged: a Rust panic says there where it was.
-    pub last_words: Vec<String>,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} for context {}: {}", self.callback, self.context, self.message)?;
-        for line in &self.last_words {
-            write!(f, "\n    {line}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Failure {}
-
-type Result<T> = std::result::Result<T, Failure>;
-
-#[derive(Default)]
-pub(crate) struct HeaderMap {
-    pub(crate) headers: Headers,
-    /// Whether Envoy would let the module at it in this phase.
-    pub(crate) open: bool,
-}
-
-/// A root (`parent` 0) or a stream.
-#[derive(Default)]
-pub(crate) struct Context {
-    pub(crate) parent: u32,
-    pub(crate) created: bool,
-    /// Deleted: kept only for what a test wants to know about it.
-    pub(crate) gone: bool,
-    pub(crate) tick_period: Option<u32>,
-    pub(crate) request: HeaderMap,
-    pub(crate) request_trailers: HeaderMap,
-    pub(crate) response: HeaderMap,
-    pub(crate) response_trailers: HeaderMap,
-    /// In the log callback every map can be read.
-    pub(crate) logging: bool,
-    pub(crate) properties: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub(crate) properties_set: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(crate) mutations: Vec<Mutation>,
-    pub(crate) local_responses: Vec<LocalResponse>,
-    pub(crate) continued: Vec<u32>,
-}
-
-impl Context {
-    pub(crate) fn map(&mut self, map: Map) -> &mut HeaderMap {
-        match map {
-            Map::RequestHeaders => &mut self.request,
-            Map::RequestTrailers => &mut self.request_trailers,
-            Map::ResponseHeaders => &mut self.response,
-            Map::ResponseTrailers => &mut self.response_trailers,
-        }
-    }
-}
-
-/// A compiled module. Compile it once: tests make thousands of VMs of it.
-#[derive(Clone)]
-pub struct Guest {
-    module: Module,
-    linker: Arc<Linker<VmState>>,
-}
-
-impl Guest {
-    /// Compiles a module, binary or text.
-    ///
-    /// # Errors
-    /// Why it is no module that a host could load.
-    pub fn compile(wasm: &[u8]) -> std::result::Result<Self, String> {
-        let engine = Engine::default();
-        let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
-        let mut linker = Linker::new(&engine);
-        for import in module.imports() {
-            let (from, name) = (import.module().to_owned(), import.name().to_owned());
-            let ExternType::Func(ty) = import.ty() else {
-                return Err(format!("the module imports {from}.{name}, which is no function"));
-            };
-            let ty = ty.clone();
-            // A name that occurs twice with different types is not ours to sort out.
-            linker
-                .func_new(&from.clone(), &name.clone(), ty, move |mut caller, args, results| {
-                    let status = imports::answer(&mut caller, &from, &name, args)?;
-                    if let Some(result) = results.first_mut() {
-                        *result = Val::I32(status as i32);
-                    }
-                    Ok(())
-                })
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(Self { module, linker: Arc::new(linker) })
-    }
-
-    /// The module that `RESILIENCE_WASM` names, compiled once per test process.
-    ///
-    /// # Panics
-    /// If the variable is not set, or the file cannot be read or is no module.
-    #[must_use]
-    pub fn under_test() -> Self {
-        static GUEST: OnceLock<Guest> = OnceLock::new();
-        GUEST
-            .get_or_init(|| {
-                let path = std::env::var("RESILIENCE_WASM").unwrap_or_else(|_| {
-                    panic!(
-                        "RESILIENCE_WASM is not set: it has to hold the absolute path of the module under test; \
-                         `make build` leaves it at dist/resilience.wasm"
-                    )
-                });
-                let wasm = std::fs::read(Path::new(&path)).unwrap_or_else(|error| {
-                    panic!("RESILIENCE_WASM={path}: {error}; `make build` leaves the module at dist/resilience.wasm")
-                });
-                Guest::compile(&wasm).unwrap_or_else(|error| panic!("RESILIENCE_WASM={path}: {error}"))
-            })
-            .clone()
-    }
-
-    /// The imports, as `module.name`.
-    #[must_use]
-    pub fn imports(&self) -> Vec<String> {
-        self.module.imports().map(|import| format!("{}.{}", import.module(), import.name())).collect()
-    }
-
-    /// The exports' names.
-    #[must_use]
-    pub fn exports(&self) -> Vec<String> {
-        self.module.exports().map(|export| export.name().to_owned()).collect()
-    }
-}
-
-struct Inner {
-    store: Store<VmState>,
+pub(crate) struct Inner {
+    pub(crate) store: Store<VmState>,
     instance: Instance,
     /// Why nothing runs here any more.
     dead: Option<String>,
@@ -277,7 +27,7 @@ impl Inner {
     }
 
     /// Calls an export if it is there.
-    fn call(&mut self, callback: &str, context: u32, args: &[Val]) -> Result<Option<u64>> {
+    pub(crate) fn call(&mut self, callback: &str, context: u32, args: &[Val]) -> Result<Option<u64>> {
         if let Some(dead) = &self.dead {
             let message = format!("not called, the VM is dead since {dead}");
             return Err(self.failure(callback, context, message));
@@ -304,11 +54,11 @@ impl Inner {
         }))
     }
 
-    fn context(&mut self, id: u32) -> &mut Context {
+    pub(crate) fn context(&mut self, id: u32) -> &mut Context {
         self.store.data_mut().contexts.entry(id).or_default()
     }
 
-    fn create(&mut self, id: u32) -> Result<()> {
+    pub(crate) fn create(&mut self, id: u32) -> Result<()> {
         let context = self.context(id);
         if context.created {
             return Ok(());
@@ -319,7 +69,7 @@ impl Inner {
     }
 
     /// Calls an export that decides about the stream; one that is absent lets it pass.
-    fn decide(&mut self, callback: &str, id: u32, args: &[u32]) -> Result<Action> {
+    pub(crate) fn decide(&mut self, callback: &str, id: u32, args: &[u32]) -> Result<Action> {
         Ok(match self.call(callback, id, &words(args))? {
             None | Some(0) => Action::Continue,
             Some(1) => Action::Pause,
@@ -328,7 +78,7 @@ impl Inner {
     }
 }
 
-fn words(args: &[u32]) -> Vec<Val> {
+pub(crate) fn words(args: &[u32]) -> Vec<Val> {
     args.iter().map(|word| Val::I32(*word as i32)).collect()
 }
 
@@ -342,37 +92,19 @@ impl FakeVm {
     /// # Errors
     /// If the module does not start.
     pub fn load(guest: &Guest, shared: &SharedHost) -> Result<Self> {
-        let number = shared.enter();
-        let state = VmState {
-            shared: shared.clone(),
-            number,
-            vm_id: "vm".to_owned(),
-            faults: Faults::default(),
-            calls: Vec::new(),
-            logs: Vec::new(),
-            contexts: BTreeMap::new(),
-            properties: BTreeMap::new(),
-            callback: ("load".to_owned(), 0),
-            effective: 0,
-            configuration: None,
-            metrics: BTreeMap::new(),
-            random: crate::random::Random::new(number as u64),
-            violations: Vec::new(),
-        };
-        let mut store = Store::new(guest.module.engine(), state);
-        let instance =
-            guest.linker.instantiate_and_start(&mut store, &guest.module).map_err(|error| Failure {
-                callback: "load".to_owned(),
-                context: 0,
-                message: error.to_string(),
-                last_words: Vec::new(),
-            })?;
+        let loaded = guest.instantiate(VmState::new(shared)).map_err(|error| Failure {
+            callback: "load".to_owned(),
+            context: 0,
+            message: error.to_string(),
+            last_words: Vec::new(),
+        });
+        let (store, instance) = loaded?;
         let mut inner = Inner { store, instance, dead: None, next_id: 1, started: false };
         inner.call("_initialize", 0, &[])?;
         Ok(Self(Arc::new(Mutex::new(inner))))
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -445,7 +177,7 @@ impl FakeVm {
         let id = inner.next_id.max(root + 1);
         inner.next_id = id + 1;
         inner.context(id).parent = root;
-        FakeStream { vm: self.clone(), id }
+        FakeStream::new(self.clone(), id)
     }
 
     /// Calls any export with 32-bit arguments, the first of which is taken for the context: for ids that do not
@@ -573,230 +305,5 @@ impl FakeVm {
     /// Everything works again.
     pub fn clear_faults(&self) {
         self.inner().store.data_mut().faults.clear();
-    }
-}
-
-/// One request on its way through the module. Dropping it tells the module nothing, as when a worker dies.
-pub struct FakeStream {
-    vm: FakeVm,
-    id: u32,
-}
-
-impl Drop for FakeStream {
-    fn drop(&mut self) {
-        // One that was never deleted stays: its callbacks could still act on it, as on a stream of a stopped worker.
-        let inner = &mut *self.vm.inner();
-        if inner.context(self.id).gone {
-            inner.store.data_mut().contexts.remove(&self.id);
-        }
-    }
-}
-
-impl FakeStream {
-    /// Its context id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Context) -> T) -> T {
-        work(self.vm.inner().context(self.id))
-    }
-
-    /// What the client sends.
-    pub fn set_request_headers(&self, headers: Headers) -> &Self {
-        self.with(|context| context.request.headers = headers);
-        self
-    }
-
-    /// What the upstream, or Envoy in its place, answers.
-    pub fn set_response_headers(&self, headers: Headers) -> &Self {
-        self.with(|context| context.response.headers = headers);
-        self
-    }
-
-    /// How the answer ends.
-    pub fn set_response_trailers(&self, headers: Headers) -> &Self {
-        self.with(|context| context.response_trailers.headers = headers);
-        self
-    }
-
-    /// A property, its path with NUL between the segments.
-    pub fn set_property(&self, path: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &Self {
-        self.with(|context| context.properties.insert(path.as_ref().to_vec(), value.as_ref().to_vec()));
-        self
-    }
-
-    /// Takes a property away.
-    pub fn remove_property(&self, path: impl AsRef<[u8]>) -> &Self {
-        self.with(|context| context.properties.remove(path.as_ref()));
-        self
-    }
-
-    fn headers_callback(&self, map: Map, callback: &str, end: Option<bool>) -> Result<Action> {
-        let inner = &mut *self.vm.inner();
-        if map == Map::RequestHeaders {
-            inner.create(self.id)?;
-        }
-        let headers = inner.context(self.id).map(map);
-        headers.open = true;
-        let count = headers.headers.len() as u32;
-        let action = match end {
-            Some(end) => inner.decide(callback, self.id, &[self.id, count, u32::from(end)]),
-            None => inner.decide(callback, self.id, &[self.id, count]),
-        };
-        // Envoy takes the map away when the stream moves on, and keeps it while the module holds it.
-        if matches!(action, Ok(Action::Continue)) && inner.context(self.id).local_responses.is_empty() {
-            inner.context(self.id).map(map).open = false;
-        }
-        action
-    }
-
-    /// The request's headers arrive.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn request_headers(&self, end: bool) -> Result<Action> {
-        self.headers_callback(Map::RequestHeaders, "proxy_on_request_headers", Some(end))
-    }
-
-    /// The response's headers arrive.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn response_headers(&self, end: bool) -> Result<Action> {
-        self.headers_callback(Map::ResponseHeaders, "proxy_on_response_headers", Some(end))
-    }
-
-    /// The response's trailers arrive.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn trailers(&self) -> Result<Action> {
-        self.headers_callback(Map::ResponseTrailers, "proxy_on_response_trailers", None)
-    }
-
-    /// The module's own reply comes back through its response callbacks, as Envoy's local replies do.
-    ///
-    /// # Errors
-    /// If the module traps.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn deliver_local_response(&self) -> Result<Action> {
-        let reply = self.local_response().expect("a local response");
-        let mut headers = headers(&[(":status", &reply.status.to_string())]);
-        if !reply.body.is_empty() {
-            headers.extend(self::headers(&[
-                ("content-length", &reply.body.len().to_string()),
-                ("content-type", "text/plain"),
-            ]));
-        }
-        for (name, value) in reply.headers {
-            headers.retain(|(other, _)| *other != name || name == b":status");
-            headers.push((name, value));
-        }
-        self.set_response_headers(headers);
-        self.response_headers(reply.body.is_empty())
-    }
-
-    /// The log callback, where every header map can be read.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn log(&self) -> Result<()> {
-        let inner = &mut *self.vm.inner();
-        // Envoy logs requests whose headers never came this far, and creates the context for it.
-        inner.create(self.id)?;
-        inner.context(self.id).logging = true;
-        let outcome = inner.call("proxy_on_log", self.id, &words(&[self.id]));
-        inner.context(self.id).logging = false;
-        outcome.map(drop)
-    }
-
-    /// The done callback.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn done(&self) -> Result<()> {
-        self.vm.inner().call("proxy_on_done", self.id, &words(&[self.id])).map(drop)
-    }
-
-    /// The delete callback; the module cannot come back to the context afterwards.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn delete(&self) -> Result<()> {
-        let inner = &mut *self.vm.inner();
-        let outcome = inner.call("proxy_on_delete", self.id, &words(&[self.id]));
-        inner.context(self.id).gone = true;
-        outcome.map(drop)
-    }
-
-    /// Log, done and delete, in Envoy's order.
-    ///
-    /// # Errors
-    /// If the module traps.
-    pub fn finish(&self) -> Result<()> {
-        self.log()?;
-        self.done()?;
-        self.delete()
-    }
-
-    /// The reply that the module made, if it made one.
-    #[must_use]
-    pub fn local_response(&self) -> Option<LocalResponse> {
-        self.with(|context| context.local_responses.first().cloned())
-    }
-
-    /// The changes of header maps so far.
-    #[must_use]
-    pub fn mutations(&self) -> Vec<Mutation> {
-        self.with(|context| context.mutations.clone())
-    }
-
-    /// The properties that the module set, in order.
-    #[must_use]
-    pub fn properties_set(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.with(|context| context.properties_set.clone())
-    }
-
-    /// The last value that the module set for a property, as text.
-    #[must_use]
-    pub fn property_set(&self, path: impl AsRef<[u8]>) -> Option<String> {
-        let set = self.properties_set();
-        let (_, value) = set.iter().rev().find(|(other, _)| other == path.as_ref())?;
-        Some(String::from_utf8_lossy(value).into_owned())
-    }
-
-    /// A header map as it is now.
-    #[must_use]
-    pub fn headers(&self, map: Map) -> Headers {
-        self.with(|context| context.map(map).headers.clone())
-    }
-
-    /// A header as it is now, as text.
-    #[must_use]
-    pub fn header(&self, map: Map, name: &str) -> Option<String> {
-        find(&self.headers(map), name)
-    }
-
-    /// The directions in which the module continued the stream (0 request, 1 response).
-    #[must_use]
-    pub fn continued(&self) -> Vec<u32> {
-        self.with(|context| context.continued.clone())
-    }
-
-    /// The host calls made for this stream, in order.
-    #[must_use]
-    pub fn calls(&self) -> Vec<Call> {
-        let inner = self.vm.inner();
-        inner.store.data().calls.iter().filter(|call| call.context == self.id).cloned().collect()
-    }
-
-    /// The same by kind.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts::of(&self.calls())
     }
 }

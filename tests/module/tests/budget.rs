@@ -1,8 +1,8 @@
 //! What a request costs in host calls. A number that changes here is a number of the documentation.
 
-mod common;
-
-use common::{CONFIG, End, KEY, ROOT, Shop, arrive, config_and, policy_and, request, run};
+use resilience_module_tests::shop::{
+    CONFIG, End, KEY, ROOT, Shop, arrive, config_and, policy_and, request, run,
+};
 use resilience_module_tests::{Call, Counts, FakeStream, Kind};
 use std::time::Duration;
 
@@ -28,6 +28,13 @@ fn warmed(config: &str) -> Shop {
     shop
 }
 
+/// Has the policy fail and recover; the next request looks at the state that this leaves.
+fn leave_state_to_read(shop: &Shop) {
+    run(&arrive(shop.vm()), End::Status(500)).unwrap();
+    run(&arrive(shop.vm()), End::Status(200)).unwrap();
+    shop.host.advance(Duration::from_millis(101));
+}
+
 /// A healthy request by route, with nothing else in the configuration.
 const HEALTHY: Counts = Counts {
     reads_with_bytes: 3,
@@ -51,9 +58,7 @@ fn a_healthy_request() {
     assert_eq!(looked, Counts { reads_of_nothing: 3, ..HEALTHY });
 
     // One that failed and recovered has state to read: the most that a healthy request costs.
-    run(&arrive(shop.vm()), End::Status(500)).unwrap();
-    run(&arrive(shop.vm()), End::Status(200)).unwrap();
-    shop.host.advance(Duration::from_millis(101));
+    leave_state_to_read(&shop);
     let worst = cost("healthy, reading the shared state", &arrive(shop.vm()), End::Status(200));
     assert_eq!(worst, Counts { reads_with_bytes: 4, ..HEALTHY });
     assert!(worst.reads_with_bytes <= 4 && worst.shared_writes <= 1, "the promise of the documentation");
@@ -65,9 +70,7 @@ fn exemptions_cost_what_they_have_to_look_at() {
     let counts = cost("healthy, with an exemption by path", &arrive(shop.vm()), End::Status(200));
     assert_eq!(counts, Counts { reads_with_bytes: 4, ..HEALTHY });
     // Once a policy has state, a look at it makes five: one more than the budget has for a request without exemptions.
-    run(&arrive(shop.vm()), End::Status(500)).unwrap();
-    run(&arrive(shop.vm()), End::Status(200)).unwrap();
-    shop.host.advance(Duration::from_millis(101));
+    leave_state_to_read(&shop);
     let worst = cost("the same, reading the shared state", &arrive(shop.vm()), End::Status(200));
     assert_eq!(worst, Counts { reads_with_bytes: 5, ..HEALTHY });
 }

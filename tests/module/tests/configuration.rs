@@ -1,8 +1,6 @@
 //! What a bad document says, and what it must not do.
 
-mod common;
-
-use common::{CONFIG, End, ROOT, Shop, TICK, arrive, enter, serve};
+use resilience_module_tests::shop::{CONFIG, End, ROOT, Shop, TICK, arrive, enter, serve};
 use resilience_module_tests::{FakeVm, Guest, Random, SharedHost};
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Every host call failing: no trap, and once the host is well again so is the module.
 
-mod common;
-
-use common::{CONFIG, End, ROOT, STAY, Shop, TICK, WAIT, answer, arrive, enter, policy_and, serve};
+use resilience_module_tests::shop::{
+    CONFIG, End, FAILURES, ROOT, STAY, Shop, TICK, WAIT, answer, arrive, enter, policy_and, serve,
+};
 use resilience_module_tests::{Failure, FakeStream, FakeVm, Guest, Random, SharedHost, status};
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn recover(shop: &Shop, config: &str) -> Result<(), String> {
         return Err(format!("the gauge shows state {state}"));
     }
     // And it still is a breaker.
-    for _ in 0..common::FAILURES {
+    for _ in 0..FAILURES {
         serve(shop.vm(), End::Status(500)).map_err(told)?;
     }
     if serve(shop.vm(), End::Status(200)).map_err(told)?.is_none() {
@@ -256,6 +256,21 @@ impl Chaos {
     fn finish(&mut self) -> Result<(), Failure> {
         self.open.drain(..).try_for_each(|open| open.stream.finish())
     }
+
+    /// All of a seed, on workers with this fault: it takes the worker, its seed, and how often it is to strike.
+    fn play(seed: u64, often: [f64; 3], fault: impl Fn(&FakeVm, u64, f64)) -> Self {
+        let mut chaos = Self::new(seed);
+        for (index, vm) in chaos.shop.vms.iter().enumerate() {
+            fault(vm, seed * 100 + index as u64, often[seed as usize % 3]);
+        }
+        for step in 0..STEPS {
+            if let Err(failure) = chaos.step() {
+                panic!("seed {seed}, step {step}: {failure}");
+            }
+        }
+        chaos.finish().unwrap_or_else(|failure| panic!("seed {seed}, at the end: {failure}"));
+        chaos
+    }
 }
 
 const STEPS: usize = 1500;
@@ -263,16 +278,7 @@ const STEPS: usize = 1500;
 #[test]
 fn random_failures_trap_nothing_and_leave_nothing_behind() {
     for seed in 0..6 {
-        let mut chaos = Chaos::new(seed);
-        for (index, vm) in chaos.shop.vms.iter().enumerate() {
-            vm.fail_random(seed * 100 + index as u64, [0.02, 0.2, 0.6][seed as usize % 3]);
-        }
-        for step in 0..STEPS {
-            if let Err(failure) = chaos.step() {
-                panic!("seed {seed}, step {step}: {failure}");
-            }
-        }
-        chaos.finish().unwrap_or_else(|failure| panic!("seed {seed}, at the end: {failure}"));
+        let chaos = Chaos::play(seed, [0.02, 0.2, 0.6], FakeVm::fail_random);
         assert_eq!(recover(&chaos.shop, CONFIG), Ok(()), "seed {seed}");
     }
 }
@@ -280,16 +286,7 @@ fn random_failures_trap_nothing_and_leave_nothing_behind() {
 #[test]
 fn bytes_that_lie_trap_nothing() {
     for seed in 0..6 {
-        let mut chaos = Chaos::new(seed);
-        for (index, vm) in chaos.shop.vms.iter().enumerate() {
-            vm.scramble_random(seed * 100 + index as u64, [0.02, 0.2, 0.9][seed as usize % 3]);
-        }
-        for step in 0..STEPS {
-            // A lying host may send any status, so nothing is asked of what comes of it but that nothing traps.
-            if let Err(failure) = chaos.step() {
-                panic!("seed {seed}, step {step}: {failure}");
-            }
-        }
-        chaos.finish().unwrap_or_else(|failure| panic!("seed {seed}, at the end: {failure}"));
+        // A lying host may send any status, so nothing is asked of what comes of it but that nothing traps.
+        Chaos::play(seed, [0.02, 0.2, 0.9], FakeVm::scramble_random);
     }
 }

@@ -1,8 +1,8 @@
 //! Several workers, several configurations, one breaker.
 
-mod common;
-
-use common::{CONFIG, End, FAILURES, KEY, ROOT, Shop, TICK, WAIT, answer, arrive, enter, run, serve, worker};
+use resilience_module_tests::shop::{
+    CONFIG, End, FAILURES, KEY, ROOT, Shop, TICK, WAIT, answer, arrive, arrive_at, enter, run, serve, worker,
+};
 use resilience_module_tests::{FakeVm, LogLine};
 use std::thread;
 use std::time::Duration;
@@ -90,7 +90,7 @@ fn the_probe_of_a_worker_that_died_is_given_back() {
     let lost = arrive(shop.vm());
     assert_eq!(enter(&lost).unwrap(), None);
     // The first worker never ticks again; the second sees it for longer than the lease, but not than the stay.
-    let survivor = Shop { host: shop.host.clone(), vms: vec![shop.vms[1].clone()] };
+    let survivor = shop.only(1);
     assert!(serve(survivor.vm(), End::Status(200)).unwrap().is_some(), "the probe is out");
     survivor.pass(Duration::from_secs(8)).unwrap();
     let replacement = worker(&shop.host, CONFIG);
@@ -177,8 +177,7 @@ fn two_configurations_at_once_keep_one_breaker() {
     shop.trip();
     let longer = CONFIG.replace("\"10s\"", "\"60s\"");
     assert!(shop.vm().configure(2, &longer).unwrap());
-    let by_new = shop.vm().stream(2);
-    by_new.set_request_headers(common::request("/checkout")).set_property(b"xds\0route_name", common::ROUTE);
+    let by_new = arrive_at(shop.vm(), 2);
     run(&by_new, End::Status(200)).unwrap();
     assert!(by_new.local_response().is_some(), "the new one finds it open");
     shop.vm().tick(2).unwrap();
@@ -186,8 +185,7 @@ fn two_configurations_at_once_keep_one_breaker() {
     // The old listener has drained.
     shop.vm().delete_root(ROOT).unwrap();
     shop.host.advance(WAIT + TICK);
-    let probe = shop.vm().stream(2);
-    probe.set_request_headers(common::request("/checkout")).set_property(b"xds\0route_name", common::ROUTE);
+    let probe = arrive_at(shop.vm(), 2);
     run(&probe, End::Status(200)).unwrap();
     assert_eq!(probe.local_response(), None, "the wait was the one of whoever tripped it");
 }
@@ -203,7 +201,7 @@ fn a_root_that_is_deleted_takes_nothing_along() {
     // Envoy deletes streams before roots, but a late one must not trap.
     answer(&probe, End::Status(200)).unwrap();
     probe.finish().unwrap();
-    let survivor = Shop { host: shop.host.clone(), vms: vec![shop.vms[1].clone()] };
+    let survivor = shop.only(1);
     survivor.pass(Duration::from_secs(20)).unwrap();
     assert_eq!(serve(survivor.vm(), End::Status(200)).unwrap(), None);
     assert_eq!(serve(survivor.vm(), End::Status(200)).unwrap(), None);

@@ -1,9 +1,6 @@
 //! The module under test, and requests as the shop of the bundle sees them.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
-use resilience_module_tests::{
-    Action, Failure, FakeStream, FakeVm, Guest, Headers, LocalResponse, SharedHost, headers,
-};
+use crate::{Action, Failure, FakeStream, FakeVm, Guest, Headers, LocalResponse, SharedHost, headers};
 use std::time::Duration;
 
 /// The root context of every test that needs but one.
@@ -21,6 +18,7 @@ pub const STAY: Duration = Duration::from_secs(5);
 /// How often a root asks to be ticked.
 pub const TICK: Duration = Duration::from_millis(500);
 
+/// One policy, over [`ROUTE`].
 pub const CONFIG: &str = r#"{
   "namespace": "shop",
   "policies": [{
@@ -36,11 +34,13 @@ pub const CONFIG: &str = r#"{
 }"#;
 
 /// [`CONFIG`] with more in the document, such as `"exempt": []`.
+#[must_use]
 pub fn config_and(more: &str) -> String {
     CONFIG.replacen("\"policies\"", &format!("{more},\n  \"policies\""), 1)
 }
 
 /// [`CONFIG`] with more in its policy, such as `"mode": "shadow"`.
+#[must_use]
 pub fn policy_and(more: &str) -> String {
     CONFIG.replacen("\"name\"", &format!("{more},\n    \"name\""), 1)
 }
@@ -60,6 +60,7 @@ pub enum End {
     ClientLeft,
 }
 
+/// What Envoy says of a response that came from an upstream.
 pub const VIA_UPSTREAM: &str = "via_upstream";
 
 /// Sets what Envoy says of a stream.
@@ -71,6 +72,10 @@ pub fn describe(stream: &FakeStream, details: &str, flags: u64) {
 
 /// Fails a test with what it was about.
 pub trait OrFail<T> {
+    /// The value.
+    ///
+    /// # Panics
+    /// If there is none, with what it was about.
     fn or_fail(self, about: &str) -> T;
 }
 
@@ -85,6 +90,7 @@ impl<T> OrFail<T> for Result<T, Failure> {
 }
 
 /// The headers of an ordinary request.
+#[must_use]
 pub fn request(path: &str) -> Headers {
     headers(&[
         (":method", "GET"),
@@ -97,28 +103,49 @@ pub fn request(path: &str) -> Headers {
 
 /// A process with one VM or several.
 pub struct Shop {
+    /// The process.
     pub host: SharedHost,
+    /// Its workers.
     pub vms: Vec<FakeVm>,
 }
 
 impl Shop {
     /// This many workers with [`CONFIG`].
+    ///
+    /// # Panics
+    /// If the module refuses it or traps.
+    #[must_use]
     pub fn open(workers: usize) -> Self {
         Self::with(CONFIG, workers)
     }
 
     /// This many workers with a configuration that must be accepted.
+    ///
+    /// # Panics
+    /// If it is not, or the module traps.
+    #[must_use]
     pub fn with(config: &str, workers: usize) -> Self {
         let host = SharedHost::new();
         let vms = (0..workers).map(|_| worker(&host, config)).collect();
         Self { host, vms }
     }
 
+    /// The same process, of whose workers only this one is left.
+    #[must_use]
+    pub fn only(&self, worker: usize) -> Self {
+        Self { host: self.host.clone(), vms: vec![self.vms[worker].clone()] }
+    }
+
+    /// The first worker.
+    #[must_use]
     pub fn vm(&self) -> &FakeVm {
         &self.vms[0]
     }
 
     /// Lets time pass while every worker ticks.
+    ///
+    /// # Errors
+    /// If the module traps.
     pub fn pass(&self, time: Duration) -> Result<(), Failure> {
         let mut left = time;
         while !left.is_zero() {
@@ -133,6 +160,9 @@ impl Shop {
     }
 
     /// Fails requests until the breaker is open.
+    ///
+    /// # Panics
+    /// If it opens too early or not at all.
     pub fn trip(&self) {
         for _ in 0..FAILURES {
             assert!(serve(self.vm(), End::Status(500)).unwrap().is_none(), "refused before it tripped");
@@ -140,12 +170,18 @@ impl Shop {
         assert!(serve(self.vm(), End::Status(200)).unwrap().is_some(), "not refused after it tripped");
     }
 
+    /// A metric's value; 0 where nobody defined it.
+    #[must_use]
     pub fn metric(&self, name: &str) -> u64 {
         self.host.metric(name).unwrap_or(0)
     }
 }
 
 /// A configured worker.
+///
+/// # Panics
+/// If the configuration is refused, or the module traps.
+#[must_use]
 pub fn worker(host: &SharedHost, config: &str) -> FakeVm {
     let vm = FakeVm::load(&Guest::under_test(), host).unwrap();
     let accepted = vm.configure(ROOT, config).unwrap();
@@ -154,13 +190,23 @@ pub fn worker(host: &SharedHost, config: &str) -> FakeVm {
 }
 
 /// A request on the guarded route that has not been shown to the module yet.
+#[must_use]
 pub fn arrive(vm: &FakeVm) -> FakeStream {
-    let stream = vm.stream(ROOT);
+    arrive_at(vm, ROOT)
+}
+
+/// The same for another root than [`ROOT`].
+#[must_use]
+pub fn arrive_at(vm: &FakeVm, root: u32) -> FakeStream {
+    let stream = vm.stream(root);
     stream.set_request_headers(request("/checkout")).set_property(b"xds\0route_name", ROUTE);
     stream
 }
 
 /// Runs a request from its headers to its end; the reply if the module made one.
+///
+/// # Errors
+/// If the module traps.
 pub fn serve(vm: &FakeVm, end: End) -> Result<Option<LocalResponse>, Failure> {
     let stream = arrive(vm);
     run(&stream, end)?;
@@ -168,6 +214,9 @@ pub fn serve(vm: &FakeVm, end: End) -> Result<Option<LocalResponse>, Failure> {
 }
 
 /// The same for a stream that a test made itself.
+///
+/// # Errors
+/// If the module traps.
 pub fn run(stream: &FakeStream, end: End) -> Result<(), Failure> {
     if let Some(reply) = enter(stream)? {
         describe(stream, &String::from_utf8_lossy(&reply.details), 0);
@@ -179,6 +228,12 @@ pub fn run(stream: &FakeStream, end: End) -> Result<(), Failure> {
 }
 
 /// Shows the module the request; the reply if it made one.
+///
+/// # Errors
+/// If the module traps.
+///
+/// # Panics
+/// If it made one without holding the request, or held it without one.
 pub fn enter(stream: &FakeStream) -> Result<Option<LocalResponse>, Failure> {
     let action = stream.request_headers(true)?;
     let reply = stream.local_response();
@@ -188,6 +243,12 @@ pub fn enter(stream: &FakeStream) -> Result<Option<LocalResponse>, Failure> {
 }
 
 /// The response callbacks of a request that was let through.
+///
+/// # Errors
+/// If the module traps.
+///
+/// # Panics
+/// If the module holds the response.
 pub fn answer(stream: &FakeStream, end: End) -> Result<(), Failure> {
     let respond = |status: u16, content_type: &str| {
         let status = status.to_string();
