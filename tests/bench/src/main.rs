@@ -1,31 +1,28 @@
 //! `make bench`: CPU per request of Envoy without a filter, with an empty proxy-wasm filter and with ours, side by side.
 //!
-//! Each variant is an Envoy of its own with one worker. A round drives every variant in turn, so that a machine that
-//! changes its speed changes it for all; ratios are taken round by round and their median is what counts. CPU is the
-//! kernel's account of all threads of the Envoy in question; the upstream is another process.
+//! Each variant is an Envoy of its own with one worker. They are driven in turn, a few hundred requests at a time, so that a
+//! machine that changes its speed changes it for all. CPU is the kernel's account of all threads of the Envoy in question,
+//! which has a processor to itself; the upstream and the load have another. A variant's figure is the mean of the middle
+//! half of its turns; the spread is that of the figures of ten parts of the run.
 
 mod load;
 mod memory;
 mod variants;
 
+use resilience_test_harness::pin;
 use std::time::Duration;
 use variants::{Variant, direct_response, empty_filter, our_filter, proxied, start_upstream};
 
 const WARM_UP: usize = 4_000;
-
-struct Options {
-    rounds: usize,
-    requests: usize,
-}
+const PARTS: usize = 10;
 
 #[tokio::main]
 async fn main() {
     let number =
         |name: &str, default| std::env::var(name).map_or(default, |it| it.parse().expect("a number"));
-    let options = Options { rounds: number("ROUNDS", 15), requests: number("REQUESTS", 8_000) };
+    let (turns, requests) = (number("TURNS", 200_usize), number("REQUESTS", 400));
     let upstream = start_upstream().await;
     let address = upstream.addr("upstream").await;
-
     let all = [
         Variant::new("proxied, no filter", &[], proxied(), address).await,
         Variant::new("proxied, empty filter", &[empty_filter()], proxied(), address).await,
@@ -34,45 +31,63 @@ async fn main() {
         Variant::new("static fallback, open breaker", &[our_filter()], proxied(), address).await,
     ];
     let [bare, empty, closed, direct, open] = [0, 1, 2, 3, 4];
+    let pinned = all.iter().all(|variant| pin(variant.pid(), 0))
+        && pin(upstream.pid(), 1)
+        && pin(std::process::id(), 1);
     all[open].trip().await;
     for variant in &all {
         variant.drive(WARM_UP);
     }
     let mut table = vec![Vec::new(); all.len()];
-    for _ in 0..options.rounds {
+    for _ in 0..turns {
         for (variant, column) in all.iter().zip(&mut table) {
-            column.push(variant.drive(options.requests));
+            column.push(micros(variant.drive(requests)));
         }
     }
 
-    println!(
-        "{} rounds of {} requests each; CPU per request in us: min, median, max",
-        options.rounds, options.requests
-    );
+    let apart = if pinned { "a processor to itself" } else { "NOT a processor to itself" };
+    println!("{turns} turns of {requests} requests each, {apart}; CPU per request in us, and its spread");
     for (variant, column) in all.iter().zip(&table) {
-        let [min, median, max] = spread(column.iter().map(micros));
-        println!("  {:<44} {min:7.2} {median:7.2} {max:7.2}", variant.name);
+        let parts = spread(column.chunks(column.len().div_ceil(PARTS)).map(middle));
+        println!("  {:<32} {:7.2}  ({:.2} to {:.2})", variant.name, middle(column), parts.0, parts.1);
     }
-    let by_round = |a: usize, b: usize| table[a].iter().zip(&table[b]).map(|(a, b)| (micros(a), micros(b)));
-    let added = |a: usize| by_round(a, bare).map(|(with, without)| with - without);
-    print_ratio("added CPU, closed breaker / empty filter", added(closed).zip(added(empty)), 1.3);
-    print_ratio("CPU, open breaker / direct response behind an empty filter", by_round(open, direct), 1.2);
+    let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
+    print_ratio("added CPU, closed breaker / empty filter", &table, 1.3, |rows| {
+        added(rows, closed) / added(rows, empty)
+    });
+    print_ratio("CPU, open breaker / direct response behind an empty filter", &table, 1.2, |rows| {
+        middle(rows[open]) / middle(rows[direct])
+    });
     drop(all);
     memory::print(address).await;
 }
 
-fn micros(cpu: &Duration) -> f64 {
+fn micros(cpu: Duration) -> f64 {
     cpu.as_secs_f64() * 1e6
 }
 
-fn print_ratio(name: &str, pairs: impl Iterator<Item = (f64, f64)>, goal: f64) {
-    let [min, median, max] = spread(pairs.map(|(a, b)| a / b));
-    let verdict = if median <= goal { "met" } else { "MISSED" };
-    println!("{name}: min {min:.2} median {median:.2} max {max:.2} (goal at most {goal}: {verdict})");
+/// A ratio over the whole run, and how it varies over the parts of the run.
+fn print_ratio(name: &str, table: &[Vec<f64>], goal: f64, ratio: impl Fn(&[&[f64]]) -> f64) {
+    let whole = ratio(&table.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let size = table[0].len().div_ceil(PARTS);
+    let parts = spread((0..table[0].len().div_ceil(size)).map(|part| {
+        let rows: Vec<_> = table.iter().filter_map(|column| column.chunks(size).nth(part)).collect();
+        ratio(&rows)
+    }));
+    let verdict = if whole <= goal { "met" } else { "MISSED" };
+    println!("{name}: {whole:.2}  ({:.2} to {:.2}; goal at most {goal}: {verdict})", parts.0, parts.1);
 }
 
-fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    [values[0], values[values.len() / 2], values[values.len() - 1]]
+/// The mean of the middle half: what disturbs a turn makes it longer by far, or follows one that was.
+fn middle(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let quarter = sorted.len() / 4;
+    let half = &sorted[quarter..sorted.len() - quarter];
+    half.iter().sum::<f64>() / half.len() as f64
+}
+
+fn spread(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)))
 }

@@ -89,6 +89,11 @@ impl Variant {
         Self { name, envoy, address }
     }
 
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.envoy.pid()
+    }
+
     /// Makes the upstream fail until the breaker is open.
     pub async fn trip(&self) {
         load::run(self.address, FAILING, 503, FAILURES);

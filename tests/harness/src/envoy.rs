@@ -254,7 +254,12 @@ impl Envoy {
         process::resident_kilobytes_of(self.pid())
     }
 
-    fn pid(&self) -> u32 {
+    /// The process's number.
+    ///
+    /// # Panics
+    /// Never: it runs until it is dropped.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs until it is dropped").id()
     }
 

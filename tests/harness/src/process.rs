@@ -78,3 +78,20 @@ pub(crate) fn resident_kilobytes_of(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has a size");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
+
+/// Keeps all threads of a process, and those they start, on one processor. Returns whether the kernel did.
+#[must_use]
+pub fn pin(pid: u32, processor: usize) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    tasks.fold(true, |pinned, task| {
+        let name = task.expect("a thread").file_name();
+        let thread = name.to_str().and_then(|name| name.parse().ok()).expect("a thread has a number");
+        // SAFETY: an all-zero set is a valid one.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is a valid set; a number beyond its size is ignored.
+        unsafe { libc::CPU_SET(processor, &mut set) };
+        // SAFETY: `set` is valid for reads of its size during the call.
+        let status = unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &raw const set) };
+        pinned && status == 0
+    })
+}
