@@ -79,16 +79,15 @@ pub fn of_answer(status: Status, info: &StreamInfo) -> Outcome {
 }
 
 /// The outcome at the end of a stream that was not judged before: its answer had begun well, or there was none.
-/// `headers_prove` says whether what began came from the upstream and says by itself how the call went, as it does
-/// unless the call is gRPC's; it is asked only where nothing else tells.
+/// `upstream_answered` says whether what began came from the upstream; it is asked only where nothing else tells.
 #[must_use]
-pub fn of_end(status: Status, info: &StreamInfo, headers_prove: impl FnOnce() -> bool) -> Outcome {
+pub fn of_end(status: Status, info: &StreamInfo, upstream_answered: impl FnOnce() -> bool) -> Outcome {
     if is_via_upstream(&info.details) {
         return status.outcome();
     }
     let outcome = of_local_reply(status, info);
     let client_left_later = info.flags & CLIENT_LEFT != 0 && status.http.is_some();
-    if outcome == Outcome::Ignored && client_left_later && headers_prove() {
+    if outcome == Outcome::Ignored && client_left_later && upstream_answered() {
         // The upstream's headers were good, and that stays proved.
         return status.outcome();
     }
