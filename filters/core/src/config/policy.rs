@@ -1,11 +1,13 @@
 //! `policies[]`.
 
-use super::decode::{Errors, Object, boolean, string, word};
+use super::decode::{Errors, Object, boolean, integer, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
 use super::{SECTIONS, breaker};
 use crate::breaker::Settings;
+use crate::worker::Shared;
+use std::ops::RangeInclusive;
 
 const MAX_NAME: usize = 64;
 
@@ -18,6 +20,8 @@ pub struct Policy {
     pub matches: Vec<Match>,
     /// Whether the policy is switched off: its requests pass as if it were not there.
     pub disabled: bool,
+    /// How many upstream clusters have a breaker of their own; `None` where all requests share one.
+    pub max_keys: Option<u16>,
     /// The circuit breaker, if there is one.
     pub circuit_breaker: Option<CircuitBreaker>,
     /// What answers instead, in order.
@@ -27,12 +31,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The settings of the breaker, where its state is shared: one that is forced open has none to share.
+    /// What the policy keeps in shared state: a breaker that is forced open has nothing to keep. `offset` is how much is to
+    /// be added to a moment, in nanoseconds, so that its whole seconds are the wall clock's.
     #[must_use]
-    pub fn shared_breaker(&self) -> Option<Settings> {
+    pub fn shared(&self, offset: u32) -> Option<Shared> {
         let breaker = self.circuit_breaker.as_ref()?;
         match breaker.mode {
-            BreakerMode::Enforce | BreakerMode::Shadow => Some(breaker.settings.clone()),
+            BreakerMode::Enforce | BreakerMode::Shadow => {
+                Some(Shared { settings: breaker.settings.clone().aligned(offset), max_keys: self.max_keys })
+            }
             BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen | BreakerMode::Disabled => None,
         }
     }
@@ -71,6 +78,11 @@ pub(super) enum Mode {
     ForcedOpen,
 }
 
+const KEYS: [(&str, bool); 2] = [("policy", false), ("upstream_cluster", true)];
+/// Each costs two metrics and a value in shared data.
+const MAX_KEYS: RangeInclusive<u32> = 1..=1024;
+const DEFAULT_MAX_KEYS: u32 = 64;
+
 pub(super) const MODES: [(&str, Mode); 4] = [
     ("enforce", Mode::Enforce),
     ("shadow", Mode::Shadow),
@@ -101,6 +113,7 @@ pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) 
         object.require("match", "a list of matches", errors).and_then(|node| matching::some(node, errors));
     let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
     let fallback = section(&mut object, "fallback").map(|node| fallback::decode(node, errors));
+    let max_keys = key(&mut object, errors);
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
     object.finish(errors);
     let mode = mode?;
@@ -115,10 +128,24 @@ pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) 
         name: name?,
         matches: matches?,
         disabled: mode == Mode::Disabled,
+        max_keys: max_keys?,
         circuit_breaker,
         fallback: fallback.unwrap_or_else(|| Some(Vec::new()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
+}
+
+/// `key` and `max_keys`: how many upstream clusters have a breaker of their own, if each is to have one.
+fn key(object: &mut Object<'_>, errors: &mut Errors) -> Option<Option<u16>> {
+    let by_cluster = object.get("key").map_or(Some(false), |node| word(node, &KEYS, errors));
+    let max_node = object.get("max_keys");
+    let max = max_node.map_or(Some(DEFAULT_MAX_KEYS), |node| integer(node, MAX_KEYS, errors));
+    if let Some(node) = max_node.filter(|_| by_cluster == Some(false)) {
+        errors.expected(node, "\"key\": \"upstream_cluster\" beside it");
+        return None;
+    }
+    let max = u16::try_from(max?).ok()?;
+    Some(by_cluster?.then_some(max))
 }
 
 /// The policy with the sections it inherits.

@@ -118,7 +118,7 @@ fn a_value_of_another_version_alone_starts_afresh_and_keeps_it() {
 
 #[test]
 fn more_foreign_bytes_than_any_version_writes_are_dropped() {
-    let half = vec![1; 16 * 1024];
+    let half = vec![1; 32 * 1024];
     assert_eq!(MAX_FOREIGN, 2 * half.len());
     let breaker = Breaker::closed(3);
     let fits = [(8, 1, half.as_slice()), (BREAKER, 1, &own(&breaker)), (9, 1, &half)];
