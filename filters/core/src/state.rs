@@ -14,7 +14,9 @@ use crate::time::Timestamp;
 
 const MAGIC: &[u8] = b"RS";
 const BREAKER: u8 = 1;
-/// Sections of others are carried up to this many bytes in all: more is damage, not another version.
+/// A section's id, version and length.
+const HEAD: usize = 4;
+/// Sections of others are carried up to this many bytes in all, heads included: more is damage, not another version.
 const MAX_FOREIGN: usize = 32 * 1024;
 
 /// What a policy's requests decide together.
@@ -54,7 +56,8 @@ impl State {
                 foreign.push(section);
             }
         }
-        if foreign.iter().map(|section| section.bytes.len()).sum::<usize>() > MAX_FOREIGN {
+        if foreign.iter().map(|section| section.bytes.len().saturating_add(HEAD)).sum::<usize>() > MAX_FOREIGN
+        {
             foreign.clear();
         }
         let repaired = breaker.is_none();

@@ -28,6 +28,11 @@ impl Evidence {
         self.consecutive
     }
 
+    /// How many failures' moments are kept.
+    pub(super) const fn capacity(&self) -> u16 {
+        self.capacity
+    }
+
     pub(super) fn record(&mut self, outcome: Outcome, now: Timestamp, window: Option<FailuresInWindow>) {
         match outcome {
             Outcome::Ignored => {}

@@ -25,6 +25,9 @@ pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No state lasts longer than this. Far beyond [`LONGEST`]: another version of the module may allow more, and another
 /// worker's clock reading may be later than the one that judges.
 const PLAUSIBLE: Duration = Duration::from_secs(366 * 24 * 3600);
+/// No breaker remembers more failures, or permits more probes. Beyond what a configuration may ask for, too, and within
+/// what its bytes can say of their own length.
+const MOST: u16 = 4096;
 
 /// When a breaker trips and how it comes back.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -173,9 +176,12 @@ impl Breaker {
     #[must_use]
     pub fn is_plausible(&self, now: Timestamp) -> bool {
         match &self.phase {
-            Phase::Closed(_) => true,
+            Phase::Closed(evidence) => evidence.capacity() <= MOST,
             Phase::Open { until } => until.since(now) <= PLAUSIBLE,
-            Phase::HalfOpen { until, permitted, .. } => until.since(now) <= PLAUSIBLE && *permitted > 0,
+            Phase::HalfOpen { until, permitted, succeeded, probes } => {
+                let left_to_prove = succeeded < permitted && taken(*succeeded, probes) <= *permitted;
+                until.since(now) <= PLAUSIBLE && left_to_prove && *permitted <= u32::from(MOST)
+            }
         }
     }
 
