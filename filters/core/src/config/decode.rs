@@ -1,14 +1,12 @@
 //! Reading a document with all its errors.
 
 use super::duration;
-use super::json::{Node, Value, quote};
+use super::json::{Node, Value, quote, shown};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Longer values are cut in a message.
-const SHOWN: usize = 80;
 pub(super) const DUPLICATE: &str = "duplicate key";
 
 /// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
@@ -24,11 +22,8 @@ impl Errors {
 
     /// A value that is not what it should be.
     pub(super) fn expected(&mut self, node: &Node, expected: impl Display) {
-        let mut found = node.to_string();
-        if found.chars().count() > SHOWN {
-            found = found.chars().take(SHOWN).chain("...".chars()).collect();
-        }
-        self.at(node, format_args!("found {found}, expected {expected}"));
+        let found = node.to_string();
+        self.at(node, format_args!("found {}, expected {expected}", shown(&found)));
     }
 
     /// The messages, in the order of the document.

@@ -99,6 +99,20 @@ fn a_key_that_is_no_word_is_quoted_in_its_path() {
 }
 
 #[test]
+fn a_message_is_short_whatever_it_is_about() {
+    let long = "n".repeat(100_000);
+    let messages = errors(&format!(
+        r#"{{"policies": [{{"name": "{long}", "match": [{{"any": true}}], "{long}": 1}}, {{"name": "{long}", "match": []}}],
+          "exempt": [{{"{long}": 1, "{long}": 2}}], "namespace": "{long}"}}"#
+    ));
+    assert!(messages.len() >= 7, "{}", messages.len());
+    assert!(messages.iter().all(|message| message.len() < 400), "{messages:?}");
+    // Every value knows its place: many beneath a long key must not each hold all of it.
+    let many = vec!["0"; 100_000].join(",");
+    assert_eq!(errors(&format!(r#"{{"policies": [], "{long}": [{many}]}}"#)).len(), 1);
+}
+
+#[test]
 fn a_long_key_is_compared_with_nothing() {
     // A distance to each known key would take a table of the product of their lengths.
     let messages = errors(&format!(r#"{{"policies": [], "{}": 1}}"#, "policies".repeat(500_000)));

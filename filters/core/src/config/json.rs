@@ -1,6 +1,7 @@
 //! A JSON document in which every value knows its place, so that an error can name it.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 use std::fmt;
 
 /// A value and where it stands.
@@ -76,8 +77,21 @@ impl Node {
     }
 }
 
-/// The path of a key. One that is no plain word is quoted: it may hold anything.
+/// Longer keys and values are cut where a message or a path shows them.
+const SHOWN: usize = 80;
+
+/// A text as far as it is shown.
+pub(super) fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN).and_then(|(end, _)| text.get(..end)) {
+        Some(cut) => Cow::Owned(format!("{cut}...")),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// The path of a key. One that is no plain word is quoted: it may hold anything. A long one is cut: every value beneath it
+/// repeats it.
 pub(super) fn join(path: &str, key: &str) -> String {
+    let key = &*shown(key);
     let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     match (path.is_empty(), plain) {
         (true, true) => key.to_owned(),

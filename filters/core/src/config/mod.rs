@@ -125,10 +125,7 @@ fn check_names(policies: &[Node], errors: &mut Errors) {
     for name in policies.iter().filter_map(|policy| policy.get("name")) {
         let Value::String(text) = &name.value else { continue };
         if let Some(first) = seen.insert(text.as_str(), name) {
-            errors.at(
-                name,
-                format_args!("found {name}, expected a name that is not yet taken by {}", first.path),
-            );
+            errors.expected(name, format_args!("a name that is not yet taken by {}", first.path));
             seen.insert(text, first);
         }
     }
