@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// A longer input, in bytes, is not worth its place.
+const SHORT: u64 = 400;
 /// Documents that lie elsewhere.
 const DOCUMENTS: [&str; 2] = ["envoy/policies.json", "tests/fuzz/breakers.json"];
 
@@ -54,6 +56,17 @@ fn unpack_lines(file: &Path, to: &Path) -> io::Result<()> {
         let bytes = from_hex(text)
             .ok_or_else(|| io::Error::other(format!("{name}:{}: not hexadecimal", number + 1)))?;
         fs::write(to.join(format!("{name}-{:04}", number + 1)), bytes)?;
+    }
+    Ok(())
+}
+
+/// Copies the inputs in `from` that are short enough to be kept.
+pub(crate) fn copy_short(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.metadata()?.len() <= SHORT {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
     }
     Ok(())
 }

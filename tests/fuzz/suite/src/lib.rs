@@ -98,16 +98,17 @@ impl Target {
     pub fn keep(self) -> io::Result<usize> {
         let place = built()?;
         let work = place.join("work").join(self.name);
-        let (seeds, kept) = (work.join("seeds"), work.join("kept"));
-        for directory in [&seeds, &kept] {
+        let (known, kept) = (work.join("known"), work.join("kept"));
+        for directory in [&known, &kept] {
             empty(directory)?;
         }
         inputs::unpack_made(self.name, &kept)?;
-        inputs::unpack(self.name, &seeds)?;
+        inputs::unpack(self.name, &known)?;
+        inputs::copy_short(&work.join("learned"), &known)?;
         let mut command = Command::new(place.join(self.name));
         // Only what reaches code that nothing smaller reaches: how often code was run would keep many times as much.
-        command.args(["-merge=1", "-use_counters=0"]).arg(format!("-max_len={}", self.longest));
-        command.arg(&kept).arg(work.join("learned")).arg(&seeds);
+        command.args(["-set_cover_merge=1", "-use_counters=0"]).arg(format!("-max_len={}", self.longest));
+        command.arg(&kept).arg(&known);
         let report = report(&mut command)?;
         if !report.clean {
             return Err(io::Error::other(report.log));
