@@ -10,15 +10,15 @@ fn via_upstream() -> StreamInfo {
     StreamInfo { details: VIA_UPSTREAM.to_vec(), flags: 0 }
 }
 
-pub(super) fn status(ranges: &[RangeInclusive<u16>]) -> Criteria {
+fn status(ranges: &[RangeInclusive<u16>]) -> Criteria {
     Criteria { status: Cow::Owned(ranges.to_vec()), ..Criteria::NONE }
 }
 
-pub(super) fn grpc_status(codes: &[u16]) -> Criteria {
+fn grpc_status(codes: &[u16]) -> Criteria {
     Criteria { grpc_status: Cow::Owned(codes.to_vec()), ..Criteria::NONE }
 }
 
-pub(super) fn header(name: &str, value: &str) -> Criteria {
+fn header(name: &str, value: &str) -> Criteria {
     Criteria { headers: vec![(name.to_owned(), value.to_owned())], ..Criteria::NONE }
 }
 
