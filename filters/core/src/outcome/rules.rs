@@ -15,8 +15,8 @@ pub struct Rules {
     pub ignore: Criteria,
 }
 
-/// What an answer may have that decides over it; one of these is enough. The parts of the default are borrowed, so that
-/// ten thousand policies with no rules of their own cost no memory for them.
+/// What an answer may have that decides over it; one of these is enough. The default's lists are borrowed, so
+/// that ten thousand policies without rules of their own allocate none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Criteria {
     /// HTTP statuses.
