@@ -8,6 +8,7 @@ use resilience_core::config::{Document, Policy};
 use resilience_core::decision::{Decision, decide, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request};
 use resilience_core::members::TICK;
+use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::Worker;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -94,6 +95,11 @@ impl Root {
 
     pub(crate) fn policy(&self, index: usize) -> Option<&Policy> {
         self.document.policies.get(index)
+    }
+
+    /// By which rules a policy's answers are judged.
+    pub(crate) fn rules(&self, index: usize) -> Option<&Rules> {
+        Some(&self.policy(index)?.outcome)
     }
 
     pub(crate) fn metrics(&mut self, index: usize, act: impl FnOnce(&mut PolicyMetrics)) {

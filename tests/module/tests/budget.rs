@@ -75,6 +75,32 @@ fn exemptions_cost_what_they_have_to_look_at() {
     assert_eq!(worst, Counts { reads_with_bytes: 5, ..HEALTHY });
 }
 
+/// A rule by header, beside rules by status, which cost nothing.
+const RULES: &str = r#""outcome": {"failure": {"status": [429, "5xx"], "headers": [{"name": "x-degraded", "value": "true"}]},
+    "ignore": {"status": [404], "headers": [{"name": "x-test", "value": "1"}, {"name": "x-test", "value": "2"}]}}"#;
+
+#[test]
+fn rules_by_status_cost_nothing() {
+    let rules = r#""outcome": {"failure": {"status": [429]}, "ignore": {"status": [404], "grpc_status": ["ABORTED"]}}"#;
+    let shop = warmed(&policy_and(rules));
+    let counts = cost("healthy, with rules by status", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(counts, HEALTHY);
+}
+
+#[test]
+fn rules_by_header_cost_one_read_of_all_headers_in_place_of_two_of_one() {
+    let shop = warmed(&policy_and(RULES));
+    let stream = arrive(shop.vm());
+    let counts = cost("healthy, with rules by header", &stream, End::Status(200));
+    assert_eq!(counts, Counts { reads_of_nothing: 1, ..HEALTHY });
+    let whole = |call: &&Call| call.function == "proxy_get_header_map_pairs";
+    assert_eq!(stream.calls().iter().filter(whole).count(), 1);
+    // What is ignored says so at once, and tells a breaker that is closed nothing.
+    run(&arrive(shop.vm()), End::Status(404)).unwrap();
+    let ignored = cost("an ignored answer", &arrive(shop.vm()), End::Status(404));
+    assert_eq!(ignored, Counts { reads_of_nothing: 1, metric_reads: 1, ..HEALTHY });
+}
+
 #[test]
 fn the_first_request_defines_its_metrics() {
     let shop = Shop::open(1);

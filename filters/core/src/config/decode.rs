@@ -139,6 +139,12 @@ pub(super) fn list<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> O
     Some(items)
 }
 
+/// Every item of a list decoded; `None` if one of them cannot be.
+pub(super) fn all<T>(items: &[Node], mut decode: impl FnMut(&Node) -> Option<T>) -> Option<Vec<T>> {
+    let decoded: Vec<_> = items.iter().filter_map(&mut decode).collect();
+    (decoded.len() == items.len()).then_some(decoded)
+}
+
 /// A list of at least one.
 pub(super) fn some<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> Option<&'a [Node]> {
     let items = list(node, expected, errors)?;
@@ -203,4 +209,19 @@ pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)], errors: &mut Error
         errors.expected(node, one_of(&names));
     }
     found
+}
+
+/// The name of a header in lower case; `None` where it is no token (RFC 9110), as pseudo-headers are none.
+pub(super) fn header_name(text: &str) -> Option<String> {
+    (!text.is_empty() && text.bytes().all(is_token)).then(|| text.to_ascii_lowercase())
+}
+
+/// A letter of a token, RFC 9110 section 5.6.2.
+fn is_token(letter: u8) -> bool {
+    letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter)
+}
+
+/// Whether a header can have this value.
+pub(super) fn is_header_value(text: &str) -> bool {
+    text.chars().all(|letter| letter == '\t' || !letter.is_control())
 }

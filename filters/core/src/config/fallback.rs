@@ -1,6 +1,8 @@
 //! `fallback`: what answers instead.
 
-use super::decode::{DUPLICATE, Errors, Object, integer, list, one_of, some, string};
+use super::decode::{
+    DUPLICATE, Errors, Object, header_name, integer, is_header_value, list, one_of, some, string,
+};
 use super::json::{Node, Value};
 use crate::answer::{Escape, Reason, Template};
 use base64::Engine;
@@ -159,24 +161,18 @@ fn decode_headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, Strin
 }
 
 fn header(name: &str, node: &Node, errors: &mut Errors) -> Option<(String, String)> {
-    let lower = name.to_ascii_lowercase();
-    if lower.is_empty() || !lower.bytes().all(is_token) {
+    let Some(lower) = header_name(name) else {
         errors.at(node, "found no header name, expected a token (RFC 9110)");
         return None;
-    }
+    };
     if RESERVED.contains(&lower.as_str()) {
         errors.at(node, "a header that Envoy or this filter writes, expected another");
         return None;
     }
     let value = string(node, "a header value", errors)?;
-    if !value.chars().all(|letter| letter == '\t' || !letter.is_control()) {
+    if !is_header_value(value) {
         errors.expected(node, "a header value without control characters");
         return None;
     }
     Some((lower, value.to_owned()))
-}
-
-/// A letter of a token, RFC 9110 section 5.6.2.
-fn is_token(letter: u8) -> bool {
-    letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter)
 }

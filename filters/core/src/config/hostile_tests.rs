@@ -134,6 +134,7 @@ fn ten_thousand_policies_are_read_and_indexed() {
         .map(|n| {
             format!(
                 r#"{{"name": "p{n}", "match": [{{"route": "r{n}"}}, {{"path": {{"prefix": "/p{n}"}}, "host": "h{n}"}}],
+                    "outcome": {{"failure": {{"status": [429, "5xx"]}}}},
                     "circuit_breaker": {{"failures_in_window": {{"failures": 5, "window": "10s"}}}},
                     "fallback": [{{"static": {{"status": 200, "json": {{"n": {n}}}}}}}]}}"#
             )
@@ -184,7 +185,19 @@ fn json() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|value| value.to_string()),
         (-1e300..1e300_f64).prop_map(|value| format!("{value:e}")),
         prop::sample::select(vec![
-            "1s", "enforce", "any", "/", "GET", "*.a", "refusal", "p", "", "\\u0000", "é\\n"
+            "1s",
+            "enforce",
+            "any",
+            "5xx",
+            "UNAVAILABLE",
+            "/",
+            "GET",
+            "*.a",
+            "refusal",
+            "p",
+            "",
+            "\\u0000",
+            "é\\n"
         ])
         .prop_map(|text| format!("\"{text}\"")),
     ];
@@ -197,6 +210,11 @@ fn json() -> impl Strategy<Value = String> {
         "name",
         "match",
         "mode",
+        "outcome",
+        "failure",
+        "ignore",
+        "grpc_status",
+        "value",
         "circuit_breaker",
         "fallback",
         "consecutive_failures",

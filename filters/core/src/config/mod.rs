@@ -13,6 +13,9 @@ mod fallback;
 mod hostile_tests;
 mod json;
 mod matching;
+mod outcome;
+#[cfg(test)]
+mod outcome_tests;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -26,7 +29,7 @@ use json::{Node, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The sections that `defaults` may hold.
-const SECTIONS: [&str; 2] = ["circuit_breaker", "fallback"];
+const SECTIONS: [&str; 3] = ["outcome", "circuit_breaker", "fallback"];
 /// A namespace longer than this would make every key of the shared state long.
 const MAX_NAMESPACE: usize = 128;
 /// Metadata that policies are matched by is read one by one.
@@ -97,6 +100,9 @@ fn check_defaults(node: &Node, errors: &mut Errors) -> bool {
     for section in SECTIONS {
         let Some(node) = object.get(section) else { continue };
         match section {
+            "outcome" => {
+                outcome::decode(node, errors);
+            }
             "circuit_breaker" => breaker::check_partial(node, errors),
             _ => {
                 fallback::decode(node, errors);

@@ -4,8 +4,9 @@ use super::decode::{Errors, Object, boolean, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
-use super::{SECTIONS, breaker};
+use super::{SECTIONS, breaker, outcome};
 use crate::breaker::Settings;
+use crate::outcome::Rules;
 
 const MAX_NAME: usize = 64;
 
@@ -18,6 +19,8 @@ pub struct Policy {
     pub matches: Vec<Match>,
     /// Whether the policy is switched off: its requests pass as if it were not there.
     pub disabled: bool,
+    /// What is evidence.
+    pub outcome: Rules,
     /// The circuit breaker, if there is one.
     pub circuit_breaker: Option<CircuitBreaker>,
     /// What answers instead, in order.
@@ -99,6 +102,7 @@ pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) 
     let mode = object.get("mode").map(|node| word(node, modes, errors)).unwrap_or(Some(Mode::Enforce));
     let matches =
         object.require("match", "a list of matches", errors).and_then(|node| matching::some(node, errors));
+    let outcome = section(&mut object, "outcome").map(|node| outcome::decode(node, errors));
     let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
     let fallback = section(&mut object, "fallback").map(|node| fallback::decode(node, errors));
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
@@ -115,6 +119,7 @@ pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) 
         name: name?,
         matches: matches?,
         disabled: mode == Mode::Disabled,
+        outcome: outcome.unwrap_or(Some(Rules::DEFAULT))?,
         circuit_breaker,
         fallback: fallback.unwrap_or_else(|| Some(Vec::new()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
