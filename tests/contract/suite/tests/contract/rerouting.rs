@@ -67,8 +67,8 @@ impl Stage {
     }
 }
 
-/// In request headers the name may be an old one, and nothing there tells. From response headers to the end it is that of
-/// the route that the request took, because the router has found it again.
+/// In request headers the name may be an old one, and nothing there tells. From response headers to the end it is that
+/// of the route that the request took, because the router has found it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cleared_route_keeps_its_name_until_somebody_looks() {
     let stage = Stage::new().await;
