@@ -85,7 +85,9 @@ pub fn of_end(
         return rules.judge(answer);
     }
     let outcome = of_local_reply(answer.status, info);
-    let client_left_later = info.flags & CLIENT_LEFT != 0 && answer.status.http.is_some();
+    // Good headers prove nothing of a gRPC call: also one that fails begins with them.
+    let answered = answer.status.http.is_some() && !answer.lacks_grpc_status();
+    let client_left_later = info.flags & CLIENT_LEFT != 0 && answered;
     if outcome == Outcome::Ignored && client_left_later && upstream_answered() {
         // The upstream's headers were good, and that stays proved.
         return rules.judge(answer);
@@ -104,6 +106,15 @@ fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     } else {
         Outcome::Ignored
     }
+}
+
+/// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message
+/// format behind a plus sign. Anything else behind it is not gRPC.
+#[must_use]
+pub fn is_grpc_type(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
 /// A status code in decimal, as headers carry it.

@@ -1,6 +1,6 @@
 //! What an operator calls a failure, and what is no evidence to them.
 
-use super::{Status, parse_status};
+use super::{Status, is_grpc_type, parse_status};
 use crate::breaker::Outcome;
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -54,10 +54,20 @@ impl Criteria {
 pub struct Answer {
     /// Its status.
     pub status: Status,
+    /// Whether its content type is gRPC's.
+    grpc: bool,
     /// Whether it has a header of `failure`.
     failure_header: bool,
     /// Whether it has a header of `ignore`.
     ignore_header: bool,
+}
+
+impl Answer {
+    /// Whether it is a gRPC answer whose status has not come.
+    #[must_use]
+    pub fn lacks_grpc_status(&self) -> bool {
+        self.grpc && self.status.grpc.is_none()
+    }
 }
 
 impl From<Status> for Answer {
@@ -81,27 +91,23 @@ impl Rules {
     /// The rules of who has none of their own.
     pub const DEFAULT: Self = Self { failure: Criteria::FAILURE, ignore: Criteria::NONE };
 
-    /// Whether more of the headers must be read than the statuses.
-    #[must_use]
-    pub fn names_headers(&self) -> bool {
-        !self.failure.headers.is_empty() || !self.ignore.headers.is_empty()
-    }
-
     /// Reads an answer's headers, names in lower case. A header may stand there several times; one of them is enough. Of a
     /// status the first counts.
     #[must_use]
     pub fn read<'a>(&self, headers: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Answer {
         let mut answer = Answer::default();
-        let (mut http, mut grpc) = (None, None);
+        let (mut http, mut grpc, mut content_type) = (None, None, None);
         for (name, value) in headers {
             match name {
                 b":status" => _ = http.get_or_insert(value),
                 b"grpc-status" => _ = grpc.get_or_insert(value),
+                b"content-type" => _ = content_type.get_or_insert(value),
                 _ => {}
             }
             answer.failure_header |= self.failure.has_header(name, value);
             answer.ignore_header |= self.ignore.has_header(name, value);
         }
+        answer.grpc = content_type.is_some_and(is_grpc_type);
         answer.status = Status { http: http.and_then(parse_status), grpc: grpc.and_then(parse_status) };
         answer
     }

@@ -105,11 +105,24 @@ fn of_a_status_that_stands_twice_the_first_counts() {
 }
 
 #[test]
-fn headers_are_read_only_for_rules_that_name_one() {
-    assert!(!Rules::DEFAULT.names_headers());
-    assert!(!failing(status(&[429..=429])).names_headers());
-    assert!(failing(header("x-degraded", "true")).names_headers());
-    assert!(ignoring(header("x-degraded", "true")).names_headers());
+fn a_grpc_call_that_its_client_leaves_before_the_status_proves_nothing() {
+    let left = StreamInfo { details: b"http2.remote_reset".to_vec(), flags: 1 << 28 };
+    let end = |content_type, more: &[(&'static str, &'static str)]| {
+        let headers = [&[(":status", "200"), ("content-type", content_type)], more].concat();
+        of_end(&Rules::DEFAULT, read(&Rules::DEFAULT, &headers), &left, || true)
+    };
+    for grpc in ["application/grpc", "application/grpc+proto"] {
+        assert_eq!(end(grpc, &[]), Outcome::Ignored, "{grpc}");
+        assert_eq!(end(grpc, &[("grpc-status", "5")]), Outcome::Success, "{grpc}");
+    }
+    for other in ["text/plain", "application/grpc-web", "application/grpcx", ""] {
+        assert_eq!(end(other, &[]), Outcome::Success, "{other}");
+    }
+    assert_eq!(
+        end("text/plain", &[("content-type", "application/grpc")]),
+        Outcome::Success,
+        "the first counts"
+    );
 }
 
 #[test]
