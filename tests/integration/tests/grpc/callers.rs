@@ -45,29 +45,33 @@ async fn a_browser_behind_the_grpc_web_filter_is_grpc() {
         "extensions.filters.http.grpc_web.v3.GrpcWeb",
         json!({}),
     );
-    let filters = [web, filter(&document(&[fragile("cart")]))];
+    let mut answered = fragile("answered");
+    answered["fallback"] = json!([{"static": {"status": 200, "json": {"items": []}}}]);
+    let filters = [web, filter(&document(&[fragile("cart"), answered]))];
     let shop = Shop::routed(&patient_route(), &filters).await;
-    let mut browser = shop.edge.clients(Protocol::Http1).await;
-    let call = |plan: Plan| {
-        Request::post("/cart/Unary", plan.framed())
+    let mut browser = shop.edge.clients(Protocol::Http2).await;
+    let call = |service: &str, plan: Plan| {
+        Request::post(&format!("/{service}/Unary"), plan.framed())
             .header("content-type", "application/grpc-web+proto")
             .header("x-grpc-web", "1")
     };
-    let answer = browser.send(call(Plan::messages(1))).await;
-    assert!(answer.status == 200 && answer.text().contains("grpc-status:0"), "{answer:?}");
-    shop.edge.wait_calls("cart", calls(1, 0, 0)).await;
-    let answer = browser.send(call(Plan::status(Code::Unavailable))).await;
-    assert!(answer.status == 200 && answer.text().contains("grpc-status:14"), "{answer:?}");
-    shop.edge.wait_calls("cart", calls(1, 1, 0)).await;
-    for _ in 0..WORKERS {
-        let answer = browser.send(call(Plan::messages(1))).await;
-        let status = (answer.status, answer.header("grpc-status"), answer.header("grpc-message"));
-        assert_eq!(status, (200, "14".to_owned(), "circuit_open".to_owned()), "{answer:?}");
-        assert_eq!(answer.header("content-type"), "application/grpc-web+proto");
-        assert_eq!(answer.header("x-resilience"), "cart;reason=circuit_open;source=none");
-        assert_eq!(answer.text(), "");
+    for (service, source) in [("cart", "none"), ("answered", "static")] {
+        let answer = browser.send(call(service, Plan::messages(1))).await;
+        assert!(answer.status == 200 && answer.text().contains("grpc-status:0"), "{answer:?}");
+        shop.edge.wait_calls(service, calls(1, 0, 0)).await;
+        let answer = browser.send(call(service, Plan::status(Code::Unavailable))).await;
+        assert!(answer.status == 200 && answer.text().contains("grpc-status:14"), "{answer:?}");
+        shop.edge.wait_calls(service, calls(1, 1, 0)).await;
+        for _ in 0..WORKERS {
+            let answer = browser.send(call(service, Plan::messages(1))).await;
+            let status = (answer.header("grpc-status"), answer.header("grpc-message"));
+            assert_eq!(status, ("14".to_owned(), "circuit_open".to_owned()), "{answer:?}");
+            assert_eq!(answer.header("content-type"), "application/grpc-web+proto");
+            let marker = format!("{service};reason=circuit_open;source={source}");
+            assert_eq!((answer.header("x-resilience"), answer.text()), (marker, String::new()));
+        }
+        assert_eq!(shop.server.received(service), 2);
     }
-    assert_eq!(shop.server.received("cart"), 2);
 }
 
 /// Envoy ends the call a whole deadline less the offset before client and server would: a silent server is to blame.
