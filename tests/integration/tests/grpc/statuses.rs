@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 const FAILURES: [Code; 5] =
     [Code::Unknown, Code::DeadlineExceeded, Code::Internal, Code::Unavailable, Code::DataLoss];
 
+type Form = (&'static str, fn(Code) -> Plan);
+
 /// How a status without a message is said.
-const FORMS: [(&str, fn(Code) -> Plan); 2] =
-    [("in-trailers", Plan::status), ("in-headers", Plan::status_at_once)];
+const FORMS: [Form; 2] = [("in-trailers", Plan::status), ("in-headers", Plan::status_at_once)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_statuses_are_failures_and_all_others_successes() {
