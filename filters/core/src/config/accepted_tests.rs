@@ -37,7 +37,7 @@ fn what_is_not_said_has_its_default() {
 
     let observing = policy("");
     assert_eq!((observing.disabled, observing.discourage_retries), (false, true));
-    assert_eq!((observing.circuit_breaker, observing.fallback), (None, vec![]));
+    assert_eq!((observing.circuit_breaker, observing.fallback), (None, std::sync::Arc::default()));
 
     let breaker = policy(r#", "circuit_breaker": {"consecutive_failures": 7}"#).circuit_breaker.unwrap();
     let expected = Settings {

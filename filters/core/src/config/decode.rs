@@ -1,7 +1,7 @@
 //! Reading a document with all its errors.
 
 use super::duration;
-use super::json::{Node, Value, quote};
+use super::json::{Node, Order, Value, quote};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -13,7 +13,7 @@ pub(super) const DUPLICATE: &str = "duplicate key";
 
 /// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
 #[derive(Debug, Default)]
-pub(super) struct Errors(Vec<(usize, String)>);
+pub(super) struct Errors(Vec<(Order, String)>);
 
 impl Errors {
     /// An error at a value.

@@ -6,6 +6,7 @@ use crate::answer::{Escape, Reason, Template};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// One entry of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,10 +53,10 @@ const RESERVED: [&str; 8] = [
 ];
 const BODIES: [&str; 3] = ["text", "json", "base64"];
 
-pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Vec<Fallback>> {
+pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Arc<[Fallback]>> {
     let entries = list(node, "a list of fallbacks", errors)?;
     let decoded: Vec<_> = entries.iter().filter_map(|entry| decode_entry(entry, errors)).collect();
-    (decoded.len() == entries.len()).then_some(decoded)
+    (decoded.len() == entries.len()).then(|| decoded.into())
 }
 
 fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
