@@ -83,7 +83,7 @@ fn what_is_said_is_taken() {
     assert_eq!(settings.permitted_number_of_calls_in_half_open_state, 1);
     assert_eq!(settings.max_wait_duration_in_half_open_state, Duration::from_secs(15));
     assert!(policy.fallback[0].on.contains(&Reason::CircuitOpen));
-    assert_eq!(policy.fallback[0].answer, Static { status: 202, headers: vec![], body: Body::None });
+    assert_eq!(policy.fallback[0].answer, Static { status: 202, headers: Box::default(), body: Body::None });
 }
 
 #[test]

@@ -144,6 +144,13 @@ pub(super) fn list<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> O
     Some(items)
 }
 
+/// Every item of a list decoded, in no more memory than that takes; `None` if one of them cannot be.
+pub(super) fn all<T>(items: &[Node], mut decode: impl FnMut(&Node) -> Option<T>) -> Option<Vec<T>> {
+    let mut decoded = Vec::with_capacity(items.len());
+    decoded.extend(items.iter().filter_map(&mut decode));
+    (decoded.len() == items.len()).then_some(decoded)
+}
+
 /// A list of at least one.
 pub(super) fn some<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> Option<&'a [Node]> {
     let items = list(node, expected, errors)?;

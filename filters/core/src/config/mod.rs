@@ -158,20 +158,24 @@ impl MetadataPairs {
     }
 }
 
-/// The names that are taken, and where.
+/// The names that are taken, and by the how manieth policy.
 #[derive(Default)]
-struct Names(HashMap<String, String>);
+struct Names {
+    taken: HashMap<String, usize>,
+    policies: usize,
+}
 
 impl Names {
     fn check(&mut self, policy: &Node, errors: &mut Errors) {
+        let index = self.policies;
+        self.policies = index.saturating_add(1);
         let Some(name) = policy.get("name") else { return };
         let Value::String(text) = &name.value else { return };
-        match self.0.get(text) {
-            Some(first) => errors
-                .at(name, format_args!("found {name}, expected a name that is not yet taken by {first}")),
-            None => {
-                self.0.insert(text.clone(), name.path.clone());
-            }
+        if let Some(first) = self.taken.get(text) {
+            const EXPECTED: &str = "a name that is not yet taken by";
+            errors.at(name, format_args!("found {name}, expected {EXPECTED} policies[{first}].name"));
+            return;
         }
+        self.taken.insert(text.clone(), index);
     }
 }
