@@ -7,6 +7,8 @@
 
 mod index;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use crate::config::{HostPattern, Match, PathPattern};

@@ -238,3 +238,27 @@ fn every_range_includes_its_ends_and_nothing_beyond() {
         }
     }
 }
+
+#[test]
+fn policies_inherit_from_defaults_that_stand_behind_them() {
+    let document = parse(
+        r#"{"policies": [{"name": "p", "match": [{"any": true}], "circuit_breaker": {"consecutive_failures": 3}}],
+            "defaults": {"circuit_breaker": {"wait_duration_in_open_state": "7s"}}}"#,
+    );
+    let settings = &document.policies[0].circuit_breaker.as_ref().unwrap().settings;
+    assert_eq!(settings.consecutive_failures, Some(3));
+    assert_eq!(settings.wait_duration_in_open_state, Duration::from_secs(7));
+}
+
+#[test]
+fn what_is_inherited_whole_is_there_once() {
+    let document = parse(
+        r#"{"defaults": {"fallback": [{"static": {"status": 200, "text": "inherited"}}]},
+            "policies": [{"name": "a", "match": [{"route": "a"}]}, {"name": "b", "match": [{"route": "b"}]},
+                         {"name": "c", "match": [{"route": "c"}], "fallback": [{"static": {"status": 201}}]},
+                         {"name": "d", "match": [{"route": "d"}], "fallback": null}]}"#,
+    );
+    let [a, b, c, d] = [0, 1, 2, 3].map(|index| &document.policies[index].fallback);
+    assert!(std::sync::Arc::ptr_eq(a, b));
+    assert_eq!((a[0].answer.status, c[0].answer.status, d.len()), (200, 201, 0));
+}
