@@ -127,7 +127,7 @@ async fn one_change_among_ten_thousand_policies_leaves_the_others_as_they_were()
         trip(&mut clients, *policy).await;
     }
 
-    let changed = of_kind(Kind::Prefix).last().expect("there are three");
+    let changed = of_kind(Kind::Prefix).next_back().expect("there are three");
     let mut after = before.clone();
     after["policies"][changed]["circuit_breaker"]["mode"] = "forced_open".into();
     file.replace(&[resource(&after)]);
