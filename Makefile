@@ -49,7 +49,7 @@ endef
 
 .PHONY: help
 help: ## List the targets (this list)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Bring every tool that is missing into .tools/
@@ -91,6 +91,11 @@ lint: ## Check the format, and clippy with every warning an error
 bench: build test-modules ## Measure CPU per request without a filter, with an empty one, and with ours
 	$(SETUP) envoy
 	cargo run $(CARGO_FLAGS) --release -p resilience-bench
+
+.PHONY: bench-large
+bench-large: build test-modules ## Measure start, memory and CPU per request with 1 policy and with 10 000
+	$(SETUP) envoy
+	cargo run $(CARGO_FLAGS) --release -p resilience-bench -- large
 
 .PHONY: contract
 contract: test-modules ## Check what we rely on in Envoy, on both versions we hold to

@@ -197,7 +197,7 @@ fn from_static(
     Reply {
         status: entry.answer.status,
         details: String::new(),
-        headers: entry.answer.headers.clone(),
+        headers: entry.answer.headers.to_vec(),
         body,
         grpc_status: None,
         source: Source::Static,

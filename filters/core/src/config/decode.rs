@@ -1,7 +1,7 @@
 //! Reading a document with all its errors.
 
 use super::duration;
-use super::json::{Node, Value, quote, shown};
+use super::json::{Node, Order, Value, quote, shown};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ pub(super) const DUPLICATE: &str = "duplicate key";
 
 /// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
 #[derive(Debug, Default)]
-pub(super) struct Errors(Vec<(usize, String)>);
+pub(super) struct Errors(Vec<(Order, String)>);
 
 impl Errors {
     /// An error at a value.
@@ -139,9 +139,10 @@ pub(super) fn list<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> O
     Some(items)
 }
 
-/// Every item of a list decoded; `None` if one of them cannot be.
+/// Every item of a list decoded, in no more memory than that takes; `None` if one of them cannot be.
 pub(super) fn all<T>(items: &[Node], mut decode: impl FnMut(&Node) -> Option<T>) -> Option<Vec<T>> {
-    let decoded: Vec<_> = items.iter().filter_map(&mut decode).collect();
+    let mut decoded = Vec::with_capacity(items.len());
+    decoded.extend(items.iter().filter_map(&mut decode));
     (decoded.len() == items.len()).then_some(decoded)
 }
 

@@ -1,13 +1,14 @@
 //! `fallback`: what answers instead.
 
 use super::decode::{
-    DUPLICATE, Errors, Object, header_name, integer, is_header_value, list, one_of, some, string,
+    DUPLICATE, Errors, Object, all, header_name, integer, is_header_value, list, one_of, some, string,
 };
 use super::json::{Node, Value};
 use crate::answer::{Escape, Reason, Template};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// One entry of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +25,7 @@ pub struct Static {
     /// HTTP status.
     pub status: u16,
     /// Headers, names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub headers: Box<[(String, String)]>,
     /// The body.
     pub body: Body,
 }
@@ -54,10 +55,9 @@ const RESERVED: [&str; 8] = [
 ];
 const BODIES: [&str; 3] = ["text", "json", "base64"];
 
-pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Vec<Fallback>> {
+pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Arc<[Fallback]>> {
     let entries = list(node, "a list of fallbacks", errors)?;
-    let decoded: Vec<_> = entries.iter().filter_map(|entry| decode_entry(entry, errors)).collect();
-    (decoded.len() == entries.len()).then_some(decoded)
+    all(entries, |entry| decode_entry(entry, errors)).map(Arc::from)
 }
 
 fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
@@ -108,7 +108,7 @@ fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {
     }
     headers?;
     let body = body.unwrap_or(Some(Body::None))?;
-    Some(Static { status: u16::try_from(status?).ok()?, headers: complete, body })
+    Some(Static { status: u16::try_from(status?).ok()?, headers: complete.into_boxed_slice(), body })
 }
 
 /// Reads a body and says what it is, unless the operator did.

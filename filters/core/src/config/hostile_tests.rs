@@ -268,3 +268,34 @@ proptest! {
         prop_assert!(Document::parse(&bytes).is_err());
     }
 }
+
+#[test]
+fn errors_before_among_and_behind_the_policies_stand_in_the_order_of_the_document() {
+    let messages = errors(
+        r#"{"expose": 1, "policies": [{"name": "A", "match": []}, {"name": "B", "match": [{"x": 1}]}],
+            "namespace": 2, "policies": [], "x": 3}"#,
+    );
+    let places: Vec<_> = messages.iter().filter_map(|message| message.split(": ").next()).collect();
+    let expected = [
+        "expose",
+        "policies[0].name",
+        "policies[0].match",
+        "policies[1].name",
+        "policies[1].match[0]",
+        "policies[1].match[0].x",
+        "namespace",
+        "policies",
+        "x",
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn what_breaks_off_within_the_policies_is_no_json_whatever_came_before() {
+    for rest in ["1e999", r#""\ud800""#, "[", "{}]} x"] {
+        let messages = errors(&format!(r#"{{"expose": 1, "policies": [{{"name": "A"}}, {rest}"#));
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert!(messages[0].starts_with("document: not JSON: "), "{messages:?}");
+        assert!(messages[0].contains(" at line 1 column "), "{messages:?}");
+    }
+}

@@ -17,7 +17,12 @@ fn document(keys: &str, defaults: &str) -> String {
 fn rules_in(keys: &str, defaults: &str) -> Rules {
     let document = document(keys, defaults);
     let parsed = Document::parse(document.as_bytes());
-    parsed.unwrap_or_else(|messages| panic!("{document}: {messages:?}")).policies.swap_remove(0).outcome
+    parsed
+        .unwrap_or_else(|messages| panic!("{document}: {messages:?}"))
+        .policies
+        .swap_remove(0)
+        .rules()
+        .clone()
 }
 
 fn rules(outcome: &str) -> Rules {
