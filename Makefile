@@ -32,6 +32,14 @@ WASM_OUT := target/wasm32-wasip1/release
 SEEDS ?= 1000000
 SEED ?= 0
 
+# How long `make fuzz` runs each fuzzer.
+FUZZ_SECONDS ?= 300
+# Where the fuzzers are built: by themselves, because every crate in them is instrumented.
+FUZZ_TARGET = $(shell rustc --print host-tuple)
+fuzz fuzz-keep test-fuzz: export RESILIENCE_FUZZERS = $(CURDIR)/target/fuzz/$(FUZZ_TARGET)/fuzz
+# LLVM's own instrumentation for libFuzzer; nothing in it needs a nightly compiler.
+FUZZ_FLAGS := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+
 SETUP := @tools/setup
 
 # Leaves an unchanged file alone, so that nothing that watches it stirs.
@@ -41,11 +49,11 @@ endef
 
 .PHONY: help
 help: ## List the targets (this list)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Bring every tool that is missing into .tools/
-	$(SETUP) linker rust envoy envoy-older func-e node wasm-bindgen
+	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen
 
 .PHONY: build
 build: ## Build dist/resilience.wasm
@@ -69,7 +77,7 @@ demo: ## Drive the running stack and show the trip, the fallback, the probe and 
 	@exec envoy/demo.py
 
 .PHONY: test
-test: test-core test-core-wasm test-simulator test-module contract test-integration ## Run every test
+test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration ## Run every test
 
 .PHONY: lint
 lint: ## Check the format, and clippy with every warning an error
@@ -84,6 +92,11 @@ bench: build test-modules ## Measure CPU per request without a filter, with an e
 	$(SETUP) envoy
 	cargo run $(CARGO_FLAGS) --release -p resilience-bench
 
+.PHONY: bench-large
+bench-large: build test-modules ## Measure start, memory and CPU per request with 1 policy and with 10 000
+	$(SETUP) envoy
+	cargo run $(CARGO_FLAGS) --release -p resilience-bench -- large
+
 .PHONY: contract
 contract: test-modules ## Check what we rely on in Envoy, on both versions we hold to
 	$(SETUP) envoy envoy-older
@@ -96,6 +109,14 @@ contract: test-modules ## Check what we rely on in Envoy, on both versions we ho
 simulate: ## Play a million schedules in the simulator (SEEDS=n, first SEED=n)
 	$(SETUP) linker rust
 	cargo run $(CARGO_FLAGS) --release -p resilience-simulator -- --seeds $(SEEDS) --first $(SEED)
+
+.PHONY: fuzz
+fuzz: fuzzers ## Fuzz configuration and shared state for a while (FUZZ_SECONDS=n each)
+	cargo run $(CARGO_FLAGS) -p resilience-fuzz -- --seconds $(FUZZ_SECONDS)
+
+.PHONY: fuzz-keep
+fuzz-keep: fuzzers ## Keep the inputs that `make fuzz` has learned
+	cargo run $(CARGO_FLAGS) -p resilience-fuzz -- --keep
 
 .PHONY: dist
 dist: validate ## Pack what an operator needs into dist/
@@ -119,6 +140,18 @@ test-core-wasm:
 	@echo "== core, wasm under Node"
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(BIN)/wasm-bindgen-test-runner \
 		cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-core --target wasm32-unknown-unknown --tests
+
+.PHONY: test-fuzz
+test-fuzz: fuzzers
+	@echo "== fuzzing"
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-fuzz -- --show-output
+
+# For the host by its name: only then are build scripts and macros spared the flags.
+.PHONY: fuzzers
+fuzzers:
+	$(SETUP) linker linker-c++ rust
+	RUSTFLAGS="$(FUZZ_FLAGS) -Clinker=c++" cargo build $(CARGO_FLAGS) --profile fuzz --target $(FUZZ_TARGET) \
+		--target-dir target/fuzz -p resilience-fuzz-targets --features engine
 
 .PHONY: test-simulator
 test-simulator:

@@ -129,6 +129,7 @@ pub fn refuse(policy: &Policy, expose: bool, refusal: Refusal, caller: &mut dyn 
     let fallback = policy.fallback.iter().find(|entry| entry.on.contains(&refusal.reason));
     let mut reply = fallback
         .map_or_else(|| plain(expose, refusal), |entry| from_static(policy, entry, expose, refusal, caller));
+    let tells = reply.source == Source::None || reply.tells_when_to_retry();
     if caller.is_grpc() {
         to_grpc(&mut reply, expose, refusal);
     }
@@ -137,7 +138,6 @@ pub fn refuse(policy: &Policy, expose: bool, refusal: Refusal, caller: &mut dyn 
         // An Envoy in front of us retries a 503 like any other, unless this stops it.
         reply.set_default("x-envoy-ratelimited", || "true".to_owned());
     }
-    let tells = reply.source == Source::None || reply.tells_when_to_retry();
     if let Some(seconds) = refusal.retry_after.filter(|_| tells) {
         reply.set_default("retry-after", || seconds.to_string());
     }
@@ -197,7 +197,7 @@ fn from_static(
     Reply {
         status: entry.answer.status,
         details: String::new(),
-        headers: entry.answer.headers.clone(),
+        headers: entry.answer.headers.to_vec(),
         body,
         grpc_status: None,
         source: Source::Static,
@@ -205,7 +205,11 @@ fn from_static(
 }
 
 /// A gRPC caller gets a status and a short message, never the body.
+///
+/// The HTTP status is for callers that became gRPC on the way to us, by Envoy's gRPC-Web filter for one: Envoy answers them
+/// in HTTP, and that filter makes the gRPC status of it.
 fn to_grpc(reply: &mut Reply, expose: bool, refusal: Refusal) {
+    reply.status = refusal.reason.status();
     reply.headers.retain(|(name, _)| name != "content-type");
     reply.grpc_status = Some(refusal.reason.grpc_status());
     let message = if expose { refusal.reason.name() } else { "unavailable" };

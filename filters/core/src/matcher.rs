@@ -1,15 +1,20 @@
 //! Which policy a request belongs to.
 //!
 //! Patterns are indexed by what they name, the more specific first, so that a look-up costs about the same with one policy
-//! and with ten thousand, and so that no request can make it cost more: only lengths that some pattern has are ever tried.
+//! and with ten thousand, and so that no request can make it cost more: of prefixes only those that the path begins with are
+//! looked at, and of wildcards only those that the host ends in.
 //! What does cost is each pair of namespace and key that metadata is matched by: each is read. Their number is limited.
 
+mod index;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 
 use crate::config::{HostPattern, Match, PathPattern};
+use index::{Beginnings, Keyed};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// What a request is, asked for piece by piece: reading is what a filter pays for.
 pub trait Facts {
@@ -30,6 +35,8 @@ pub struct Request<'a> {
     facts: &'a mut dyn Facts,
     route: Option<Vec<u8>>,
     host: Option<Vec<u8>>,
+    /// The host from its end.
+    reversed: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
     method: Option<Vec<u8>>,
 }
@@ -37,7 +44,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A request of which nothing has been read yet.
     pub fn new(facts: &'a mut dyn Facts) -> Self {
-        Self { facts, route: None, host: None, path: None, method: None }
+        Self { facts, route: None, host: None, reversed: None, path: None, method: None }
     }
 
     // Something absent is read as empty, which no pattern can be.
@@ -52,6 +59,13 @@ impl<'a> Request<'a> {
 
     fn host(&mut self) -> &[u8] {
         self.host.get_or_insert_with(|| normalize_host(self.facts.host().unwrap_or_default()))
+    }
+
+    fn host_reversed(&mut self) -> &[u8] {
+        if self.reversed.is_none() {
+            self.reversed = Some(reversed(self.host()));
+        }
+        self.reversed.as_deref().unwrap_or_default()
     }
 
     fn path(&mut self) -> &[u8] {
@@ -81,48 +95,64 @@ fn without_query(mut path: Vec<u8>) -> Vec<u8> {
     path
 }
 
+fn reversed(text: &[u8]) -> Vec<u8> {
+    text.iter().rev().copied().collect()
+}
+
 /// An index from requests to the position of what they match.
 #[derive(Debug, Default)]
 pub struct Matcher {
     /// By namespace and key, then by value.
-    metadata: BTreeMap<(String, String), HashMap<Vec<u8>, Routes>>,
+    metadata: BTreeMap<(String, String), Keyed<Routes>>,
     rest: Routes,
 }
 
 /// Patterns that are equal so far, by what they say of the route.
 #[derive(Debug, Default)]
 struct Routes {
-    named: HashMap<Vec<u8>, Paths>,
+    named: Keyed<Paths>,
     none: Paths,
 }
 
 /// Patterns that are equal so far, by what they say of the path.
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<Vec<u8>, Hosts>,
-    prefix: HashMap<Vec<u8>, Hosts>,
-    /// The lengths that prefixes have, longest first.
-    prefix_lengths: Vec<usize>,
+    exact: Keyed<Hosts>,
+    prefix: Beginnings<Hosts>,
     none: Hosts,
 }
 
 /// Patterns that are equal so far, by what they say of the host.
 #[derive(Debug, Default)]
 struct Hosts {
-    exact: HashMap<Vec<u8>, Vec<Entry>>,
-    wildcard: HashMap<Vec<u8>, Vec<Entry>>,
-    /// The lengths that wildcards have.
-    wildcard_lengths: Vec<usize>,
-    none: Vec<Entry>,
+    exact: Keyed<Methods>,
+    /// By what a host ends in, from its end.
+    wildcard: Beginnings<Methods>,
+    none: Methods,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    pattern: Match,
+/// Patterns that are equal so far, by what they say of the method: of each the first of the document, which the others can
+/// never win against.
+#[derive(Debug, Default)]
+struct Methods {
+    named: Keyed<Option<Found>>,
+    none: Option<Found>,
+}
+
+/// A pattern's rank and target.
+type Found = (Rank, usize);
+
+/// A pattern on its way into the index.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    pattern: &'a Match,
     target: usize,
     /// The position in the document.
     order: usize,
 }
+
+type Items<'a> = Vec<Item<'a>>;
+type ByKey<'a> = Vec<(Vec<u8>, Item<'a>)>;
 
 /// What decides between patterns that hold, smallest first: one that names the route, then an exact path, then the longest
 /// prefix, then an exact host before a wildcard before none, then methods before none, then the document's order.
@@ -153,24 +183,19 @@ impl Matcher {
     /// An index of alternatives, each with the target it leads to, in the order of the document.
     #[must_use]
     pub fn new<'a>(alternatives: impl Iterator<Item = (usize, &'a Match)>) -> Self {
-        let mut matcher = Self::default();
+        let (mut metadata, mut rest) = (BTreeMap::<_, ByKey<'_>>::new(), Items::new());
         for (order, (target, pattern)) in alternatives.enumerate() {
-            matcher.add(Entry { pattern: pattern.clone(), target, order });
-        }
-        matcher.rest.finish();
-        matcher.metadata.values_mut().flat_map(HashMap::values_mut).for_each(Routes::finish);
-        matcher
-    }
-
-    fn add(&mut self, entry: Entry) {
-        let routes = match &entry.pattern.metadata {
-            Some((namespace, key, value)) => {
-                let values = self.metadata.entry((namespace.clone(), key.clone())).or_default();
-                values.entry(value.clone().into_bytes()).or_default()
+            let item = Item { pattern, target, order };
+            match &pattern.metadata {
+                Some((namespace, key, value)) => {
+                    let values = metadata.entry((namespace.clone(), key.clone())).or_default();
+                    values.push((value.clone().into_bytes(), item));
+                }
+                None => rest.push(item),
             }
-            None => &mut self.rest,
-        };
-        routes.add(entry);
+        }
+        let metadata = metadata.into_iter().map(|(pair, values)| (pair, Keyed::new(values, Routes::new)));
+        Self { metadata: metadata.collect(), rest: Routes::new(rest) }
     }
 
     /// The target of a request, if any alternative holds.
@@ -188,41 +213,41 @@ impl Matcher {
 // Each level looks at the more specific first, and reads only what some pattern asks for.
 
 impl Routes {
-    fn add(&mut self, entry: Entry) {
-        let paths = match &entry.pattern.route {
-            Some(route) => self.named.entry(route.clone().into_bytes()).or_default(),
-            None => &mut self.none,
-        };
-        paths.add(entry);
+    fn new(items: Items<'_>) -> Self {
+        let (mut named, mut none) = (ByKey::new(), Items::new());
+        for item in items {
+            match &item.pattern.route {
+                Some(route) => named.push((route.clone().into_bytes(), item)),
+                None => none.push(item),
+            }
+        }
+        Self { named: Keyed::new(named, Paths::new), none: Paths::new(none) }
     }
 
-    fn finish(&mut self) {
-        self.named.values_mut().chain([&mut self.none]).for_each(Paths::finish);
-    }
-
-    fn find(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
+    fn find(&self, request: &mut Request<'_>) -> Option<Found> {
         let named = if self.named.is_empty() { None } else { self.named.get(request.route()) };
         named.and_then(|paths| paths.find(request)).or_else(|| self.none.find(request))
     }
 }
 
 impl Paths {
-    fn add(&mut self, entry: Entry) {
-        let hosts = match &entry.pattern.path {
-            Some(PathPattern::Exact(path)) => self.exact.entry(path.clone().into_bytes()).or_default(),
-            Some(PathPattern::Prefix(prefix)) => self.prefix.entry(prefix.clone().into_bytes()).or_default(),
-            None => &mut self.none,
-        };
-        hosts.add(entry);
+    fn new(items: Items<'_>) -> Self {
+        let (mut exact, mut prefix, mut none) = (ByKey::new(), ByKey::new(), Items::new());
+        for item in items {
+            match &item.pattern.path {
+                Some(PathPattern::Exact(path)) => exact.push((path.clone().into_bytes(), item)),
+                Some(PathPattern::Prefix(path)) => prefix.push((path.clone().into_bytes(), item)),
+                None => none.push(item),
+            }
+        }
+        Self {
+            exact: Keyed::new(exact, Hosts::new),
+            prefix: Beginnings::new(prefix, Hosts::new),
+            none: Hosts::new(none),
+        }
     }
 
-    fn finish(&mut self) {
-        self.prefix_lengths = lengths(&self.prefix);
-        let paths = self.exact.values_mut().chain(self.prefix.values_mut());
-        paths.chain([&mut self.none]).for_each(Hosts::finish);
-    }
-
-    fn find(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
+    fn find(&self, request: &mut Request<'_>) -> Option<Found> {
         let exact = if self.exact.is_empty() { None } else { self.exact.get(request.path()) };
         exact
             .and_then(|hosts| hosts.find(request))
@@ -230,73 +255,79 @@ impl Paths {
             .or_else(|| self.none.find(request))
     }
 
-    fn by_prefix(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
-        self.prefix_lengths.iter().find_map(|length| {
-            let (prefix, rest) = request.path().split_at_checked(*length)?;
+    fn by_prefix(&self, request: &mut Request<'_>) -> Option<Found> {
+        if self.prefix.is_empty() {
+            return None;
+        }
+        self.prefix.of(request.path()).find_map(|(length, hosts)| {
+            let (prefix, rest) = request.path().split_at_checked(length)?;
             let on_boundary = rest.first().is_none_or(|next| *next == b'/') || prefix.ends_with(b"/");
-            self.prefix.get(prefix).filter(|_| on_boundary)?.find(request)
+            if on_boundary { hosts.find(request) } else { None }
         })
     }
 }
 
-/// The lengths of an index's keys, longest first.
-fn lengths<V>(index: &HashMap<Vec<u8>, V>) -> Vec<usize> {
-    let mut lengths: Vec<_> = index.keys().map(Vec::len).collect();
-    lengths.sort_unstable_by_key(|length| Reverse(*length));
-    lengths.dedup();
-    lengths
-}
-
 impl Hosts {
-    fn add(&mut self, entry: Entry) {
-        let entries = match &entry.pattern.host {
-            Some(HostPattern::Exact(host)) => self.exact.entry(host.clone().into_bytes()).or_default(),
-            Some(HostPattern::Wildcard(suffix)) => {
-                self.wildcard.entry(suffix.clone().into_bytes()).or_default()
+    fn new(items: Items<'_>) -> Self {
+        let (mut exact, mut wildcard, mut none) = (ByKey::new(), ByKey::new(), Items::new());
+        for item in items {
+            match &item.pattern.host {
+                Some(HostPattern::Exact(host)) => exact.push((host.clone().into_bytes(), item)),
+                Some(HostPattern::Wildcard(end)) => wildcard.push((reversed(end.as_bytes()), item)),
+                None => none.push(item),
             }
-            None => &mut self.none,
-        };
-        entries.push(entry);
+        }
+        Self {
+            exact: Keyed::new(exact, Methods::new),
+            wildcard: Beginnings::new(wildcard, Methods::new),
+            none: Methods::new(none),
+        }
     }
 
-    fn finish(&mut self) {
-        self.wildcard_lengths = lengths(&self.wildcard);
-        let entries = self.exact.values_mut().chain(self.wildcard.values_mut());
-        entries.chain([&mut self.none]).for_each(|entries| entries.sort_by_key(Entry::rank));
-    }
-
-    fn find(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
+    fn find(&self, request: &mut Request<'_>) -> Option<Found> {
         let exact = if self.exact.is_empty() { None } else { self.exact.get(request.host()) };
         exact
-            .and_then(|entries| first(entries, request))
+            .and_then(|methods| methods.find(request))
             .or_else(|| self.by_wildcard(request))
-            .or_else(|| first(&self.none, request))
+            .or_else(|| self.none.find(request))
     }
 
     /// Wildcards are equals, whatever their length.
-    fn by_wildcard(&self, request: &mut Request<'_>) -> Option<(Rank, usize)> {
-        let by_length = self.wildcard_lengths.iter().filter_map(|length| {
-            let host = request.host();
-            let start = host.len().checked_sub(*length).filter(|start| *start > 0)?;
-            first(self.wildcard.get(host.get(start..)?)?, request)
-        });
-        by_length.min()
+    fn by_wildcard(&self, request: &mut Request<'_>) -> Option<Found> {
+        if self.wildcard.is_empty() {
+            return None;
+        }
+        let length = request.host().len();
+        let something_before = |end: usize| end < length;
+        let ends = self.wildcard.of(request.host_reversed()).filter(|(end, _)| something_before(*end));
+        ends.filter_map(|(_, methods)| methods.find(request)).min()
     }
 }
 
-/// The first entry whose methods hold: whoever found the entries has looked at all else.
-fn first(entries: &[Entry], request: &mut Request<'_>) -> Option<(Rank, usize)> {
-    let entry = entries.iter().find(|entry| {
-        let methods = &entry.pattern.methods;
-        methods.is_empty() || methods.iter().any(|method| request.method() == method.as_bytes())
-    })?;
-    Some((entry.rank(), entry.target))
+impl Methods {
+    fn new(items: Items<'_>) -> Self {
+        let (mut named, mut none) = (ByKey::new(), None);
+        for item in items {
+            for method in &item.pattern.methods {
+                named.push((method.clone().into_bytes(), item));
+            }
+            if item.pattern.methods.is_empty() && none.is_none() {
+                none = Some(item.found());
+            }
+        }
+        Self { named: Keyed::new(named, |items| items.first().map(|item| item.found())), none }
+    }
+
+    fn find(&self, request: &mut Request<'_>) -> Option<Found> {
+        let named = if self.named.is_empty() { None } else { self.named.get(request.method()) };
+        named.copied().flatten().or(self.none)
+    }
 }
 
-impl Entry {
-    fn rank(&self) -> Rank {
-        let pattern = &self.pattern;
-        Rank {
+impl Item<'_> {
+    fn found(self) -> Found {
+        let pattern = self.pattern;
+        let rank = Rank {
             any_route: pattern.route.is_none(),
             path: match &pattern.path {
                 Some(PathPattern::Exact(_)) => PathRank::Exact,
@@ -310,6 +341,7 @@ impl Entry {
             },
             any_method: pattern.methods.is_empty(),
             order: self.order,
-        }
+        };
+        (rank, self.target)
     }
 }

@@ -11,7 +11,7 @@ use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often a VM ticks.
@@ -25,8 +25,8 @@ const FORGOTTEN: Duration = Duration::from_secs(15);
 pub(crate) const BLIND: Duration = Duration::from_secs(2);
 /// More lines than any Envoy has VMs: beyond it the table is damage.
 const MAX_MEMBERS: usize = 4096;
-/// What another version of the module adds to the table is carried up to this many bytes.
-const MAX_MORE: usize = 4096;
+/// What another version of the module adds, to the lines and to the table, is carried up to this many bytes in all.
+const MAX_MORE: usize = 64 * 1024;
 
 /// One VM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,7 +77,17 @@ impl Members {
             })
         })?;
         let more = input.rest().to_vec();
-        (members.len() <= MAX_MEMBERS && more.len() <= MAX_MORE).then_some(Self { next, members, more })
+        let table = Self { next, members, more };
+        table.is_plausible().then_some(table)
+    }
+
+    /// Whether VMs can have made this table: each identity stands once, and there is an end to what is carried along.
+    fn is_plausible(&self) -> bool {
+        let owners: BTreeSet<_> = self.members.iter().map(|member| member.owner).collect();
+        let added = self.members.iter().map(|member| member.more.len()).sum::<usize>();
+        self.members.len() <= MAX_MEMBERS
+            && added.saturating_add(self.more.len()) <= MAX_MORE
+            && owners.len() == self.members.len()
     }
 
     /// The table's bytes.
@@ -111,11 +121,22 @@ impl Members {
             mine.beat = now;
             return mine.owner;
         }
-        let owner = Owner(self.next);
-        self.next = self.next.wrapping_add(1);
+        let owner = self.give_out();
         if self.members.len() < MAX_MEMBERS {
             self.members.push(Member { owner, configuration, beat: now, more: Vec::new() });
         }
+        owner
+    }
+
+    /// The next identity. One that a line has already, which is possible only where the table was damaged, is left out:
+    /// two VMs would speak for each other.
+    fn give_out(&mut self) -> Owner {
+        let taken: BTreeSet<_> = self.members.iter().map(|member| member.owner).collect();
+        while taken.contains(&Owner(self.next)) {
+            self.next = self.next.wrapping_add(1);
+        }
+        let owner = Owner(self.next);
+        self.next = self.next.wrapping_add(1);
         owner
     }
 

@@ -5,7 +5,14 @@
 //! (`StreamInfo::CoreResponseFlag`).
 
 #[cfg(test)]
+mod properties;
+mod rules;
+#[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
+
+pub use rules::{Answer, Criteria, Rules, Standing};
 
 use crate::breaker::Outcome;
 
@@ -22,8 +29,6 @@ const CLIENT_LEFT: u64 = 1 << 14 | 1 << 28;
 /// Nothing moved on the stream for too long (`SI`).
 const STREAM_IDLE: u64 = 1 << 16;
 
-/// gRPC's UNKNOWN, `DEADLINE_EXCEEDED`, INTERNAL, UNAVAILABLE and `DATA_LOSS`.
-const FAILED_GRPC: [u16; 5] = [2, 4, 13, 14, 15];
 const GATEWAY_TIMEOUT: u16 = 504;
 /// What Envoy makes of [`GATEWAY_TIMEOUT`] for a gRPC caller: `DEADLINE_EXCEEDED` for [`MAX_DURATION`], else UNAVAILABLE.
 const GRPC_GATEWAY_TIMEOUT: [u16; 2] = [4, 14];
@@ -38,22 +43,11 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether this status is a failure, if the upstream gave it.
-    #[must_use]
-    pub fn is_failure(&self) -> bool {
-        self.http.is_some_and(|status| (500..=599).contains(&status))
-            || self.grpc.is_some_and(|status| FAILED_GRPC.contains(&status))
-    }
-
     /// Envoy's answer where it has the whole request and the upstream keeps silent. While the client's own part is
     /// missing the answer is 408, or UNKNOWN for gRPC; only [`MAX_DURATION`] makes no difference for gRPC.
     fn is_gateway_timeout(&self) -> bool {
         self.http == Some(GATEWAY_TIMEOUT)
             || self.grpc.is_some_and(|status| GRPC_GATEWAY_TIMEOUT.contains(&status))
-    }
-
-    fn outcome(&self) -> Outcome {
-        if self.is_failure() { Outcome::Failure } else { Outcome::Success }
     }
 }
 
@@ -72,24 +66,31 @@ pub fn is_via_upstream(details: &[u8]) -> bool {
     details == VIA_UPSTREAM
 }
 
-/// The outcome as far as response headers tell it.
+/// The outcome as far as an answer tells it. Only what is the upstream's goes by `rules`.
 #[must_use]
-pub fn of_answer(status: Status, info: &StreamInfo) -> Outcome {
-    if is_via_upstream(&info.details) { status.outcome() } else { of_local_reply(status, info) }
+pub fn of_answer(rules: &Rules, answer: Answer, info: &StreamInfo) -> Outcome {
+    if is_via_upstream(&info.details) { rules.judge(answer) } else { of_local_reply(answer.status, info) }
 }
 
 /// The outcome at the end of a stream that was not judged before: its answer had begun well, or there was none.
 /// `upstream_answered` says whether what began came from the upstream; it is asked only where nothing else tells.
 #[must_use]
-pub fn of_end(status: Status, info: &StreamInfo, upstream_answered: impl FnOnce() -> bool) -> Outcome {
+pub fn of_end(
+    rules: &Rules,
+    answer: Answer,
+    info: &StreamInfo,
+    upstream_answered: impl FnOnce() -> bool,
+) -> Outcome {
     if is_via_upstream(&info.details) {
-        return status.outcome();
+        return rules.judge(answer);
     }
-    let outcome = of_local_reply(status, info);
-    let client_left_later = info.flags & CLIENT_LEFT != 0 && status.http.is_some();
+    let outcome = of_local_reply(answer.status, info);
+    // Good headers prove nothing of a gRPC call: also one that fails begins with them.
+    let answered = answer.status.http.is_some() && !answer.lacks_grpc_status();
+    let client_left_later = info.flags & CLIENT_LEFT != 0 && answered;
     if outcome == Outcome::Ignored && client_left_later && upstream_answered() {
         // The upstream's headers were good, and that stays proved.
-        return status.outcome();
+        return rules.judge(answer);
     }
     outcome
 }
@@ -105,6 +106,15 @@ fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     } else {
         Outcome::Ignored
     }
+}
+
+/// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message
+/// format behind a plus sign. Anything else behind it is not gRPC.
+#[must_use]
+pub fn is_grpc_type(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
 /// A status code in decimal, as headers carry it.

@@ -28,6 +28,7 @@ unsafe extern "C" {
         data: *mut *mut u8,
         len: *mut usize,
     ) -> u32;
+    pub(crate) fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, len: *mut usize) -> u32;
     pub(crate) fn proxy_add_header_map_value(
         map: u32,
         name: *const u8,

@@ -4,8 +4,10 @@
 //! where asking for something absent is normal.
 #![allow(unsafe_code)]
 
+mod pairs;
 mod waking;
 
+pub use pairs::{Pairs, header_pairs};
 pub use waking::{
     Direction, Queue, continue_stream, dequeue, enqueue, register_queue, resolve_queue, set_effective_context,
 };
@@ -295,7 +297,7 @@ pub struct LocalResponse<'a> {
 /// # Errors
 /// The host's status.
 pub fn send_local_response(response: &LocalResponse<'_>) -> Result<()> {
-    let headers = header_pairs(response.headers);
+    let headers = pairs::encode(response.headers);
     // SAFETY: all slices outlive the call.
     check(unsafe {
         abi::proxy_send_local_response(
@@ -309,24 +311,6 @@ pub fn send_local_response(response: &LocalResponse<'_>) -> Result<()> {
             response.grpc_status.map_or(-1, i32::from),
         )
     })
-}
-
-/// Header pairs in the ABI's wire form: count, then the two lengths of each, then each name and value NUL-terminated.
-fn header_pairs(headers: &[(String, String)]) -> Vec<u8> {
-    fn length(len: usize) -> [u8; 4] {
-        u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
-    }
-    let mut out = Vec::new();
-    out.extend(length(headers.len()));
-    for (name, value) in headers {
-        out.extend(length(name.len()));
-        out.extend(length(value.len()));
-    }
-    for part in headers.iter().flat_map(|(name, value)| [name, value]) {
-        out.extend(part.as_bytes());
-        out.push(0);
-    }
-    out
 }
 
 /// Memory for the host to return bytes in; [`bytes`] takes it over. Modules export it as `proxy_on_memory_allocate`.

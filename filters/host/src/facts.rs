@@ -3,6 +3,7 @@
 use crate::calls::{self, Level, Map, log};
 use resilience_core::answer::Caller;
 use resilience_core::matcher::Facts;
+use resilience_core::outcome::is_grpc_type;
 
 /// The request of the current stream; only in its request headers callback.
 pub(crate) struct CurrentRequest;
@@ -39,12 +40,9 @@ impl Caller for CurrentRequest {
     }
 }
 
-/// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message
-/// format behind a plus sign. Anything else behind it is not gRPC.
+/// Whether a content type, if there is one, is gRPC's.
 pub(crate) fn is_grpc(content_type: Option<Vec<u8>>) -> bool {
-    content_type.is_some_and(|value| {
-        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
-    })
+    content_type.is_some_and(|value| is_grpc_type(&value))
 }
 
 /// A header; one that cannot be read is taken as absent.

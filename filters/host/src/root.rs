@@ -8,6 +8,7 @@ use resilience_core::config::{Document, Policy};
 use resilience_core::decision::{Decision, decide, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request};
 use resilience_core::members::TICK;
+use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::Worker;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -59,18 +60,22 @@ impl Root {
         Some(Self::new(document, fingerprint(text), now))
     }
 
-    fn new(document: Document, fingerprint: u64, now: Timestamp) -> Self {
+    fn new(mut document: Document, fingerprint: u64, now: Timestamp) -> Self {
         let alternatives = document.policies.iter().enumerate();
         let policies = Matcher::new(
             alternatives
                 .flat_map(|(index, policy)| policy.matches.iter().map(move |pattern| (index, pattern))),
         );
         let exempt = Matcher::new(document.exempt.iter().map(|pattern| (0, pattern)));
+        let exempt = (!document.exempt.is_empty()).then_some(exempt);
+        // The matchers hold what they look up: its room serves what follows.
+        document.exempt = Vec::new();
+        document.policies.iter_mut().for_each(|policy| policy.matches = Vec::new());
         let guards = document.policies.iter().map(|policy| (policy.name.as_str(), policy.shared_breaker()));
         Self {
             fingerprint,
             policies,
-            exempt: (!document.exempt.is_empty()).then_some(exempt),
+            exempt,
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
             now,
@@ -94,6 +99,11 @@ impl Root {
 
     pub(crate) fn policy(&self, index: usize) -> Option<&Policy> {
         self.document.policies.get(index)
+    }
+
+    /// By which rules a policy's answers are judged.
+    pub(crate) fn rules(&self, index: usize) -> Option<&Rules> {
+        self.policy(index).map(Policy::rules)
     }
 
     pub(crate) fn metrics(&mut self, index: usize, act: impl FnOnce(&mut PolicyMetrics)) {

@@ -4,9 +4,11 @@ use crate::calls::{self, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
 use crate::root::Root;
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
-use resilience_core::breaker::Ticket;
+use resilience_core::breaker::{Outcome, Ticket};
 use resilience_core::decision::Decision;
-use resilience_core::outcome::{self, Status, StreamInfo, is_via_upstream, parse_status};
+use resilience_core::outcome::{
+    self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
+};
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
@@ -39,7 +41,7 @@ struct Call {
     /// The breaker's, if one admitted it.
     ticket: Option<Ticket>,
     /// What has been seen of the answer.
-    status: Status,
+    answer: Answer,
 }
 
 impl Stream {
@@ -60,48 +62,56 @@ impl Stream {
             }
             Decision::Refuse(refusal) => return answer(root, policy, refusal),
         };
-        self.call = Some(Call { policy, ticket, status: Status::default() });
+        self.call = Some(Call { policy, ticket, answer: Answer::default() });
         Action::Continue
     }
 
     pub(crate) fn response_headers(&mut self, root: &mut Root) {
+        self.judge_headers(root);
         if !root.exposes() {
             // One that is not there is removed at no cost to speak of.
             let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
         }
+    }
+
+    fn judge_headers(&mut self, root: &mut Root) {
         let Some(call) = &mut self.call else { return };
-        call.status = Status {
-            http: header(Map::ResponseHeaders, ":status").and_then(|value| parse_status(&value)),
-            grpc: grpc_status(Map::ResponseHeaders),
+        let Some(rules) = root.rules(call.policy) else { return };
+        call.answer = read_answer(rules);
+        let settled = match rules.standing(call.answer, call.is_probe()) {
+            Standing::Settled => true,
+            Standing::SettledUnlessGrpc => !is_grpc(header(Map::ResponseHeaders, "content-type")),
+            Standing::Provisional => false,
         };
-        let undecided = call.is_probe()
-            && call.status.grpc.is_none()
-            && is_grpc(header(Map::ResponseHeaders, "content-type"));
-        if !undecided {
+        if settled {
             self.judge_answer(root);
         }
     }
 
     pub(crate) fn response_trailers(&mut self, root: &mut Root) {
         let Some(call) = &mut self.call else { return };
-        call.status.grpc = grpc_status(Map::ResponseTrailers).or(call.status.grpc);
-        self.judge_answer(root);
+        let Some(rules) = root.rules(call.policy) else { return };
+        call.answer.status.grpc = grpc_status(Map::ResponseTrailers).or(call.answer.status.grpc);
+        // A success may still be cut off.
+        if call.is_probe() || rules.judge(call.answer) != Outcome::Success {
+            self.judge_answer(root);
+        }
     }
 
-    /// A failure, and a probe's verdict, count at once; a success may still be cut off.
+    /// Counts what the answer proves, before the stream ends.
     fn judge_answer(&mut self, root: &mut Root) {
-        let Some(call) = self.call.take_if(|call| call.is_probe() || call.status.is_failure()) else {
-            return;
-        };
-        let outcome = outcome::of_answer(call.status, &stream_info());
+        let Some(call) = self.call.take() else { return };
+        let judge = |rules| outcome::of_answer(rules, call.answer, &stream_info());
+        let outcome = root.rules(call.policy).map_or(Outcome::Ignored, judge);
         root.record(call.policy, call.ticket, outcome);
     }
 
     /// The end, however it came about. Runs once, when the host gives the stream up; nothing follows it.
     pub(crate) fn end(mut self, root: &mut Root) {
         let Some(call) = self.call.take() else { return };
-        let outcome =
-            outcome::of_end(call.status, &stream_info(), || property(b"upstream\0address").is_some());
+        let upstream_answered = || property(b"upstream\0address").is_some();
+        let judge = |rules| outcome::of_end(rules, call.answer, &stream_info(), upstream_answered);
+        let outcome = root.rules(call.policy).map_or(Outcome::Ignored, judge);
         root.record(call.policy, call.ticket, outcome);
     }
 }
@@ -151,6 +161,16 @@ fn stream_info() -> StreamInfo {
     let flags = if is_via_upstream(&details) { None } else { property(b"response\0flags") };
     let flags = flags.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     StreamInfo { details, flags }
+}
+
+/// What the answer's headers say. All of them in one read cost no more than the two that every answer is judged by.
+fn read_answer(rules: &Rules) -> Answer {
+    let answer = calls::header_pairs(Map::ResponseHeaders).ok().map(|headers| rules.read(headers.iter()));
+    // Nothing that could be read has no status; one by one each may still be had.
+    answer.filter(|answer| answer.status.http.is_some()).unwrap_or_else(|| {
+        let http = header(Map::ResponseHeaders, ":status").and_then(|value| parse_status(&value));
+        Answer::from(Status { http, grpc: grpc_status(Map::ResponseHeaders) })
+    })
 }
 
 fn grpc_status(map: Map) -> Option<u16> {

@@ -4,12 +4,16 @@
 //! machine that changes its speed changes it for all. CPU is the kernel's account of all threads of the Envoy in question,
 //! which has a processor to itself; the upstream and the load have another. A variant's figure is the mean of the middle
 //! half of its turns; the spread is that of the figures of ten parts of the run.
+//!
+//! With the argument `large` (`make bench-large`): one policy and ten thousand, side by side in the same way.
 
+mod large;
 mod load;
 mod memory;
 mod variants;
 
-use resilience_test_harness::pin;
+use resilience_test_harness::{Envoy, pin};
+use std::net::SocketAddr;
 use std::time::Duration;
 use variants::{Variant, direct_response, empty_filter, our_filter, proxied, start_upstream};
 
@@ -18,11 +22,18 @@ const PARTS: usize = 10;
 
 #[tokio::main]
 async fn main() {
-    let number =
-        |name: &str, default| std::env::var(name).map_or(default, |it| it.parse().expect("a number"));
-    let (turns, requests) = (number("TURNS", 200_usize), number("REQUESTS", 400));
     let upstream = start_upstream().await;
     let address = upstream.addr("upstream").await;
+    if std::env::args().any(|argument| argument == "large") {
+        large::print(&upstream, address).await;
+    } else {
+        compare(&upstream, address).await;
+        memory::print(address).await;
+    }
+}
+
+/// Without a filter, with an empty one, and with ours.
+async fn compare(upstream: &Envoy, address: SocketAddr) {
     let all = [
         Variant::new("proxied, no filter", &[], proxied(), address).await,
         Variant::new("proxied, empty filter", &[empty_filter()], proxied(), address).await,
@@ -31,11 +42,26 @@ async fn main() {
         Variant::new("static fallback, open breaker", &[our_filter()], proxied(), address).await,
     ];
     let [bare, empty, closed, direct, open] = [0, 1, 2, 3, 4];
+    all[open].trip().await;
+    let table = measure(&all, upstream);
+    let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
+    print_ratio("added CPU, closed breaker / empty filter", &table, 1.3, |rows| {
+        added(rows, closed) / added(rows, empty)
+    });
+    print_ratio("CPU, open breaker / direct response behind an empty filter", &table, 1.2, |rows| {
+        middle(rows[open]) / middle(rows[direct])
+    });
+}
+
+/// Drives the variants in turn and prints what a request costs in each. Returns the figures of every turn, by variant.
+fn measure(all: &[Variant], upstream: &Envoy) -> Vec<Vec<f64>> {
+    let number =
+        |name: &str, default| std::env::var(name).map_or(default, |it| it.parse().expect("a number"));
+    let (turns, requests) = (number("TURNS", 200_usize), number("REQUESTS", 400));
     let pinned = all.iter().all(|variant| pin(variant.pid(), 0))
         && pin(upstream.pid(), 1)
         && pin(std::process::id(), 1);
-    all[open].trip().await;
-    for variant in &all {
+    for variant in all {
         variant.drive(WARM_UP);
     }
     let mut table = vec![Vec::new(); all.len()];
@@ -44,22 +70,13 @@ async fn main() {
             column.push(micros(variant.drive(requests)));
         }
     }
-
     let apart = if pinned { "a processor to itself" } else { "NOT a processor to itself" };
     println!("{turns} turns of {requests} requests each, {apart}; CPU per request in us, and its spread");
     for (variant, column) in all.iter().zip(&table) {
         let parts = spread(column.chunks(column.len().div_ceil(PARTS)).map(middle));
         println!("  {:<32} {:7.2}  ({:.2} to {:.2})", variant.name, middle(column), parts.0, parts.1);
     }
-    let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
-    print_ratio("added CPU, closed breaker / empty filter", &table, 1.3, |rows| {
-        added(rows, closed) / added(rows, empty)
-    });
-    print_ratio("CPU, open breaker / direct response behind an empty filter", &table, 1.2, |rows| {
-        middle(rows[open]) / middle(rows[direct])
-    });
-    drop(all);
-    memory::print(address).await;
+    table
 }
 
 fn micros(cpu: Duration) -> f64 {

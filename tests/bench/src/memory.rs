@@ -32,7 +32,7 @@ async fn per_worker(filters: &[Value], upstream: SocketAddr) -> u64 {
 }
 
 async fn resident(filters: &[Value], upstream: SocketAddr, workers: u32) -> u64 {
-    let envoy = start(filters, proxied(), upstream, workers).await;
+    let envoy = start(filters, &[proxied()], upstream, workers).await;
     load::run(envoy.addr("edge").await, REQUEST, 200, 4_000);
     envoy.resident_kilobytes()
 }

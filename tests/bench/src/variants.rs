@@ -16,6 +16,7 @@ const FAILURES: usize = load::CONNECTIONS;
 /// One Envoy under load.
 pub struct Variant {
     pub name: &'static str,
+    request: String,
     envoy: Envoy,
     address: SocketAddr,
 }
@@ -73,20 +74,24 @@ pub fn direct_response() -> Value {
     config::direct_response("checkout", "/checkout", 200, BODY)
 }
 
-/// An Envoy with these filters and this route.
-pub async fn start(filters: &[Value], route: Value, upstream: SocketAddr, workers: u32) -> Envoy {
-    let hosts = [config::virtual_host("all", &[route])];
+/// An Envoy with these filters and routes.
+pub async fn start(filters: &[Value], routes: &[Value], upstream: SocketAddr, workers: u32) -> Envoy {
+    let hosts = [config::virtual_host("all", routes)];
     let listener = config::listener("edge", config::connection_manager(&hosts, filters));
     let clusters = [config::cluster("upstream", &[upstream])];
     Envoy::builder(config::bootstrap(&[listener], &clusters)).concurrency(workers).start().await
 }
 
 impl Variant {
-    /// A variant with one worker.
+    /// A variant with one worker and one route.
     pub async fn new(name: &'static str, filters: &[Value], route: Value, upstream: SocketAddr) -> Self {
-        let envoy = start(filters, route, upstream, 1).await;
+        Self::of(name, HEALTHY.to_owned(), start(filters, &[route], upstream, 1).await).await
+    }
+
+    /// A running Envoy, and the request to send to it, which gets a 200.
+    pub async fn of(name: &'static str, request: String, envoy: Envoy) -> Self {
         let address = envoy.addr("edge").await;
-        Self { name, envoy, address }
+        Self { name, request, envoy, address }
     }
 
     /// The process's number.
@@ -107,7 +112,7 @@ impl Variant {
     /// Sends requests and returns Envoy's CPU time for each.
     pub fn drive(&self, requests: usize) -> Duration {
         let before = self.envoy.cpu();
-        load::run(self.address, HEALTHY, 200, requests);
+        load::run(self.address, &self.request, 200, requests);
         (self.envoy.cpu() - before) / u32::try_from(requests).expect("a few thousand")
     }
 }

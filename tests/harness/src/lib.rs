@@ -11,6 +11,7 @@ mod client;
 pub mod config;
 mod envoy;
 mod exchange;
+pub mod many;
 mod process;
 mod raw;
 mod scratch;

@@ -1,8 +1,12 @@
 //! What the integration tests share: our filter in a real Envoy with four workers, clients that use every one of them,
 //! and the filter's own metrics.
 
+mod clients;
+
+pub use clients::Clients;
+
 use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
-use resilience_test_harness::{Answer, Builder, Connection, Envoy, PATIENCE, Protocol, Request, eventually};
+use resilience_test_harness::{Builder, Connection, Envoy, PATIENCE, Protocol, eventually};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -171,12 +175,21 @@ impl Edge {
     /// # Panics
     /// If there is a worker that gets no connection.
     pub async fn clients_of(&self, listener: &str, protocol: Protocol) -> Clients {
+        let open = async |address| Connection::open(address, protocol).await.expect("a connection to Envoy");
+        Clients::new(self.connections_of(listener, open).await)
+    }
+
+    /// One connection to each worker of a listener, opened by whatever client.
+    ///
+    /// # Panics
+    /// If there is a worker that gets no connection.
+    pub async fn connections_of<C>(&self, listener: &str, open: impl AsyncFn(SocketAddr) -> C) -> Vec<C> {
         let address = self.envoy.addr(listener).await;
-        let mut connections: [Option<Connection>; WORKERS] = Default::default();
+        let mut connections: [Option<C>; WORKERS] = std::array::from_fn(|_| None);
         let mut accepted = self.accepted(listener).await;
         // The kernel chooses the worker, so each connection is looked up, and those too many are closed again.
         for _ in 0..200 {
-            let connection = Connection::open(address, protocol).await.expect("a connection to Envoy");
+            let connection = open(address).await;
             let before = accepted;
             accepted = eventually("the connection at a worker", PATIENCE, async || {
                 let now = self.accepted(listener).await;
@@ -190,7 +203,7 @@ impl Edge {
                 }
             }
             if connections.iter().all(Option::is_some) {
-                return Clients { connections: connections.into_iter().flatten().collect(), next: 0 };
+                return connections.into_iter().flatten().collect();
             }
         }
         panic!("not every worker of {listener} gets connections: {accepted:?}");
@@ -292,48 +305,6 @@ fn whole(value: f64) -> u64 {
 /// their last moment.
 pub async fn pass(since: Instant, wait: Duration) {
     tokio::time::sleep_until((since + wait + Duration::from_millis(20)).into()).await;
-}
-
-/// One connection to each worker; what is sent goes to one worker after the other.
-#[derive(Debug)]
-pub struct Clients {
-    connections: Vec<Connection>,
-    next: usize,
-}
-
-impl Clients {
-    /// The connection to the next worker.
-    pub fn next_worker(&mut self) -> &mut Connection {
-        self.next = (self.next + 1) % self.connections.len();
-        &mut self.connections[self.next]
-    }
-
-    /// The connection to a worker, by its number.
-    pub fn worker(&mut self, number: usize) -> &mut Connection {
-        &mut self.connections[number]
-    }
-
-    /// The connections by themselves, in the order of the workers.
-    #[must_use]
-    pub fn into_connections(self) -> Vec<Connection> {
-        self.connections
-    }
-
-    /// Sends a request to the next worker.
-    ///
-    /// # Panics
-    /// If no answer comes.
-    pub async fn send(&mut self, request: Request) -> Answer {
-        self.next_worker().send(request).await.expect("an answer")
-    }
-
-    /// Sends a GET that tells the upstream what to do with it, and returns the status.
-    ///
-    /// # Panics
-    /// If no answer comes.
-    pub async fn get(&mut self, path: &str, behaviour: &str) -> u16 {
-        self.send(Request::get(path).header("x-behave", behaviour)).await.status
-    }
 }
 
 /// What Envoy said of VMs that trapped. Empty in all tests but those that pull the trap themselves.

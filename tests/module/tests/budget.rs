@@ -38,7 +38,7 @@ fn leave_state_to_read(shop: &Shop) {
 /// A healthy request by route, with nothing else in the configuration.
 const HEALTHY: Counts = Counts {
     reads_with_bytes: 3,
-    reads_of_nothing: 2,
+    reads_of_nothing: 1,
     metric_reads: 2,
     metric_increments: 1,
     clock_reads: 2,
@@ -55,7 +55,7 @@ fn a_healthy_request() {
     // Every so often it looks at the shared state: a policy that never failed has none, so nothing is handed over.
     shop.host.advance(Duration::from_millis(101));
     let looked = cost("healthy, looking at the shared state", &arrive(shop.vm()), End::Status(200));
-    assert_eq!(looked, Counts { reads_of_nothing: 3, ..HEALTHY });
+    assert_eq!(looked, Counts { reads_of_nothing: 2, ..HEALTHY });
 
     // One that failed and recovered has state to read: the most that a healthy request costs.
     leave_state_to_read(&shop);
@@ -73,6 +73,32 @@ fn exemptions_cost_what_they_have_to_look_at() {
     leave_state_to_read(&shop);
     let worst = cost("the same, reading the shared state", &arrive(shop.vm()), End::Status(200));
     assert_eq!(worst, Counts { reads_with_bytes: 5, ..HEALTHY });
+}
+
+/// A rule by header, beside rules by status.
+const RULES: &str = r#""outcome": {"failure": {"status": [429, "5xx"], "headers": [{"name": "x-degraded", "value": "true"}]},
+    "ignore": {"status": [404], "headers": [{"name": "x-test", "value": "1"}, {"name": "x-test", "value": "2"}]}}"#;
+
+#[test]
+fn rules_by_status_cost_nothing() {
+    let rules = r#""outcome": {"failure": {"status": [429]}, "ignore": {"status": [404], "grpc_status": ["ABORTED"]}}"#;
+    let shop = warmed(&policy_and(rules));
+    let counts = cost("healthy, with rules by status", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(counts, HEALTHY);
+}
+
+#[test]
+fn rules_by_header_cost_nothing_either() {
+    let shop = warmed(&policy_and(RULES));
+    let stream = arrive(shop.vm());
+    let counts = cost("healthy, with rules by header", &stream, End::Status(200));
+    assert_eq!(counts, HEALTHY);
+    let whole = |call: &&Call| call.function == "proxy_get_header_map_pairs";
+    assert_eq!(stream.calls().iter().filter(whole).count(), 1);
+    // What is ignored says so at once, and tells a breaker that is closed nothing.
+    run(&arrive(shop.vm()), End::Status(404)).unwrap();
+    let ignored = cost("an ignored answer", &arrive(shop.vm()), End::Status(404));
+    assert_eq!(ignored, Counts { metric_reads: 1, ..HEALTHY });
 }
 
 #[test]

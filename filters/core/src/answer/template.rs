@@ -75,8 +75,8 @@ const PLACES: [(&str, Place); 4] = [
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Template {
     /// Each a text and the place that follows it.
-    parts: Vec<(String, Place)>,
-    tail: String,
+    parts: Box<[(Box<str>, Place)]>,
+    tail: Box<str>,
     escape: Escape,
 }
 
@@ -87,10 +87,10 @@ impl Template {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, place, after)) = first_place(rest) {
-            parts.push((before.to_owned(), place));
+            parts.push((before.into(), place));
             rest = after;
         }
-        Self { parts, tail: rest.to_owned(), escape }
+        Self { parts: parts.into_boxed_slice(), tail: rest.into(), escape }
     }
 
     /// The body for one refusal. What a client sends is shown with replacement characters where it is not UTF-8; what

@@ -280,6 +280,7 @@ fn grpc_gets_a_status_and_a_short_message_and_never_the_body() {
     {
         let reply = grpc(&policy, true);
         assert_eq!((reply.grpc_status, body(&reply)), (Some(14), "circuit_open"));
+        assert_eq!(reply.status, 503, "what Envoy's gRPC-Web filter makes 14 of");
         assert_eq!(header(&reply, "content-type"), [""; 0], "Envoy writes application/grpc");
         assert_eq!(header(&reply, "x-mine"), mine);
         assert_eq!(header(&reply, "x-envoy-ratelimited"), ["true"]);

@@ -37,7 +37,7 @@ fn what_is_not_said_has_its_default() {
 
     let observing = policy("");
     assert_eq!((observing.disabled, observing.discourage_retries), (false, true));
-    assert_eq!((observing.circuit_breaker, observing.fallback), (None, vec![]));
+    assert_eq!((observing.circuit_breaker, observing.fallback), (None, std::sync::Arc::default()));
 
     let breaker = policy(r#", "circuit_breaker": {"consecutive_failures": 7}"#).circuit_breaker.unwrap();
     let expected = Settings {
@@ -87,7 +87,7 @@ fn what_is_said_is_taken() {
     assert_eq!(settings.permitted_number_of_calls_in_half_open_state, 1);
     assert_eq!(settings.max_wait_duration_in_half_open_state, Duration::from_secs(15));
     assert!(policy.fallback[0].on.contains(&Reason::CircuitOpen));
-    assert_eq!(policy.fallback[0].answer, Static { status: 202, headers: vec![], body: Body::None });
+    assert_eq!(policy.fallback[0].answer, Static { status: 202, headers: Box::default(), body: Body::None });
 }
 
 #[test]
@@ -241,4 +241,35 @@ fn every_range_includes_its_ends_and_nothing_beyond() {
             Err(messages) => assert!(!fits && messages.len() == 1, "{keys}: {messages:?}"),
         }
     }
+}
+
+#[test]
+fn policies_inherit_from_defaults_that_stand_behind_them() {
+    let document = parse(
+        r#"{"policies": [{"name": "p", "match": [{"any": true}], "circuit_breaker": {"consecutive_failures": 3}}],
+            "defaults": {"circuit_breaker": {"wait_duration_in_open_state": "7s"}}}"#,
+    );
+    let settings = &document.policies[0].circuit_breaker.as_ref().unwrap().settings;
+    assert_eq!(settings.consecutive_failures, Some(3));
+    assert_eq!(settings.wait_duration_in_open_state, Duration::from_secs(7));
+}
+
+#[test]
+fn what_is_inherited_whole_is_there_once() {
+    let document = parse(
+        r#"{"defaults": {"fallback": [{"static": {"status": 200, "text": "inherited"}}],
+                         "outcome": {"failure": {"status": [429]}}},
+            "policies": [{"name": "a", "match": [{"route": "a"}]}, {"name": "b", "match": [{"route": "b"}]},
+                         {"name": "c", "match": [{"route": "c"}], "fallback": [{"static": {"status": 201}}],
+                          "outcome": {"ignore": {"status": [404]}}},
+                         {"name": "d", "match": [{"route": "d"}], "fallback": null, "outcome": null}]}"#,
+    );
+    let [a, b, c, d] = [0, 1, 2, 3].map(|index| &document.policies[index].fallback);
+    assert!(std::sync::Arc::ptr_eq(a, b));
+    assert_eq!((a[0].answer.status, c[0].answer.status, d.len()), (200, 201, 0));
+    let [a, b, c, d] = [0, 1, 2, 3].map(|index| document.policies[index].rules());
+    assert!(std::ptr::eq(a, b));
+    assert_eq!(a.failure.status.as_ref(), [429..=429]);
+    assert_eq!((&c.failure, c.ignore.status.as_ref()), (&a.failure, [404..=404].as_slice()));
+    assert_eq!(d, &crate::outcome::Rules::DEFAULT);
 }

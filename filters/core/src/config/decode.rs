@@ -1,20 +1,18 @@
 //! Reading a document with all its errors.
 
 use super::duration;
-use super::json::{Node, Value, quote};
+use super::json::{Node, Order, Value, quote, shown};
 use crate::breaker::Percentage;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// Longer values are cut in a message.
-const SHOWN: usize = 80;
 pub(super) const DUPLICATE: &str = "duplicate key";
 
 /// The errors of a document. An error stands once, however often the value is read, at its place in the document's order.
 #[derive(Debug, Default)]
-pub(super) struct Errors(Vec<(usize, String)>);
+pub(super) struct Errors(Vec<(Order, String)>);
 
 impl Errors {
     /// An error at a value.
@@ -25,11 +23,8 @@ impl Errors {
 
     /// A value that is not what it should be.
     pub(super) fn expected(&mut self, node: &Node, expected: impl Display) {
-        let mut found = node.to_string();
-        if found.chars().count() > SHOWN {
-            found = found.chars().take(SHOWN).chain("...".chars()).collect();
-        }
-        self.at(node, format_args!("found {found}, expected {expected}"));
+        let found = node.to_string();
+        self.at(node, format_args!("found {}, expected {expected}", shown(&found)));
     }
 
     /// The messages, in the order of the document.
@@ -145,6 +140,13 @@ pub(super) fn list<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> O
     Some(items)
 }
 
+/// Every item of a list decoded, in no more memory than that takes; `None` if one of them cannot be.
+pub(super) fn all<T>(items: &[Node], mut decode: impl FnMut(&Node) -> Option<T>) -> Option<Vec<T>> {
+    let mut decoded = Vec::with_capacity(items.len());
+    decoded.extend(items.iter().filter_map(&mut decode));
+    (decoded.len() == items.len()).then_some(decoded)
+}
+
 /// A list of at least one.
 pub(super) fn some<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> Option<&'a [Node]> {
     let items = list(node, expected, errors)?;
@@ -235,4 +237,19 @@ pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)], errors: &mut Error
         errors.expected(node, one_of(&names));
     }
     found
+}
+
+/// The name of a header in lower case; `None` where it is no token (RFC 9110), as pseudo-headers are none.
+pub(super) fn header_name(text: &str) -> Option<String> {
+    (!text.is_empty() && text.bytes().all(is_token)).then(|| text.to_ascii_lowercase())
+}
+
+/// A letter of a token, RFC 9110 section 5.6.2.
+fn is_token(letter: u8) -> bool {
+    letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter)
+}
+
+/// Whether a header can have this value.
+pub(super) fn is_header_value(text: &str) -> bool {
+    text.chars().all(|letter| letter == '\t' || !letter.is_control())
 }

@@ -1,11 +1,14 @@
 //! `fallback`: what answers instead.
 
-use super::decode::{DUPLICATE, Errors, Object, integer, list, one_of, some, string};
+use super::decode::{
+    DUPLICATE, Errors, Object, all, header_name, integer, is_header_value, list, one_of, some, string,
+};
 use super::json::{Node, Value};
 use crate::answer::{Escape, Reason, Template};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// One entry of the list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +25,7 @@ pub struct Static {
     /// HTTP status.
     pub status: u16,
     /// Headers, names in lower case.
-    pub headers: Vec<(String, String)>,
+    pub headers: Box<[(String, String)]>,
     /// The body.
     pub body: Body,
 }
@@ -52,10 +55,9 @@ const RESERVED: [&str; 8] = [
 ];
 const BODIES: [&str; 3] = ["text", "json", "base64"];
 
-pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Vec<Fallback>> {
+pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Arc<[Fallback]>> {
     let entries = list(node, "a list of fallbacks", errors)?;
-    let decoded: Vec<_> = entries.iter().filter_map(|entry| decode_entry(entry, errors)).collect();
-    (decoded.len() == entries.len()).then_some(decoded)
+    all(entries, |entry| decode_entry(entry, errors)).map(Arc::from)
 }
 
 fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
@@ -106,7 +108,7 @@ fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {
     }
     headers?;
     let body = body.unwrap_or(Some(Body::None))?;
-    Some(Static { status: u16::try_from(status?).ok()?, headers: complete, body })
+    Some(Static { status: u16::try_from(status?).ok()?, headers: complete.into_boxed_slice(), body })
 }
 
 /// Reads a body and says what it is, unless the operator did.
@@ -159,24 +161,18 @@ fn decode_headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, Strin
 }
 
 fn header(name: &str, node: &Node, errors: &mut Errors) -> Option<(String, String)> {
-    let lower = name.to_ascii_lowercase();
-    if lower.is_empty() || !lower.bytes().all(is_token) {
+    let Some(lower) = header_name(name) else {
         errors.at(node, "found no header name, expected a token (RFC 9110)");
         return None;
-    }
+    };
     if RESERVED.contains(&lower.as_str()) {
         errors.at(node, "a header that Envoy or this filter writes, expected another");
         return None;
     }
     let value = string(node, "a header value", errors)?;
-    if !value.chars().all(|letter| letter == '\t' || !letter.is_control()) {
+    if !is_header_value(value) {
         errors.expected(node, "a header value without control characters");
         return None;
     }
     Some((lower, value.to_owned()))
-}
-
-/// A letter of a token, RFC 9110 section 5.6.2.
-fn is_token(letter: u8) -> bool {
-    letter.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&letter)
 }

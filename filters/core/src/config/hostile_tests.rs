@@ -99,6 +99,20 @@ fn a_key_that_is_no_word_is_quoted_in_its_path() {
 }
 
 #[test]
+fn a_message_is_short_whatever_it_is_about() {
+    let long = "n".repeat(100_000);
+    let messages = errors(&format!(
+        r#"{{"policies": [{{"name": "{long}", "match": [{{"any": true}}], "{long}": 1}}, {{"name": "{long}", "match": []}}],
+          "exempt": [{{"{long}": 1, "{long}": 2}}], "namespace": "{long}"}}"#
+    ));
+    assert!(messages.len() >= 7, "{}", messages.len());
+    assert!(messages.iter().all(|message| message.len() < 400), "{messages:?}");
+    // Every value knows its place: many beneath a long key must not each hold all of it.
+    let many = vec!["0"; 100_000].join(",");
+    assert_eq!(errors(&format!(r#"{{"policies": [], "{long}": [{many}]}}"#)).len(), 1);
+}
+
+#[test]
 fn a_long_key_is_compared_with_nothing() {
     // A distance to each known key would take a table of the product of their lengths.
     let messages = errors(&format!(r#"{{"policies": [], "{}": 1}}"#, "policies".repeat(500_000)));
@@ -120,6 +134,7 @@ fn ten_thousand_policies_are_read_and_indexed() {
         .map(|n| {
             format!(
                 r#"{{"name": "p{n}", "match": [{{"route": "r{n}"}}, {{"path": {{"prefix": "/p{n}"}}, "host": "h{n}"}}],
+                    "outcome": {{"failure": {{"status": [429, "5xx"]}}}},
                     "circuit_breaker": {{"failures_in_window": {{"failures": 5, "window": "10s"}}}},
                     "fallback": [{{"static": {{"status": 200, "json": {{"n": {n}}}}}}}]}}"#
             )
@@ -170,7 +185,19 @@ fn json() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|value| value.to_string()),
         (-1e300..1e300_f64).prop_map(|value| format!("{value:e}")),
         prop::sample::select(vec![
-            "1s", "enforce", "any", "/", "GET", "*.a", "refusal", "p", "", "\\u0000", "é\\n"
+            "1s",
+            "enforce",
+            "any",
+            "5xx",
+            "UNAVAILABLE",
+            "/",
+            "GET",
+            "*.a",
+            "refusal",
+            "p",
+            "",
+            "\\u0000",
+            "é\\n"
         ])
         .prop_map(|text| format!("\"{text}\"")),
     ];
@@ -183,6 +210,11 @@ fn json() -> impl Strategy<Value = String> {
         "name",
         "match",
         "mode",
+        "outcome",
+        "failure",
+        "ignore",
+        "grpc_status",
+        "value",
         "circuit_breaker",
         "fallback",
         "consecutive_failures",
@@ -234,5 +266,36 @@ proptest! {
     #[test]
     fn any_bytes_are_no_trap(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         prop_assert!(Document::parse(&bytes).is_err());
+    }
+}
+
+#[test]
+fn errors_before_among_and_behind_the_policies_stand_in_the_order_of_the_document() {
+    let messages = errors(
+        r#"{"expose": 1, "policies": [{"name": "A", "match": []}, {"name": "B", "match": [{"x": 1}]}],
+            "namespace": 2, "policies": [], "x": 3}"#,
+    );
+    let places: Vec<_> = messages.iter().filter_map(|message| message.split(": ").next()).collect();
+    let expected = [
+        "expose",
+        "policies[0].name",
+        "policies[0].match",
+        "policies[1].name",
+        "policies[1].match[0]",
+        "policies[1].match[0].x",
+        "namespace",
+        "policies",
+        "x",
+    ];
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn what_breaks_off_within_the_policies_is_no_json_whatever_came_before() {
+    for rest in ["1e999", r#""\ud800""#, "[", "{}]} x"] {
+        let messages = errors(&format!(r#"{{"expose": 1, "policies": [{{"name": "A"}}, {rest}"#));
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert!(messages[0].starts_with("document: not JSON: "), "{messages:?}");
+        assert!(messages[0].contains(" at line 1 column "), "{messages:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! `match` and `exempt`: which requests are meant.
 
-use super::decode::{Errors, Object, list, some as some_items, string};
+use super::decode::{Errors, Object, all, list, some as some_items, string};
 use super::json::{Node, Value};
 
 /// One alternative: everything it names must hold.
@@ -58,8 +58,7 @@ pub(super) fn metadata_of(policy: &Node) -> impl Iterator<Item = &Node> {
 }
 
 fn decode_all(items: &[Node], errors: &mut Errors) -> Option<Vec<Match>> {
-    let decoded: Vec<_> = items.iter().filter_map(|node| decode(node, errors)).collect();
-    (decoded.len() == items.len()).then_some(decoded)
+    all(items, |node| decode(node, errors))
 }
 
 fn decode(node: &Node, errors: &mut Errors) -> Option<Match> {
@@ -167,8 +166,7 @@ fn absolute(node: &Node, errors: &mut Errors) -> Option<String> {
 
 fn methods(node: &Node, errors: &mut Errors) -> Option<Vec<String>> {
     let items = some_items(node, "a list of HTTP methods", errors)?;
-    let decoded: Vec<_> = items.iter().filter_map(|item| method(item, errors)).collect();
-    (decoded.len() == items.len()).then_some(decoded)
+    all(items, |item| method(item, errors))
 }
 
 fn method(node: &Node, errors: &mut Errors) -> Option<String> {

@@ -13,6 +13,9 @@ mod fallback;
 mod hostile_tests;
 mod json;
 mod matching;
+mod outcome;
+#[cfg(test)]
+mod outcome_tests;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -21,12 +24,14 @@ pub use fallback::{Body, Fallback, Static};
 pub use matching::{HostPattern, Match, PathPattern};
 pub use policy::{BreakerMode, CircuitBreaker, Policy};
 
+use crate::outcome::Rules;
 use decode::{Errors, Object};
-use json::{Node, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use json::{Node, Policies, Value};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// The sections that `defaults` may hold.
-const SECTIONS: [&str; 2] = ["circuit_breaker", "fallback"];
+const SECTIONS: [&str; 3] = ["outcome", "circuit_breaker", "fallback"];
 /// A namespace longer than this would make every key of the shared state long.
 const MAX_NAMESPACE: usize = 128;
 /// Metadata that policies are matched by is read one by one.
@@ -51,9 +56,9 @@ impl Document {
     /// # Errors
     /// Every mistake in it, one message each, in the order of the document.
     pub fn parse(text: &[u8]) -> Result<Self, Vec<String>> {
-        let root = Node::parse(text).map_err(|error| vec![format!("document: not JSON: {error}")])?;
         let mut errors = Errors::default();
-        let document = decode(&root, &mut errors);
+        let document =
+            decode(text, &mut errors).map_err(|error| vec![format!("document: not JSON: {error}")])?;
         match (document, errors.into_messages()) {
             (Some(document), messages) if messages.is_empty() => Ok(document),
             (_, messages) => Err(messages),
@@ -61,24 +66,47 @@ impl Document {
     }
 }
 
-fn decode(root: &Node, errors: &mut Errors) -> Option<Document> {
-    let mut object = Object::new(root, errors)?;
+/// Reads the document twice: what policies inherit may stand behind them.
+fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> {
+    let root = Node::outline(text)?;
+    let Some(mut object) = Object::new(&root, errors) else { return Ok(None) };
     let namespace = object.get("namespace").map(|node| namespace(node, errors));
-    let defaults = object.get("defaults").filter(|node| check_defaults(node, errors));
+    let defaults = object.get("defaults").and_then(|node| Defaults::read(node, errors));
     let policies = object.require("policies", "a list of policies", errors);
     let exempt = object.get("exempt").and_then(|node| matching::alternatives(node, errors));
     let expose = object.get("expose").map(|node| decode::boolean(node, errors));
     object.finish(errors);
-    let policies = decode::list(policies?, "a list of policies", errors)?;
-    let decoded: Vec<_> = policies.iter().filter_map(|node| policy::decode(node, defaults, errors)).collect();
-    check_names(policies, errors);
-    check_metadata(policies, errors);
-    Some(Document {
-        namespace: namespace.unwrap_or_else(|| Some("default".to_owned()))?,
-        policies: decoded,
-        exempt: exempt.unwrap_or_default(),
-        expose: expose.unwrap_or(Some(true))?,
-    })
+    let Some(list) = policies.filter(|node| decode::list(node, "a list of policies", errors).is_some())
+    else {
+        return Ok(None);
+    };
+    let policies = read_policies(text, list, defaults.as_ref(), errors)?;
+    let document = || {
+        Some(Document {
+            namespace: namespace.unwrap_or_else(|| Some("default".to_owned()))?,
+            policies,
+            exempt: exempt.unwrap_or_default(),
+            expose: expose.unwrap_or(Some(true))?,
+        })
+    };
+    Ok(document())
+}
+
+fn read_policies(
+    text: &[u8],
+    list: &Node,
+    defaults: Option<&Defaults<'_>>,
+    errors: &mut Errors,
+) -> Result<Vec<Policy>, String> {
+    let mut policies = Vec::new();
+    let (mut names, mut pairs) = (Names::default(), MetadataPairs::default());
+    Policies::read(text, list, |node| {
+        names.check(&node, errors);
+        pairs.check(&node, errors);
+        policies.extend(policy::decode(node, defaults, errors));
+    })?;
+    policies.shrink_to_fit();
+    Ok(policies)
 }
 
 fn namespace(node: &Node, errors: &mut Errors) -> Option<String> {
@@ -91,45 +119,68 @@ fn namespace(node: &Node, errors: &mut Errors) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Checks what stands in `defaults` by itself, so that a mistake there shows even if no policy inherits it.
-fn check_defaults(node: &Node, errors: &mut Errors) -> bool {
-    let Some(mut object) = Object::new(node, errors) else { return false };
-    for section in SECTIONS {
-        let Some(node) = object.get(section) else { continue };
-        match section {
-            "circuit_breaker" => breaker::check_partial(node, errors),
-            _ => {
-                fallback::decode(node, errors);
+/// What policies inherit.
+struct Defaults<'a> {
+    node: &'a Node,
+    outcome: Option<Arc<Rules>>,
+    /// Read once, like the rules, and shared by all that inherit it whole: ten thousand policies must not hold a page each.
+    fallback: Option<Arc<[Fallback]>>,
+}
+
+impl<'a> Defaults<'a> {
+    /// Checks what stands in `defaults` by itself, so that a mistake there shows even if no policy inherits it.
+    fn read(node: &'a Node, errors: &mut Errors) -> Option<Self> {
+        let mut object = Object::new(node, errors)?;
+        let (mut outcome, mut fallback) = (None, None);
+        for section in SECTIONS {
+            let Some(node) = object.get(section) else { continue };
+            match section {
+                "outcome" => outcome = outcome::decode(node, errors).map(Arc::new),
+                "circuit_breaker" => breaker::check_partial(node, errors),
+                _ => fallback = fallback::decode(node, errors),
+            }
+        }
+        object.finish(errors);
+        Some(Self { node, outcome, fallback })
+    }
+}
+
+/// The pairs of namespace and key that policies are matched by: every request pays for a look at each.
+#[derive(Default)]
+struct MetadataPairs(BTreeSet<[Option<String>; 2]>);
+
+impl MetadataPairs {
+    fn check(&mut self, policy: &Node, errors: &mut Errors) {
+        for metadata in matching::metadata_of(policy) {
+            if self.0.len() > MAX_METADATA {
+                return;
+            }
+            self.0.insert(["namespace", "key"].map(|key| metadata.get(key).map(ToString::to_string)));
+            if self.0.len() > MAX_METADATA {
+                let expected = format!("at most {MAX_METADATA} pairs of namespace and key in a document");
+                errors.expected(metadata, expected);
             }
         }
     }
-    object.finish(errors);
-    true
 }
 
-/// Every request pays for a look at each pair of namespace and key.
-fn check_metadata(policies: &[Node], errors: &mut Errors) {
-    let mut pairs = BTreeSet::new();
-    for metadata in policies.iter().flat_map(matching::metadata_of) {
-        let pair = ["namespace", "key"].map(|key| metadata.get(key).map(ToString::to_string));
-        pairs.insert(pair);
-        if pairs.len() > MAX_METADATA {
-            let expected = format!("at most {MAX_METADATA} pairs of namespace and key in a document");
-            return errors.expected(metadata, expected);
-        }
-    }
+/// The names that are taken, and by the how manieth policy.
+#[derive(Default)]
+struct Names {
+    taken: HashMap<String, usize>,
+    policies: usize,
 }
 
-fn check_names(policies: &[Node], errors: &mut Errors) {
-    let mut seen = BTreeMap::new();
-    for name in policies.iter().filter_map(|policy| policy.get("name")) {
-        let Value::String(text) = &name.value else { continue };
-        if let Some(first) = seen.insert(text.as_str(), name) {
-            errors.at(
-                name,
-                format_args!("found {name}, expected a name that is not yet taken by {}", first.path),
-            );
-            seen.insert(text, first);
+impl Names {
+    fn check(&mut self, policy: &Node, errors: &mut Errors) {
+        let index = self.policies;
+        self.policies = index.saturating_add(1);
+        let Some(name) = policy.get("name") else { return };
+        let Value::String(text) = &name.value else { return };
+        if let Some(first) = self.taken.get(text) {
+            errors.expected(name, format_args!("a name that is not yet taken by policies[{first}].name"));
+            return;
         }
+        self.taken.insert(text.clone(), index);
     }
 }

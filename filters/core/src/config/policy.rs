@@ -4,10 +4,12 @@ use super::decode::{Errors, Object, boolean, integer, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
-use super::{SECTIONS, breaker};
+use super::{Defaults, SECTIONS, breaker, outcome};
 use crate::breaker::Settings;
+use crate::outcome::Rules;
 use crate::worker::Shared;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 const MAX_NAME: usize = 64;
 
@@ -22,15 +24,24 @@ pub struct Policy {
     pub disabled: bool,
     /// How many upstream clusters have a breaker of their own; `None` where all requests share one.
     pub max_keys: Option<u16>,
+    /// What is evidence; `None` for the built-in rules.
+    pub outcome: Option<Arc<Rules>>,
     /// The circuit breaker, if there is one.
     pub circuit_breaker: Option<CircuitBreaker>,
     /// What answers instead, in order.
-    pub fallback: Vec<Fallback>,
+    pub fallback: Arc<[Fallback]>,
     /// Whether answers tell an Envoy in front not to retry.
     pub discourage_retries: bool,
 }
 
 impl Policy {
+    /// By which rules answers are judged.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        static BUILT_IN: Rules = Rules::DEFAULT;
+        self.outcome.as_deref().unwrap_or(&BUILT_IN)
+    }
+
     /// What the policy keeps in shared state: a breaker that is forced open has nothing to keep. `offset` is how much is to
     /// be added to a moment, in nanoseconds, so that its whole seconds are the wall clock's.
     #[must_use]
@@ -103,16 +114,22 @@ impl Mode {
     }
 }
 
-pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) -> Option<Policy> {
-    let merged = merge(node, defaults);
+pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut Errors) -> Option<Policy> {
+    let inherits = |section| defaults.filter(|_| node.get(section).is_none());
+    let shared_rules = inherits("outcome").and_then(|it| it.outcome.clone());
+    let shared_fallback = inherits("fallback").and_then(|it| it.fallback.clone());
+    let merged = merge(node, defaults.map(|it| it.node));
     let mut object = Object::new(&merged, errors)?;
     let name = object.require("name", NAME, errors).and_then(|node| name(node, errors));
     let modes = MODES.get(..3).unwrap_or_default();
     let mode = object.get("mode").map(|node| word(node, modes, errors)).unwrap_or(Some(Mode::Enforce));
     let matches =
         object.require("match", "a list of matches", errors).and_then(|node| matching::some(node, errors));
+    let outcome = section(&mut object, "outcome")
+        .map(|node| shared_rules.or_else(|| outcome::decode(node, errors).map(Arc::new)));
     let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
-    let fallback = section(&mut object, "fallback").map(|node| fallback::decode(node, errors));
+    let own = section(&mut object, "fallback");
+    let fallback = own.map(|node| shared_fallback.or_else(|| fallback::decode(node, errors)));
     let max_keys = key(&mut object, errors);
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
     object.finish(errors);
@@ -129,8 +146,12 @@ pub(super) fn decode(node: &Node, defaults: Option<&Node>, errors: &mut Errors) 
         matches: matches?,
         disabled: mode == Mode::Disabled,
         max_keys: max_keys?,
+        outcome: match outcome {
+            Some(decoded) => Some(decoded?),
+            None => None,
+        },
         circuit_breaker,
-        fallback: fallback.unwrap_or_else(|| Some(Vec::new()))?,
+        fallback: fallback.unwrap_or_else(|| Some(Arc::default()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
 }
@@ -149,18 +170,21 @@ fn key(object: &mut Object<'_>, errors: &mut Errors) -> Option<Option<u16>> {
 }
 
 /// The policy with the sections it inherits.
-fn merge(node: &Node, defaults: Option<&Node>) -> Node {
-    let (Some(defaults), Value::Object(entries)) = (defaults, &node.value) else { return node.clone() };
-    let mut merged = entries.clone();
-    for (key, mine) in &mut merged {
-        let inherited = SECTIONS.contains(&key.as_str()).then(|| defaults.get(key)).flatten();
-        if let Some(inherited) = inherited {
-            *mine = mine.over(inherited);
+fn merge(mut node: Node, defaults: Option<&Node>) -> Node {
+    let Some(defaults) = defaults else { return node };
+    let rest: Vec<_> = SECTIONS
+        .iter()
+        .filter(|section| node.get(section).is_none())
+        .filter_map(|section| Some(((*section).to_owned(), defaults.get(section)?.clone())))
+        .collect();
+    let Value::Object(entries) = &mut node.value else { return node };
+    for (key, mine) in entries.iter_mut().filter(|(key, _)| SECTIONS.contains(&key.as_str())) {
+        if let Some(inherited) = defaults.get(key) {
+            *mine = std::mem::take(mine).over(inherited);
         }
     }
-    let rest = SECTIONS.iter().filter(|section| node.get(section).is_none());
-    merged.extend(rest.filter_map(|section| Some(((*section).to_owned(), defaults.get(section)?.clone()))));
-    Node { value: Value::Object(merged), path: node.path.clone(), order: node.order }
+    entries.extend(rest);
+    node
 }
 
 /// A section; `null` switches it off.

@@ -121,12 +121,12 @@ fn what_is_no_document_says_so() {
 fn a_key_of_an_issue_to_come_is_an_unknown_key() {
     each(&[(
         r#""bulkhead": {"max_concurrent_calls": 1}"#,
-        r#"bulkhead: unknown key, expected one of "name", "mode", "match", "circuit_breaker", "fallback", "discourage_retries""#,
+        r#"bulkhead: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "fallback", "key", "max_keys", "discourage_retries""#,
     )]);
     let document = r#"{"policies": [], "defaults": {"retry_budget": {"percent_can_retry": 140}}}"#;
     assert_eq!(
         errors(document),
-        [r#"defaults.retry_budget: unknown key, expected one of "circuit_breaker", "fallback""#]
+        [r#"defaults.retry_budget: unknown key, expected one of "outcome", "circuit_breaker", "fallback""#]
     );
 }
 
@@ -354,8 +354,9 @@ fn a_mistake_in_defaults_is_told_once_however_many_inherit_it() {
 #[test]
 fn only_a_policy_switches_a_section_off() {
     let document = r#"{"policies": [{"name": "p", "match": [{"any": true}]}],
-                       "defaults": {"circuit_breaker": null, "fallback": null}}"#;
+                       "defaults": {"outcome": null, "circuit_breaker": null, "fallback": null}}"#;
     let expected = [
+        "defaults.outcome: found null, expected an object",
         "defaults.circuit_breaker: found null, expected an object",
         "defaults.fallback: found null, expected a list of fallbacks",
     ];

@@ -255,13 +255,36 @@ fn a_damaged_table_starts_afresh_with_identities_of_its_own() {
 
 #[test]
 fn a_table_longer_than_any_is_damage_and_a_full_one_grows_no_more() {
-    let line = Member { owner: Owner(0), configuration: 0, beat: ms(0), more: Vec::new() };
-    let mut full = Members { next: 5000, members: vec![line.clone(); MAX_MEMBERS], more: Vec::new() };
+    let line = |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), more: Vec::new() };
+    let lines = (0..4096).map(line).collect();
+    let mut full = Members { next: 5000, members: lines, more: Vec::new() };
     assert_eq!(Members::decode(Some(&full.encode()), ms(1)), full);
     assert_eq!(full.beat(None, CONFIGURATION, ms(0), &Watch::default()), Owner(5000));
     assert_eq!(full.members.len(), MAX_MEMBERS);
-    full.members.push(line);
+    full.members.push(line(4096));
     assert_eq!(Members::decode(Some(&full.encode()), ms(1)).members, []);
+}
+
+#[test]
+fn what_no_vm_can_have_written_is_damage() {
+    let line =
+        |owner, more| Member { owner: Owner(owner), configuration: 0, beat: ms(0), more: vec![0; more] };
+    let table = |members| Members { next: 3, members, more: vec![0; MAX_MORE - 10] };
+    let sound = table(vec![line(2, 5), line(0, 5)]);
+    assert_eq!(Members::decode(Some(&sound.encode()), ms(1)), sound);
+    // An identity twice; more than any version adds.
+    for lines in [vec![line(2, 0), line(2, 0)], vec![line(2, 5), line(0, 6)]] {
+        assert_eq!(Members::decode(Some(&table(lines).encode()), ms(1)).members, []);
+    }
+}
+
+#[test]
+fn an_identity_that_a_line_has_is_not_given_out_again() {
+    let line = |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), more: Vec::new() };
+    let mut table =
+        Members { next: u64::MAX, members: vec![line(u64::MAX), line(0), line(2)], more: Vec::new() };
+    let mut join = || table.beat(None, CONFIGURATION, ms(1), &Watch::default());
+    assert_eq!([join(), join()], [Owner(1), Owner(3)]);
 }
 
 proptest! {

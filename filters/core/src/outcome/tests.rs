@@ -25,6 +25,15 @@ fn grpc(status: u16) -> Status {
 
 const NO_ANSWER: Status = Status { http: None, grpc: None };
 
+/// By the default rules, as everything here.
+fn of_answer(status: Status, info: &StreamInfo) -> Outcome {
+    super::of_answer(&Rules::DEFAULT, status.into(), info)
+}
+
+fn of_end(status: Status, info: &StreamInfo, upstream_answered: impl FnOnce() -> bool) -> Outcome {
+    super::of_end(&Rules::DEFAULT, status.into(), info, upstream_answered)
+}
+
 /// The end of a stream of which nobody has to ask whether the upstream answered.
 fn end(status: Status, info: &StreamInfo) -> Outcome {
     of_end(status, info, || panic!("asked for nothing"))

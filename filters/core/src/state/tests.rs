@@ -117,14 +117,25 @@ fn a_value_of_another_version_alone_starts_afresh_and_keeps_it() {
 }
 
 #[test]
+fn sections_of_nothing_but_their_heads_are_no_way_to_grow() {
+    let breaker = Breaker::closed(3);
+    let mut bytes = value(&[(BREAKER, 1, &own(&breaker))]);
+    bytes.extend([9, 1, 0, 0].repeat(16 * 1024));
+    assert_eq!(MAX_FOREIGN, 16 * 1024 * HEAD);
+    assert_eq!(State::decode(Some(&bytes), NOW).encode(), bytes);
+    bytes.extend([9, 1, 0, 0]);
+    assert_eq!(State::decode(Some(&bytes), NOW).encode(), value(&[(BREAKER, 1, &own(&breaker))]));
+}
+
+#[test]
 fn more_foreign_bytes_than_any_version_writes_are_dropped() {
-    let half = vec![1; 32 * 1024];
-    assert_eq!(MAX_FOREIGN, 2 * half.len());
+    let half = vec![1; 32 * 1024 - HEAD];
+    assert_eq!(MAX_FOREIGN, 2 * (half.len() + HEAD));
     let breaker = Breaker::closed(3);
     let fits = [(8, 1, half.as_slice()), (BREAKER, 1, &own(&breaker)), (9, 1, &half)];
     let state = State::decode(Some(&value(&fits)), NOW);
     assert_eq!((state.foreign.len(), state.repaired), (2, false));
-    let beyond = [fits[0], fits[1], fits[2], (10, 1, &[0])];
+    let beyond = [fits[0], fits[1], fits[2], (10, 1, &[])];
     let state = State::decode(Some(&value(&beyond)), NOW);
     assert_eq!((state.foreign.len(), state.repaired), (0, false));
     assert_eq!(state.breaker, breaker);
@@ -165,7 +176,27 @@ fn what_cannot_be_true_of_a_breaker_is_damage() {
     // Two moments where one is kept, and two that are not in order.
     let too_many = [head.as_slice(), &[0], &[0; 4], &[1, 0, 2, 0], &[0; 16]].concat();
     let unsorted = [head.as_slice(), &[0], &[0; 4], &[2, 0, 2, 0], &[1; 8], &[0; 8]].concat();
-    for bytes in [unknown_state, too_many, unsorted] {
+    // Half-open: nothing permitted; more than a section can hold; no probe left to prove anything; more out than permitted.
+    let half_open = |permitted: u32, succeeded: u32, probes: u16| {
+        let counts = [permitted.to_le_bytes(), succeeded.to_le_bytes()].concat();
+        let probes = [probes.to_le_bytes().as_slice(), &vec![0; 12 * usize::from(probes)]].concat();
+        [head.as_slice(), &[1], &NOW.as_nanos().to_le_bytes(), &counts, &probes].concat()
+    };
+    for (bytes, damaged) in [
+        (half_open(3, 1, 2), false),
+        (half_open(4096, 0, 0), false),
+        (half_open(0, 0, 0), true),
+        (half_open(4097, 0, 0), true),
+        (half_open(3, 3, 0), true),
+        (half_open(3, 1, 3), true),
+    ] {
+        let state = State::decode(Some(&value(&[(BREAKER, 1, &bytes)])), NOW);
+        assert_eq!(state.repaired, damaged, "{bytes:?}");
+    }
+    let capacity =
+        |capacity: u16| [head.as_slice(), &[0], &[0; 4], &capacity.to_le_bytes(), &[0; 2]].concat();
+    assert!(!State::decode(Some(&value(&[(BREAKER, 1, &capacity(4096))])), NOW).repaired);
+    for bytes in [unknown_state, too_many, unsorted, capacity(4097)] {
         assert!(State::decode(Some(&value(&[(BREAKER, 1, &bytes)])), NOW).repaired, "{bytes:?}");
     }
 }

@@ -156,9 +156,21 @@ fn run(id: u32, command: &Command<'_>) -> String {
             said(calls::set_property(command.get("path").as_bytes(), command.get("value").as_bytes()))
         }
         // In hexadecimal: the bytes need not be text.
-        "header" => calls::header(Map::RequestHeaders, command.get("name")).map(|value| {
-            value.map_or("none".to_owned(), |value| value.iter().map(|byte| format!("{byte:02x}")).collect())
-        }),
+        "header" => calls::header(Map::RequestHeaders, command.get("name"))
+            .map(|value| value.map_or("none".to_owned(), |value| hexadecimal(&value))),
+        // All of one name, out of the whole map.
+        "headers" => {
+            let map = if command.optional("response").is_some() {
+                Map::ResponseHeaders
+            } else {
+                Map::RequestHeaders
+            };
+            calls::header_pairs(map).map(|pairs| {
+                let named = pairs.iter().filter(|(name, _)| *name == command.get("name").as_bytes());
+                let values: Vec<String> = named.map(|(_, value)| hexadecimal(value)).collect();
+                format!("{}:{}", values.len(), values.join(","))
+            })
+        }
         "length" => calls::header(Map::RequestHeaders, command.get("name"))
             .map(|value| value.map_or(0, |value| value.len()).to_string()),
         "set-header" => said(calls::replace_header(
@@ -187,6 +199,10 @@ fn run(id: u32, command: &Command<'_>) -> String {
         word => panic!("x-probe: {word}"),
     };
     shown.unwrap_or_else(|status| format!("E{}", status.0))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn said(result: Result<()>) -> Result<String> {

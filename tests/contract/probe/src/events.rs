@@ -22,6 +22,9 @@ pub(crate) fn log(id: u32, event: &str) {
         ("grpc", integer(calls::property(b"response\0grpc_status"))),
         ("request", readable(calls::header(Map::RequestHeaders, ":path"))),
         ("response", readable(calls::header(Map::ResponseHeaders, ":status"))),
+        ("route", text(calls::property(b"xds\0route_name"))),
+        ("asked-type", text(calls::header(Map::RequestHeaders, "content-type"))),
+        ("answer-type", text(calls::header(Map::ResponseHeaders, "content-type"))),
         ("trailer", text(calls::header(Map::ResponseTrailers, "grpc-status"))),
     ];
     let line: Vec<String> = line.iter().map(|(key, value)| format!("{key}={value}")).collect();

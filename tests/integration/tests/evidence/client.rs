@@ -1,6 +1,6 @@
 //! The client's side: each way to ask, and to leave.
 
-use Client::{Get, GoneBeforeHeaders, GoneInBody, Grpc, HalfPost, HalfPostAndGone, Post};
+use Client::{Get, GoneBeforeHeaders, GoneInBody, GoneInCall, Grpc, HalfPost, HalfPostAndGone, Post};
 use resilience_test_harness::Protocol::{Http1, Http2};
 use resilience_test_harness::*;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ pub(super) enum Client {
     GoneBeforeHeaders(Protocol),
     /// Leaves when the first piece of the body came.
     GoneInBody(Protocol, &'static str),
+    /// The same of a gRPC call, whose status is still to come.
+    GoneInCall(&'static str),
 }
 
 /// Waits for the one request for a path. By hand: the future of an async closure over borrows is not known to be `Send`
@@ -72,6 +74,14 @@ impl Client {
                 let mut connection = Connection::open(edge, protocol).await?;
                 let words = format!("{words}; hang-mid-body");
                 let mut streaming = connection.start(get(&words)).await?.headers().await?;
+                streaming.chunk().await?;
+                streaming.abandon();
+                Ok(())
+            }
+            GoneInCall(words) => {
+                let mut connection = Connection::open(edge, Http2).await?;
+                let call = told(Request::grpc(path), &format!("{words}; hang-mid-body"));
+                let mut streaming = connection.start(call).await?.headers().await?;
                 streaming.chunk().await?;
                 streaming.abandon();
                 Ok(())

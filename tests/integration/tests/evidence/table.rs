@@ -1,7 +1,7 @@
 //! The rows of the table: how a request ended, how that shows, and what it counts as.
 
 use crate::client::Client::{
-    self, Get, GoneBeforeHeaders, GoneInBody, Grpc, HalfPost, HalfPostAndGone, Post,
+    self, Get, GoneBeforeHeaders, GoneInBody, GoneInCall, Grpc, HalfPost, HalfPostAndGone, Post,
 };
 use Outcome::{Failure, Ignored, Success};
 use resilience_test_harness::Protocol::{Http1, Http2};
@@ -104,6 +104,7 @@ pub(super) const TABLE: &[Row] = &[
     row("the client leaves in the middle of its own body", "plain", HalfPostAndGone, (0, "downstream_remote_disconnect", "DC"), Ignored),
     row("the HTTP/1.1 client leaves after good headers", "plain", GoneInBody(Http1, "status=200"), (200, "downstream_remote_disconnect", "DC"), Success),
     row("the HTTP/2 client leaves after good headers", "plain", GoneInBody(Http2, "status=200"), (200, "http2.remote_reset", "DR"), Success),
+    row("gRPC: the client leaves after good headers, before the status", "grpc", GoneInCall("grpc=0"), (200, "http2.remote_reset", "DR"), Ignored),
     row("the HTTP/1.1 client leaves after bad headers", "plain", GoneInBody(Http1, "status=500"), (500, "downstream_remote_disconnect", "DC"), Failure),
     row("the HTTP/2 client leaves after bad headers", "plain", GoneInBody(Http2, "status=500"), (500, "http2.remote_reset", "DR"), Failure),
 

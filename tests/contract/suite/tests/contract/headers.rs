@@ -79,6 +79,20 @@ async fn header_bytes_come_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_whole_map_has_every_line_with_its_name_in_lower_case() {
+    let (_envoy, edge) = with_probe("", refused_address()).await;
+    let head = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-probe: headers name=x-bytes\r\n";
+    let lines = [b"X-Bytes: \xff\x80a\r\nx-other: b\r\n".as_slice(), b"x-bytes:\r\nx-BYTES:  c, d \r\n\r\n"];
+    let answer = raw_exchange(edge, &[head.as_slice(), lines[0], lines[1]].concat()).await;
+    assert!(answer.text().ends_with("\r\n\r\n3:ff8061,,632c2064"), "{}", answer.text());
+    let long = command("headers name=x-long").header("x-long", "x".repeat(50_000));
+    let answer = send_once(edge, Protocol::Http1, long).await.unwrap();
+    assert_eq!(answer.text(), format!("1:{}", "78".repeat(50_000)));
+    // One that cannot be read in this phase is empty, where a single header of it is an error.
+    assert_eq!(get(edge, "headers name=:status response").await.text(), "0:");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_can_do_without_the_filter() {
     let mut without = route("without", "/without", "up");
     without["typed_per_filter_config"]["probe"] = json!({

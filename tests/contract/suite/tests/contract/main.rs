@@ -8,6 +8,7 @@ mod metrics;
 mod queues;
 mod reading;
 mod replies;
+mod rerouting;
 mod shared_data;
 mod traps;
 mod updates;

@@ -3,7 +3,7 @@
 use crate::with_probe;
 use resilience_host_contract::{Event, all_events, command};
 use resilience_test_harness::config::{cluster, route, with_http2};
-use resilience_test_harness::{Protocol, Request, Upstream, send_once};
+use resilience_test_harness::{Connection, Protocol, Request, Upstream, send_once};
 
 /// Name of the callback, and whether request headers, response headers can be read.
 fn readable(events: &[Event]) -> Vec<[&str; 3]> {
@@ -74,6 +74,43 @@ async fn the_grpc_status_must_be_read_when_it_comes() {
     let in_headers =
         [["response_headers", "4", "E2"], ["log", "4", "-"], ["done", "2", "E2"], ["delete", "2", "E2"]];
     assert_eq!(seen("headers", "grpc-trailers-only=4").await, in_headers);
+}
+
+/// Whether a call was gRPC: once its client has left, only log can still read the content types.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_client_that_left_only_log_can_read_the_content_types() {
+    let upstream = Upstream::start().await;
+    let clusters = [with_http2(cluster("up", &[upstream.addr()]))];
+    let filters = [resilience_host_contract::probe("probe", "vm", "")];
+    let envoy =
+        resilience_host_contract::envoy(&filters, &[route("all", "/", "up")], &clusters).start().await;
+    let edge = envoy.addr("edge").await;
+    let call = |case, words: &str| {
+        Request::grpc("/shop.Cart/Watch").header("x-case", case).header("x-behave", words)
+    };
+
+    let mut early = Connection::open(edge, Protocol::Http2).await.unwrap();
+    let pending = early.start(call("early", "hang")).await.unwrap();
+    upstream.wait_in_flight(1).await;
+    pending.abandon();
+    let mut mid = Connection::open(edge, Protocol::Http2).await.unwrap();
+    let answer = mid.start(call("mid", "grpc=0;hang-mid-body")).await.unwrap().headers().await.unwrap();
+    answer.abandon();
+
+    let grpc = "application/grpc";
+    for (case, answered) in [("early", "-"), ("mid", grpc)] {
+        let events = all_events(&envoy, "probe", case).await;
+        let end = events.iter().skip_while(|event| event.name() != "log");
+        let seen: Vec<_> = end
+            .map(|event| {
+                [event.name(), &event.flags(), event.get("asked-type"), event.get("answer-type")]
+                    .map(str::to_owned)
+            })
+            .collect();
+        let expected =
+            [["log", "DR", grpc, answered], ["done", "DR", "E2", "E2"], ["delete", "DR", "E2", "E2"]];
+        assert_eq!(seen, expected, "{case}");
+    }
 }
 
 /// A module need not export what it does not want to hear of.

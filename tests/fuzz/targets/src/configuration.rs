@@ -1,0 +1,133 @@
+//! Any bytes as the operator's document.
+
+use crate::input::Input;
+use resilience_core::config::Document;
+use resilience_core::matcher::{Facts, Matcher, Request};
+use std::collections::BTreeSet;
+
+/// The longest message, in bytes: a place, what was found (cut) and what was expected.
+const LONGEST_MESSAGE: usize = 2048;
+
+/// Parses the bytes. What is refused says why, in lines that a log can hold; what is accepted can be used.
+///
+/// # Panics
+/// If that does not hold.
+pub fn check(bytes: &[u8]) {
+    match Document::parse(bytes) {
+        Ok(document) => use_it(&document, bytes),
+        Err(messages) => check_messages(&messages, bytes),
+    }
+}
+
+fn check_messages(messages: &[String], bytes: &[u8]) {
+    assert!(!messages.is_empty(), "refused without a reason");
+    // A mistake takes at least a byte of the document, or of what each policy is made of.
+    assert!(messages.len() <= bytes.len() * 8 + 8, "{} messages", messages.len());
+    for message in messages {
+        assert!(message.contains(": "), "no place: {message:?}");
+        assert!(message.len() <= LONGEST_MESSAGE, "{} bytes: {message:?}", message.len());
+        assert!(!message.contains(ends_a_line), "more than a line: {message:?}");
+    }
+}
+
+fn ends_a_line(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}')
+}
+
+/// Builds what a module builds of a document, and asks it about requests that know the document.
+fn use_it(document: &Document, bytes: &[u8]) {
+    let names: BTreeSet<_> = document.policies.iter().map(|policy| &policy.name).collect();
+    assert_eq!(names.len(), document.policies.len(), "a name stands for one policy");
+    for policy in &document.policies {
+        assert!(!policy.matches.is_empty(), "a policy without a match: {policy:?}");
+        let _ = policy.shared_breaker();
+    }
+    let alternatives = document.policies.iter().enumerate();
+    let policies = Matcher::new(
+        alternatives.flat_map(|(target, policy)| policy.matches.iter().map(move |found| (target, found))),
+    );
+    let exempt = Matcher::new(document.exempt.iter().map(|found| (0, found)));
+    let words = words(bytes);
+    // Requests whose facts are words of the document, at different distances from each other.
+    for stride in 0..8 {
+        let mut facts = HostileFacts { words: &words, next: stride, stride };
+        let found = policies.find(&mut Request::new(&mut facts));
+        assert!(found.is_none_or(|target| target < document.policies.len()), "{found:?}");
+        let found = exempt.find(&mut Request::new(&mut facts));
+        assert!(found.is_none() || !document.exempt.is_empty(), "exempt by nothing");
+    }
+    // And one whose facts are arbitrary.
+    let mut facts = ArbitraryFacts(Input::new(bytes));
+    let _ = policies.find(&mut Request::new(&mut facts));
+}
+
+/// What stands between quotes, and the whole.
+fn words(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split(|byte| *byte == b'"').chain([bytes, b"", b":", b"]", b"?", b"/"]).collect()
+}
+
+struct HostileFacts<'a> {
+    words: &'a [&'a [u8]],
+    next: usize,
+    stride: usize,
+}
+
+impl HostileFacts<'_> {
+    fn word(&mut self) -> Option<Vec<u8>> {
+        self.next += self.stride;
+        let word = self.words[self.next % self.words.len()];
+        (self.next % 11 != 10).then(|| word.to_vec())
+    }
+}
+
+impl Facts for HostileFacts<'_> {
+    fn metadata(&mut self, _: &str, _: &str) -> Option<Vec<u8>> {
+        self.word()
+    }
+
+    fn route(&mut self) -> Option<Vec<u8>> {
+        self.word()
+    }
+
+    fn host(&mut self) -> Option<Vec<u8>> {
+        self.word()
+    }
+
+    fn path(&mut self) -> Option<Vec<u8>> {
+        self.word()
+    }
+
+    fn method(&mut self) -> Option<Vec<u8>> {
+        self.word()
+    }
+}
+
+struct ArbitraryFacts<'a>(Input<'a>);
+
+impl ArbitraryFacts<'_> {
+    fn some(&mut self) -> Option<Vec<u8>> {
+        Some(self.0.u64().to_le_bytes().to_vec())
+    }
+}
+
+impl Facts for ArbitraryFacts<'_> {
+    fn metadata(&mut self, _: &str, _: &str) -> Option<Vec<u8>> {
+        self.some()
+    }
+
+    fn route(&mut self) -> Option<Vec<u8>> {
+        self.some()
+    }
+
+    fn host(&mut self) -> Option<Vec<u8>> {
+        self.some()
+    }
+
+    fn path(&mut self) -> Option<Vec<u8>> {
+        self.some()
+    }
+
+    fn method(&mut self) -> Option<Vec<u8>> {
+        self.some()
+    }
+}

@@ -1,0 +1,9 @@
+//! What fuzzing feeds with bytes, and what must hold whatever they are. Every function here panics if it does not.
+//!
+//! The programs in `bin/` hand them to libFuzzer, one each.
+#![forbid(unsafe_code)]
+
+pub mod configuration;
+mod input;
+pub mod members;
+pub mod state;
