@@ -97,3 +97,20 @@ impl Breaker {
         matches!(self.phase(), Phase::Closed(closed) if closed.evidence.is_clean())
     }
 }
+
+/// The breaker as others read it: all its sections.
+pub(crate) fn round_trip(breaker: &Breaker, now: Timestamp) -> Option<Breaker> {
+    let mut bytes = [const { Vec::new() }; 3];
+    let [state, rates, recovery] = &mut bytes;
+    breaker.encode(state);
+    breaker.encode_rates(rates);
+    breaker.encode_recovery(recovery);
+    let mut read = Breaker::decode(state)?;
+    if !rates.is_empty() {
+        read.decode_rates(rates, now)?;
+    }
+    if !recovery.is_empty() {
+        read.decode_recovery(recovery)?;
+    }
+    Some(read)
+}
