@@ -99,6 +99,10 @@ pub fn valid() -> Vec<Value> {
             "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "fallback": null
         }]}),
     ];
+    // A policy that is off, around a breaker that is not.
+    documents.push(json!({"policies": [{
+        "name": "p", "match": [{"any": true}], "mode": "disabled", "circuit_breaker": {"consecutive_failures": 1}
+    }]}));
     // Each trigger by itself.
     let breaker = breaker();
     for key in

@@ -1,6 +1,7 @@
 //! One document made into many that differ from it in one place.
 
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// Values of every kind: the ends of the schema's ranges and what lies beyond them, and words that fit somewhere.
 fn values() -> Vec<Value> {
@@ -100,6 +101,7 @@ fn values() -> Vec<Value> {
 /// The same document with one value, one key or one entry of it another.
 pub fn of(document: &Value, known: &[String]) -> Vec<Value> {
     let mut mutants = Vec::new();
+    let mut places = BTreeSet::new();
     for pointer in pointers(document) {
         let value = document.pointer(&pointer).expect("a value of the document");
         let mut put = |value: Value| {
@@ -107,7 +109,10 @@ pub fn of(document: &Value, known: &[String]) -> Vec<Value> {
             *mutant.pointer_mut(&pointer).expect("a value of the document") = value;
             mutants.push(mutant);
         };
-        values().into_iter().for_each(&mut put);
+        // One item of a list is like another.
+        if places.insert(pointer.replace(|letter: char| letter.is_ascii_digit(), "")) {
+            values().into_iter().for_each(&mut put);
+        }
         match value {
             Value::Object(entries) => {
                 objects(entries, known).into_iter().for_each(|entries| put(entries.into()))
@@ -133,9 +138,7 @@ fn objects(entries: &Map<String, Value>, known: &[String]) -> Vec<Map<String, Va
     let extra =
         ["$schema", "timeout", "content-length", "Content-Length", "a b", ":status"].map(str::to_owned);
     for name in known.iter().chain(&extra).filter(|name| !entries.contains_key(*name)) {
-        for value in [json!("1"), json!(1), json!({})] {
-            mutants.push(entries.clone().into_iter().chain([(name.clone(), value)]).collect());
-        }
+        mutants.push(entries.clone().into_iter().chain([(name.clone(), json!("1"))]).collect());
     }
     mutants
 }
