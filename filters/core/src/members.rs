@@ -145,6 +145,19 @@ impl Members {
         self.members.retain(|member| member.owner != me);
     }
 
+    /// How `configuration` stands to the others whose VMs `watch` believes alive. The one that a VM joined for last is the
+    /// newest: identities grow.
+    #[must_use]
+    pub fn standing(&self, configuration: u64, now: Timestamp, watch: &Watch) -> Standing {
+        let alive = || self.members.iter().filter(|member| !watch.is_dead(member.owner, now));
+        let newest = alive().max_by_key(|member| member.owner).map(|member| member.configuration);
+        if newest != Some(configuration) {
+            return Standing::Superseded;
+        }
+        let alone = alive().all(|member| member.configuration == configuration);
+        if alone { Standing::Alone } else { Standing::Newest }
+    }
+
     /// Whether `me` does what needs doing once per configuration: the oldest of its VMs that `watch` believes alive.
     #[must_use]
     pub fn is_leader(&self, me: Owner, configuration: u64, now: Timestamp, watch: &Watch) -> bool {
@@ -155,6 +168,18 @@ impl Members {
             .min()
             == Some(me)
     }
+}
+
+/// How a configuration stands to the others that are in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// Another is newer, or nothing is known.
+    #[default]
+    Superseded,
+    /// The newest of several.
+    Newest,
+    /// No other is in use.
+    Alone,
 }
 
 /// What one VM has seen of the others' beats, by its own ticks.

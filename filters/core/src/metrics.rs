@@ -16,12 +16,13 @@ const NONE: &str = "_";
 /// Requests of a policy that were let through, by what they proved.
 #[must_use]
 pub fn calls(policy: &str, outcome: Outcome) -> String {
+    let slow = outcome.is_slow();
     let outcome = match outcome {
-        Outcome::Success => "success",
-        Outcome::Failure => "failure",
+        Outcome::Success | Outcome::SlowSuccess => "success",
+        Outcome::Failure | Outcome::SlowFailure => "failure",
         Outcome::Ignored => "ignored",
     };
-    format!("resilience_calls_total;policy={policy};outcome={outcome};slow=false")
+    format!("resilience_calls_total;policy={policy};outcome={outcome};slow={slow}")
 }
 
 /// Requests refused.
@@ -30,10 +31,31 @@ pub fn rejections(policy: &str, reason: Reason) -> String {
     format!("resilience_rejections_total;policy={policy};reason={reason};class={NONE}")
 }
 
-/// The breaker's state: 0 closed, 1 half-open, 2 open.
+/// The breaker's state: 0 closed, 1 half-open, 2 open. `key` is empty for the policy's own.
 #[must_use]
-pub fn breaker_state(policy: &str) -> String {
-    format!("resilience_circuit_breaker_state;policy={policy};key={NONE}")
+pub fn breaker_state(policy: &str, key: &str) -> String {
+    let key = if key.is_empty() { NONE } else { key };
+    format!("resilience_circuit_breaker_state;policy={policy};key={key}")
+}
+
+/// A key as a label's value: what would end the value, or the line, becomes an underscore.
+#[must_use]
+pub fn key_label(key: &[u8]) -> String {
+    let plain =
+        |letter: char| if letter.is_ascii_graphic() && !matches!(letter, ';' | '=') { letter } else { '_' };
+    String::from_utf8_lossy(key).chars().map(plain).collect()
+}
+
+/// Requests that had to share a policy's breaker because it had no key left.
+#[must_use]
+pub fn keys_exhausted(policy: &str) -> String {
+    format!("resilience_keys_exhausted_total;policy={policy}")
+}
+
+/// Requests that went by another route than the one whose name they were matched by.
+#[must_use]
+pub fn stale_routes(policy: &str) -> String {
+    format!("resilience_stale_routes_total;policy={policy}")
 }
 
 /// The breaker's transitions.
@@ -68,6 +90,7 @@ pub fn give_ups(operation: Operation) -> String {
 
 /// How often a policy's shared state was written: tells a worker at the price of a counter that what it read still holds.
 #[must_use]
-pub fn changes(policy: &str) -> String {
-    format!("resilience_store_changes_total;policy={policy}")
+pub fn changes(policy: &str, key: &str) -> String {
+    let key = if key.is_empty() { NONE } else { key };
+    format!("resilience_store_changes_total;policy={policy};key={key}")
 }

@@ -14,10 +14,12 @@ use crate::time::Timestamp;
 
 const MAGIC: &[u8] = b"RS";
 const BREAKER: u8 = 1;
+const RATES: u8 = 2;
+const RECOVERY: u8 = 3;
 /// A section's id, version and length.
 const HEAD: usize = 4;
 /// Sections of others are carried up to this many bytes in all, heads included: more is damage, not another version.
-const MAX_FOREIGN: usize = 32 * 1024;
+const MAX_FOREIGN: usize = 64 * 1024;
 
 /// What a policy's requests decide together.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,16 +48,17 @@ impl State {
         let Some(bytes) = bytes else {
             return Self { breaker: Breaker::closed(0), repaired: false, foreign: Vec::new() };
         };
-        let sections = decode_sections(bytes).unwrap_or_default();
-        let mut breaker = None;
-        let mut foreign = Vec::new();
-        for section in sections {
-            if (section.id, section.version) == (BREAKER, Breaker::VERSION) {
-                breaker = Breaker::decode(&section.bytes).filter(|breaker| breaker.is_plausible(now));
-            } else {
-                foreign.push(section);
-            }
-        }
+        let (mine, mut foreign): (Vec<_>, Vec<_>) =
+            decode_sections(bytes).unwrap_or_default().into_iter().partition(Section::is_readable);
+        let of =
+            |id| mine.iter().rev().find(|section| section.id == id).map(|section| section.bytes.as_slice());
+        let breaker = of(BREAKER).and_then(Breaker::decode).map(|mut breaker| {
+            // What cannot be read of these starts afresh, by itself.
+            of(RATES).and_then(|bytes| breaker.decode_rates(bytes, now));
+            of(RECOVERY).and_then(|bytes| breaker.decode_recovery(bytes));
+            breaker
+        });
+        let breaker = breaker.filter(|breaker| breaker.is_plausible(now));
         if foreign.iter().map(|section| section.bytes.len().saturating_add(HEAD)).sum::<usize>() > MAX_FOREIGN
         {
             foreign.clear();
@@ -68,13 +71,32 @@ impl State {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        let mut breaker = Vec::new();
-        self.breaker.encode(&mut breaker);
-        put_section(&mut out, BREAKER, Breaker::VERSION, &breaker);
+        let mut put_own = |id, version, write: fn(&Breaker, &mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            write(&self.breaker, &mut bytes);
+            // An empty one says nothing.
+            if !bytes.is_empty() {
+                put_section(&mut out, id, version, &bytes);
+            }
+        };
+        put_own(BREAKER, Breaker::VERSION, Breaker::encode);
+        put_own(RATES, Breaker::RATES_VERSION, Breaker::encode_rates);
+        put_own(RECOVERY, Breaker::RECOVERY_VERSION, Breaker::encode_recovery);
         for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
         out
+    }
+}
+
+impl Section {
+    fn is_readable(&self) -> bool {
+        matches!(
+            (self.id, self.version),
+            (BREAKER, Breaker::VERSION)
+                | (RATES, Breaker::RATES_VERSION)
+                | (RECOVERY, Breaker::RECOVERY_VERSION)
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the tests of several modules need.
 
 use crate::breaker::{Admission, FailuresInWindow, Outcome, Owner, Recorded, Settings, Ticket, Transition};
-use crate::breaker::{Breaker, State};
+use crate::breaker::{Breaker, Phase, State};
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -22,6 +22,10 @@ pub(crate) fn settings() -> Settings {
     Settings {
         consecutive_failures: Some(3),
         failures_in_window: None,
+        rates: None,
+        slow_call_duration_threshold: None,
+        wait_duration_growth: None,
+        ramp_up: None,
         wait_duration_in_open_state: Duration::from_secs(30),
         permitted_number_of_calls_in_half_open_state: 2,
         max_wait_duration_in_half_open_state: Duration::from_secs(15),
@@ -84,5 +88,12 @@ impl Rig {
             self.fail(now);
         }
         assert_eq!(self.state(), State::Open);
+    }
+}
+
+impl Breaker {
+    /// Whether another success would change nothing.
+    pub(crate) fn is_clean(&self) -> bool {
+        matches!(self.phase(), Phase::Closed(closed) if closed.evidence.is_clean())
     }
 }

@@ -8,31 +8,51 @@ mod fake;
 mod give_up_tests;
 mod guard;
 mod housekeeping;
+mod keys;
 #[cfg(test)]
 mod overtaken_tests;
 mod port;
 #[cfg(test)]
 mod tests;
 
-pub use port::{Event, Operation, Port};
+pub use port::{Event, Operation, Port, Target};
 
 use crate::breaker::{
-    Admission, Outcome, Owner, Recorded, Settings, State as BreakerState, Ticket, Transition,
+    Admission, Command, Outcome, Owner, Recorded, Settings, State as BreakerState, Ticket, Transition,
 };
-use crate::members::Watch;
+use crate::members::{Standing, Watch};
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Unavailable, update};
 use crate::time::Timestamp;
 use guard::{Guard, View};
+use keys::Keys;
 use std::collections::BTreeSet;
 
 /// An outcome of a probe that the store would not take yet.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
-    policy: usize,
+    target: Target,
     ticket: Ticket,
     outcome: Outcome,
+}
+
+/// What a policy keeps in shared state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shared {
+    /// Its breaker's settings.
+    pub settings: Settings,
+    /// How many upstream clusters have a breaker of their own; `None` where all requests share one.
+    pub max_keys: Option<u16>,
+}
+
+/// A policy as a worker sees it.
+#[derive(Debug)]
+struct Scope {
+    settings: Settings,
+    /// By a target's key: the policy's own, and those of its keys.
+    guards: Vec<Guard>,
+    keys: Option<Keys>,
 }
 
 /// One VM's side of the shared state, for one configuration.
@@ -40,8 +60,9 @@ struct Pending {
 pub struct Worker {
     prefix: String,
     configuration: u64,
-    guards: Vec<Option<Guard>>,
+    scopes: Vec<Option<Scope>>,
     me: Option<Owner>,
+    standing: Standing,
     /// When this VM last gave a sign of life.
     beaten: Timestamp,
     watch: Watch,
@@ -59,27 +80,22 @@ impl Worker {
     pub fn new<'a>(
         namespace: &str,
         configuration: u64,
-        policies: impl Iterator<Item = (&'a str, Option<Settings>)>,
+        policies: impl Iterator<Item = (&'a str, Option<Shared>)>,
     ) -> Self {
         let prefix = format!("resilience/{namespace}/");
-        let guards = policies
-            .map(|(name, settings)| {
-                Some(Guard {
-                    key: format!("{prefix}{name}").into_bytes(),
-                    settings: settings?,
-                    belief: None,
-                    generation: 0,
-                    state: BreakerState::Closed,
-                    untouched: true,
-                    shown: false,
-                })
+        let scopes = policies
+            .map(|(name, shared)| {
+                let Shared { settings, max_keys } = shared?;
+                let guards = vec![Guard::new(format!("{prefix}{name}").into_bytes())];
+                Some(Scope { settings, guards, keys: max_keys.map(Keys::new) })
             })
             .collect();
         Self {
             prefix,
             configuration,
-            guards,
+            scopes,
             me: None,
+            standing: Standing::default(),
             beaten: Timestamp::default(),
             watch: Watch::default(),
             pending: Vec::new(),
@@ -90,20 +106,20 @@ impl Worker {
     }
 
     /// Decides over one request. A policy without shared state admits everything.
-    pub fn admit<P: Port + ?Sized>(&mut self, port: &mut P, policy: usize, now: Timestamp) -> Admission {
+    pub fn admit<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) -> Admission {
         self.flush(port, now);
-        let Some(guard) = self.guard(policy) else {
+        let Some((settings, guard)) = self.guard(target) else {
             return Admission::Admitted(Ticket { generation: 0, probe: None });
         };
-        let changes = port.changes(policy);
-        if let Some(admission) = guard.believed(changes, now).and_then(|view| view.admission(now)) {
+        let changes = port.changes(target);
+        let believed = guard.believed(changes, now);
+        if let Some(admission) = believed.and_then(|view| guard.admission(settings, view, now)) {
             return admission;
         }
-        match guard.read(port, changes, now) {
-            Err(Unavailable) => self.admit_blind(port, policy),
-            Ok(view) => view
-                .and_then(|view| view.admission(now))
-                .unwrap_or_else(|| self.admit_with_write(port, policy, now)),
+        let read = guard.read(port, changes, now);
+        match read.map(|view| view.and_then(|view| guard.admission(settings, view, now))) {
+            Err(Unavailable) => self.admit_blind(port, target),
+            Ok(admission) => admission.unwrap_or_else(|| self.admit_with_write(port, target, now)),
         }
     }
 
@@ -111,20 +127,20 @@ impl Worker {
     fn admit_with_write<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
-        policy: usize,
+        target: Target,
         now: Timestamp,
     ) -> Admission {
-        let Some(me) = self.join(port, now) else { return self.admit_blind(port, policy) };
-        self.change(port, policy, Operation::Admit, now, |state, settings, transitions| {
+        let Some(me) = self.join(port, now) else { return self.admit_blind(port, target) };
+        self.change(port, target, Operation::Admit, now, |state, settings, transitions| {
             state.breaker.admit(settings, me, now, transitions)
         })
-        .unwrap_or_else(|| self.admit_blind(port, policy))
+        .unwrap_or_else(|| self.admit_blind(port, target))
     }
 
     /// What a request gets when the store gives no answer: by what was last known.
-    fn admit_blind<P: Port + ?Sized>(&mut self, port: &mut P, policy: usize) -> Admission {
+    fn admit_blind<P: Port + ?Sized>(&mut self, port: &mut P, target: Target) -> Admission {
         port.report(Event::GaveUp { operation: Operation::Admit });
-        match self.guard(policy) {
+        match self.guard(target).map(|(_, guard)| guard) {
             Some(guard) if guard.state != BreakerState::Closed => Admission::Refused { wait: None },
             guard => Admission::Admitted(Ticket {
                 generation: guard.map_or(0, |guard| guard.generation),
@@ -137,13 +153,13 @@ impl Worker {
     pub fn record<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
-        policy: usize,
+        target: Target,
         ticket: Ticket,
         outcome: Outcome,
         now: Timestamp,
     ) {
         self.flush(port, now);
-        let pending = Pending { policy, ticket, outcome };
+        let pending = Pending { target, ticket, outcome };
         let kept = ticket.probe.is_some() && !active(Bug::PendingForgotten);
         if !self.try_record(port, pending, now) && kept {
             self.pending.push(pending);
@@ -152,15 +168,15 @@ impl Worker {
 
     /// Returns false where the store would not take it.
     fn try_record<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
-        let Pending { policy, ticket, outcome } = pending;
+        let Pending { target, ticket, outcome } = pending;
         if self.changes_nothing(port, pending, now) {
             return true;
         }
         let operation = match outcome {
             Outcome::Ignored => Operation::HandBack,
-            Outcome::Success | Outcome::Failure => Operation::Record,
+            _ => Operation::Record,
         };
-        let recorded = self.change(port, policy, operation, now, |state, settings, transitions| {
+        let recorded = self.change(port, target, operation, now, |state, settings, transitions| {
             state.breaker.record(settings, &ticket, outcome, now, transitions)
         });
         match recorded {
@@ -178,29 +194,47 @@ impl Worker {
 
     /// Whether an outcome needs no write: nearly all of them, on a healthy upstream.
     fn changes_nothing<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
-        let Pending { policy, ticket, outcome } = pending;
-        let Some(guard) = self.guard(policy) else { return true };
+        let Pending { target, ticket, outcome } = pending;
+        let Some((_, guard)) = self.guard(target) else { return true };
         let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
-        if !lost && (ticket.probe.is_some() || outcome == Outcome::Failure) {
+        if !lost && ticket.probe.is_some() {
             return false;
         }
-        if outcome == Outcome::Ignored {
-            return true;
-        }
-        let changes = port.changes(policy);
-        let view = match guard.believed(changes, now) {
-            Some(view) => Some(view),
-            None => guard.read(port, changes, now).unwrap_or(None),
-        };
-        match view {
-            Some(View::Closed { clean, ticket: present }) => clean || present.generation != ticket.generation,
-            Some(View::Open { .. } | View::Full { .. }) => true,
-            None => false,
+        match outcome {
+            Outcome::Ignored => true,
+            Outcome::Success => guard
+                .look(port, target, now)
+                .is_ok_and(|view| view.is_some_and(|view: View| view.absorbs_success(ticket, now))),
+            Outcome::SlowSuccess | Outcome::Failure | Outcome::SlowFailure => false,
         }
     }
 
-    fn guard(&mut self, policy: usize) -> Option<&mut Guard> {
-        self.guards.get_mut(policy)?.as_mut()
+    /// Does what an operator says, and returns the state there is then; `None` where the store would not take it, or the
+    /// policy has no such breaker.
+    pub fn force<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        target: Target,
+        command: Command,
+        now: Timestamp,
+    ) -> Option<BreakerState> {
+        let forced = self.change(port, target, Operation::Force, now, |state, _, transitions| {
+            state.breaker.force(command, now, transitions);
+            state.breaker.phase().state()
+        });
+        if forced.is_none() {
+            port.report(Event::GaveUp { operation: Operation::Force });
+        }
+        forced
+    }
+
+    fn scope(&self, policy: usize) -> Option<&Scope> {
+        self.scopes.get(policy)?.as_ref()
+    }
+
+    fn guard(&mut self, target: Target) -> Option<(&Settings, &mut Guard)> {
+        let Scope { settings, guards, .. } = self.scopes.get_mut(target.policy)?.as_mut()?;
+        Some((settings, guards.get_mut(target.key)?))
     }
 
     /// Retries what the store would not take; what it still will not take waits on.
@@ -213,45 +247,69 @@ impl Worker {
         self.pending = waiting;
     }
 
-    /// Changes a policy's state by a pure function and reports what came of it once it is committed.
+    /// Changes a breaker's state by a pure function and reports what came of it once it is committed.
     fn change<P: Port + ?Sized, T>(
         &mut self,
         port: &mut P,
-        policy: usize,
+        target: Target,
         operation: Operation,
         now: Timestamp,
         mut decide: impl FnMut(&mut State, &Settings, &mut Vec<Transition>) -> T,
     ) -> Option<T> {
-        let guard = self.guard(policy)?;
+        self.know_standing(port, target, now);
+        let standing = self.standing;
+        let (settings, guard) = self.guard(target)?;
         let mut transitions = Vec::new();
         let mut found = None;
         let updated = update(port, &guard.key, |bytes| {
             transitions.clear();
             let before = State::decode(bytes, now);
             let mut after = before.clone();
-            let answer = decide(&mut after, &guard.settings, &mut transitions);
-            found = Some((before.breaker.generation(), before.breaker.phase().state()));
-            if after == before && !before.repaired {
-                Change::Keep((answer, found))
-            } else {
-                let wrote = (after.breaker.generation(), after.breaker.phase().state());
-                Change::Write(after.encode(), (answer, Some(wrote)))
+            if standing != Standing::Superseded {
+                after.breaker.adopt(settings, standing == Standing::Alone);
             }
+            let answer = decide(&mut after, settings, &mut transitions);
+            found = Some(seen(&before));
+            if after == before && !before.repaired {
+                return Change::Keep((answer, seen(&before), false));
+            }
+            // What nobody believes otherwise need not be told: a window takes a call at every request.
+            let matters =
+                before.repaired || seen(&before) != seen(&after) || View::of(&before) != View::of(&after);
+            Change::Write(after.encode(), (answer, seen(&after), matters))
         });
-        let (answer, committed) = updated.answer.map_or((None, found), |(answer, seen)| (Some(answer), seen));
+        let (answer, committed, matters) = match updated.answer {
+            Some((answer, committed, matters)) => (Some(answer), Some(committed), matters),
+            None => (None, found, true),
+        };
         (guard.generation, guard.state) = committed.unwrap_or((guard.generation, guard.state));
-        guard.belief = None;
+        if matters {
+            guard.belief = None;
+        }
         report_conflicts(port, operation, updated.conflicts);
-        if updated.wrote && !active(Bug::Unannounced) {
-            port.changed(policy);
+        if updated.wrote && matters && !active(Bug::Unannounced) {
+            port.changed(target);
         }
         if updated.wrote || active(Bug::ToldTooEarly) {
             for transition in transitions {
-                port.report(Event::Transition { policy, transition });
+                port.report(Event::Transition { target, transition });
             }
         }
         answer
     }
+
+    /// Only the newest configuration decides over a window's shape: a VM that has not looked yet looks.
+    fn know_standing<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) {
+        if self.me.is_none() && self.scope(target.policy).is_some_and(|scope| scope.settings.rates.is_some())
+        {
+            self.beat(port, now);
+        }
+    }
+}
+
+/// What stands in when the store does not answer.
+fn seen(state: &State) -> (u64, BreakerState) {
+    (state.breaker.generation(), state.breaker.phase().state())
 }
 
 fn report_conflicts<P: Port + ?Sized>(port: &mut P, operation: Operation, count: u32) {

@@ -3,12 +3,14 @@
 //! Evidence has no settings in it, so that two configurations that serve side by side feed and read the same memory:
 //! each asks its own question of it, and neither can reset the other's.
 
-use super::{Cause, FailuresInWindow, Outcome, Settings};
+use super::settings::Exceeded;
+use super::window::{Tally, Window};
+use super::{Cause, FailuresInWindow, Numbers, Outcome, Settings};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 
-/// The run of failures with no success between, and the moments of the latest failures.
+/// The run of failures with no success between, the moments of the latest failures, and the latest calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Evidence {
     consecutive: u32,
@@ -16,16 +18,18 @@ pub struct Evidence {
     capacity: u16,
     /// The moments of the latest failures, oldest first.
     failures: Vec<Timestamp>,
+    /// The latest calls, once a configuration with a rate has asked for them. Kept apart in shared data, see `codec`.
+    pub(super) window: Option<Window>,
 }
 
 impl Evidence {
     /// Nothing seen.
-    pub const EMPTY: Self = Self { consecutive: 0, capacity: 0, failures: Vec::new() };
+    pub const EMPTY: Self = Self { consecutive: 0, capacity: 0, failures: Vec::new(), window: None };
 
-    /// Failures since the last success.
+    /// Whether one more success that is not slow would change nothing.
     #[must_use]
-    pub const fn consecutive(&self) -> u32 {
-        self.consecutive
+    pub fn is_clean(&self) -> bool {
+        self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
     }
 
     /// How many failures' moments are kept.
@@ -33,14 +37,27 @@ impl Evidence {
         self.capacity
     }
 
-    pub(super) fn record(&mut self, outcome: Outcome, now: Timestamp, window: Option<FailuresInWindow>) {
-        match outcome {
-            Outcome::Ignored => {}
-            Outcome::Success => self.consecutive = 0,
-            Outcome::Failure => {
-                self.consecutive = self.consecutive.saturating_add(1);
-                self.remember(now, window);
-            }
+    /// The calls in the window at `now`; none where no window is kept.
+    #[must_use]
+    pub fn tally(&self, now: Timestamp) -> Tally {
+        self.window.as_ref().map_or_else(Tally::default, |window| window.tally(now))
+    }
+
+    pub(super) fn record(&mut self, outcome: Outcome, now: Timestamp, settings: &Settings) {
+        if outcome == Outcome::Ignored {
+            return;
+        }
+        if let Some(rates) = settings.rates {
+            self.window.get_or_insert_with(|| Window::new(rates.window));
+        }
+        if let Some(window) = &mut self.window {
+            window.record(outcome, now);
+        }
+        if outcome.is_failure() {
+            self.consecutive = self.consecutive.saturating_add(1);
+            self.remember(now, settings.failures_in_window);
+        } else {
+            self.consecutive = 0;
         }
     }
 
@@ -57,17 +74,46 @@ impl Evidence {
         self.failures.drain(..excess);
     }
 
-    pub(super) fn tripped(&self, settings: &Settings, now: Timestamp) -> Option<(Cause, u32)> {
-        if settings.consecutive_failures.is_some_and(|limit| self.consecutive >= limit) {
-            return Some((Cause::ConsecutiveFailures, self.consecutive));
-        }
+    /// The first trigger that is met, after `outcome` was recorded.
+    pub(super) fn tripped(
+        &self,
+        settings: &Settings,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Option<(Cause, Numbers)> {
+        // Only a failure meets a count of failures: under another configuration's stricter limit, what is remembered may be
+        // past it already, and a good answer is no reason to open. A rate is looked at after every call, as in Resilience4j.
+        let counted =
+            || self.consecutive_failures(settings).or_else(|| self.failures_in_window(settings, now));
+        let by_count = if outcome.is_failure() { counted() } else { None };
+        by_count.or_else(|| self.rate(settings, now))
+    }
+
+    fn consecutive_failures(&self, settings: &Settings) -> Option<(Cause, Numbers)> {
+        let limit = settings.consecutive_failures.filter(|limit| self.consecutive >= *limit)?;
+        Some((Cause::ConsecutiveFailures, Numbers::Count { count: self.consecutive, limit }))
+    }
+
+    fn failures_in_window(&self, settings: &Settings, now: Timestamp) -> Option<(Cause, Numbers)> {
         let trigger = settings.failures_in_window?;
         let earlier = usize::from(trigger.failures).checked_sub(1)?;
         let oldest = self.failures.iter().rev().nth(earlier)?;
         // An outcome that won its write late has a `now` before the newest failure: the span ends at whichever is later.
         let latest = self.failures.last().map_or(now, |newest| now.max(*newest));
+        let limit = u32::from(trigger.failures);
         (latest.since(*oldest) <= trigger.window)
-            .then(|| (Cause::FailuresInWindow, u32::from(trigger.failures)))
+            .then_some((Cause::FailuresInWindow, Numbers::Count { count: limit, limit }))
+    }
+
+    fn rate(&self, settings: &Settings, now: Timestamp) -> Option<(Cause, Numbers)> {
+        let rates = settings.rates?;
+        let tally = self.tally(now);
+        let exceeded = rates.exceeded(tally, rates.minimum_in_closed())?;
+        let cause = match exceeded {
+            Exceeded::Failures(_) => Cause::FailureRate,
+            Exceeded::SlowCalls(_) => Cause::SlowCallRate,
+        };
+        Some((cause, Numbers::Rate { exceeded, tally }))
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -81,6 +127,7 @@ impl Evidence {
             consecutive: input.u32()?,
             capacity: input.u16()?,
             failures: input.list(Reader::timestamp)?,
+            window: None,
         };
         let sound =
             evidence.failures.len() <= usize::from(evidence.capacity) && evidence.failures.is_sorted();

@@ -52,7 +52,10 @@ fn closes_only_after_all_permitted_have_succeeded() {
     assert_eq!((rig.state(), rig.log.len()), (State::HalfOpen, 0));
     rig.record(&first, Outcome::Success, ms(PROBING));
     let closed = rig.log[0];
-    assert_eq!((closed.to, closed.cause, closed.count), (State::Closed, Cause::Probes, 2));
+    assert_eq!(
+        (closed.to, closed.cause, closed.numbers),
+        (State::Closed, Cause::Probes, Numbers::Probes(Tally { calls: 2, failed: 0, slow: 0 }))
+    );
     assert!(rig.breaker.is_clean(), "a closed breaker starts with nothing against it");
 }
 
@@ -146,7 +149,10 @@ fn the_stay_is_bounded_its_last_moment_included() {
     assert_eq!(rig.record(&first, Outcome::Success, just_after(last)), Recorded::Stale);
     assert_eq!(*rig.breaker.phase(), Phase::Open { until: ms(85_000) });
     let opened = rig.log[0];
-    assert_eq!((opened.to, opened.cause, opened.count), (State::Open, Cause::HalfOpenTimeout, 0));
+    assert_eq!(
+        (opened.to, opened.cause, opened.numbers),
+        (State::Open, Cause::HalfOpenTimeout, Numbers::None)
+    );
 }
 
 #[test]
@@ -161,7 +167,7 @@ fn the_wait_after_a_stay_begins_where_the_stay_ended() {
     let ticket = rig.enter(ms(85_001));
     let transitions: Vec<_> = rig.log.iter().map(|seen| (seen.to, seen.cause)).collect();
     assert_eq!(transitions, [(State::Open, Cause::HalfOpenTimeout), (State::HalfOpen, Cause::WaitOver)]);
-    let Phase::HalfOpen { until, .. } = rig.breaker.phase() else { panic!("{:?}", rig.breaker) };
+    let Phase::HalfOpen(HalfOpen { until, .. }) = rig.breaker.phase() else { panic!("{:?}", rig.breaker) };
     assert_eq!(*until, ms(100_001), "the new stay begins when somebody looks");
     assert_eq!(rig.record(&lost, Outcome::Failure, ms(85_002)), Recorded::Stale);
     assert_eq!(rig.record(&ticket, Outcome::Success, ms(85_003)), Recorded::Counted);

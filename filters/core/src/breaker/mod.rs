@@ -7,51 +7,34 @@ mod codec;
 mod evidence;
 #[cfg(test)]
 mod half_open_tests;
+mod phase;
 #[cfg(test)]
 mod properties;
+mod recovery;
+#[cfg(test)]
+mod resilience4j_tests;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod window;
 
 pub use evidence::Evidence;
-pub use transition::{Cause, State, Transition};
+pub use phase::{Closed, HalfOpen, Phase};
+pub use settings::{Exceeded, FailuresInWindow, Growth, LONGEST, Percentage, RampUp, Rates, Settings};
+pub use transition::{Cause, Numbers, State, Transition};
+pub use window::{CountWindow, Shape, Tally, TimeWindow, Window};
 
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::time::Duration;
 
-/// The longest wait, stay or window that a configuration may ask for.
-pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No state lasts longer than this. Far beyond [`LONGEST`]: another version of the module may allow more, and another
 /// worker's clock reading may be later than the one that judges.
 const PLAUSIBLE: Duration = Duration::from_secs(366 * 24 * 3600);
 /// No breaker remembers more failures, or permits more probes. Beyond what a configuration may ask for, too, and within
 /// what its bytes can say of their own length.
 const MOST: u16 = 4096;
-
-/// When a breaker trips and how it comes back.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Trip after this many failures with no success between them.
-    pub consecutive_failures: Option<u32>,
-    /// Trip after this many failures within a span of time.
-    pub failures_in_window: Option<FailuresInWindow>,
-    /// How long an open breaker refuses before it probes.
-    pub wait_duration_in_open_state: Duration,
-    /// How many probes a half-open breaker admits in total, over all workers.
-    pub permitted_number_of_calls_in_half_open_state: u32,
-    /// How long a breaker may stay half-open before it opens again.
-    pub max_wait_duration_in_half_open_state: Duration,
-}
-
-/// The trigger `failures_in_window`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FailuresInWindow {
-    /// How many failures.
-    pub failures: u16,
-    /// Within what span, its end included.
-    pub window: Duration,
-}
 
 /// The identity of a worker's VM in what it holds. Never reused while shared state lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -66,50 +49,56 @@ pub struct Probe {
     pub id: u32,
 }
 
-/// Where a breaker is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Phase {
-    /// Traffic flows.
-    Closed(Evidence),
-    /// Traffic is refused.
-    Open {
-        /// The last moment of the wait: refusal ends strictly after it, as in Resilience4j.
-        until: Timestamp,
-    },
-    /// A few requests are let through to find out.
-    HalfOpen {
-        /// The last moment of the bounded stay.
-        until: Timestamp,
-        /// Probes in total. Fixed when the state was entered, so that two configurations cannot disagree.
-        permitted: u32,
-        /// How many probes have succeeded.
-        succeeded: u32,
-        /// The probes that have not answered yet.
-        probes: Vec<Probe>,
-    },
-}
-
-impl Phase {
-    /// The phase without its data.
-    #[must_use]
-    pub const fn state(&self) -> State {
-        match self {
-            Self::Closed(_) => State::Closed,
-            Self::Open { .. } => State::Open,
-            Self::HalfOpen { .. } => State::HalfOpen,
-        }
-    }
-}
-
 /// What one request proved about the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It answered well.
     Success,
+    /// It answered well, and slowly.
+    SlowSuccess,
     /// It failed.
     Failure,
+    /// It failed, and slowly.
+    SlowFailure,
     /// Nothing was proved.
     Ignored,
+}
+
+impl Outcome {
+    /// This outcome of a call that was `slow` or not.
+    #[must_use]
+    pub const fn timed(self, slow: bool) -> Self {
+        match (self, slow) {
+            (Self::Success | Self::SlowSuccess, true) => Self::SlowSuccess,
+            (Self::Success | Self::SlowSuccess, false) => Self::Success,
+            (Self::Failure | Self::SlowFailure, true) => Self::SlowFailure,
+            (Self::Failure | Self::SlowFailure, false) => Self::Failure,
+            (Self::Ignored, _) => Self::Ignored,
+        }
+    }
+
+    /// Whether the upstream failed.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Failure | Self::SlowFailure)
+    }
+
+    /// Whether it took its time.
+    #[must_use]
+    pub const fn is_slow(self) -> bool {
+        matches!(self, Self::SlowSuccess | Self::SlowFailure)
+    }
+}
+
+/// What an operator does to a breaker at run time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Refuse everything for this long, then probe.
+    Open(Duration),
+    /// Let everything through for this long and count nothing, then start with nothing remembered.
+    Close(Duration),
+    /// Close, with nothing remembered.
+    Reset,
 }
 
 /// The right to report an outcome.
@@ -150,13 +139,15 @@ pub struct Breaker {
     phase: Phase,
     generation: u64,
     next_probe: u32,
+    /// How many times in succession it has tripped without a time of health between.
+    trips: u32,
 }
 
 impl Breaker {
     /// A closed breaker. `generation` must be one that no ticket in flight can carry.
     #[must_use]
     pub const fn closed(generation: u64) -> Self {
-        Self { phase: Phase::Closed(Evidence::EMPTY), generation, next_probe: 0 }
+        Self { phase: Phase::Closed(Closed::FRESH), generation, next_probe: 0, trips: 0 }
     }
 
     /// Where the breaker is.
@@ -176,12 +167,9 @@ impl Breaker {
     #[must_use]
     pub fn is_plausible(&self, now: Timestamp) -> bool {
         match &self.phase {
-            Phase::Closed(evidence) => evidence.capacity() <= MOST,
+            Phase::Closed(closed) => closed.is_plausible(now),
             Phase::Open { until } => until.since(now) <= PLAUSIBLE,
-            Phase::HalfOpen { until, permitted, succeeded, probes } => {
-                let left_to_prove = succeeded < permitted && taken(*succeeded, probes) <= *permitted;
-                until.since(now) <= PLAUSIBLE && left_to_prove && *permitted <= u32::from(MOST)
-            }
+            Phase::HalfOpen(probing) => probing.until.since(now) <= PLAUSIBLE && probing.is_sound(),
         }
     }
 
@@ -189,17 +177,9 @@ impl Breaker {
     #[must_use]
     pub fn full_until(&self) -> Option<Timestamp> {
         match &self.phase {
-            Phase::HalfOpen { until, permitted, succeeded, probes } => {
-                (taken(*succeeded, probes) >= *permitted).then_some(*until)
-            }
+            Phase::HalfOpen(probing) => (probing.taken() >= probing.permitted).then_some(probing.until),
             Phase::Closed(_) | Phase::Open { .. } => None,
         }
-    }
-
-    /// Whether another success would change nothing.
-    #[must_use]
-    pub const fn is_clean(&self) -> bool {
-        matches!(&self.phase, Phase::Closed(evidence) if evidence.consecutive() == 0)
     }
 
     /// Decides over one request at `now`. Only this ends an open wait, as in Resilience4j.
@@ -219,15 +199,15 @@ impl Breaker {
         match &mut self.phase {
             Phase::Closed(_) => Admission::Admitted(Ticket { generation, probe: None }),
             Phase::Open { until } => Admission::Refused { wait: Some(until.since(now)) },
-            Phase::HalfOpen { permitted, succeeded, probes, .. } => {
+            Phase::HalfOpen(probing) => {
                 let asked = settings.permitted_number_of_calls_in_half_open_state;
-                let permitted = if active(Bug::PermittedByAsker) { asked } else { *permitted };
-                if taken(*succeeded, probes) >= permitted {
+                let permitted = if active(Bug::PermittedByAsker) { asked } else { probing.permitted };
+                if probing.taken() >= permitted {
                     return Admission::Refused { wait: None };
                 }
                 let probe = Probe { owner, id: self.next_probe };
                 self.next_probe = self.next_probe.wrapping_add(1);
-                probes.push(probe);
+                probing.probes.push(probe);
                 Admission::Admitted(Ticket { generation, probe: Some(probe) })
             }
         }
@@ -247,44 +227,83 @@ impl Breaker {
             return Recorded::Stale;
         }
         match &mut self.phase {
-            Phase::Closed(evidence) => {
-                evidence.record(outcome, now, settings.failures_in_window);
-                // Only a failure trips: under another configuration's stricter limit, what is remembered may be past it
-                // already, and a good answer is no reason to open.
-                if outcome == Outcome::Failure
-                    && let Some((cause, count)) = evidence.tripped(settings, now)
+            Phase::Closed(closed) => {
+                if !closed.is_held(now)
+                    && let Some((cause, numbers)) = closed.record(outcome, now, settings)
                 {
-                    self.open(settings, now, cause, count, transitions);
+                    self.open(settings, now, cause, numbers, transitions);
                 }
                 Recorded::Counted
             }
             Phase::Open { .. } => Recorded::Stale,
-            Phase::HalfOpen { permitted, succeeded, probes, .. } => {
-                let place = probes.iter().position(|probe| Some(*probe) == ticket.probe);
-                let any = (active(Bug::ReleasedTwice) && !probes.is_empty()).then_some(0);
-                let Some(place) = place.or(any) else {
+            Phase::HalfOpen(probing) => {
+                if !probing.give_back(ticket.probe) {
                     return Recorded::Reclaimed;
-                };
-                probes.swap_remove(place);
-                match outcome {
-                    Outcome::Ignored => {}
-                    Outcome::Failure => self.open(settings, now, Cause::Probes, 1, transitions),
-                    Outcome::Success => {
-                        *succeeded = succeeded.saturating_add(1);
-                        if *succeeded >= *permitted {
-                            let count = *succeeded;
-                            self.close(count, transitions);
-                        }
-                    }
                 }
+                probing.answers.add(outcome);
+                self.judge(settings, outcome, now, transitions);
                 Recorded::Counted
             }
         }
     }
 
+    /// The verdict over the probes, if `outcome`, just counted, makes one possible.
+    fn judge(
+        &mut self,
+        settings: &Settings,
+        outcome: Outcome,
+        now: Timestamp,
+        transitions: &mut Vec<Transition>,
+    ) {
+        let Phase::HalfOpen(probing) = &self.phase else { return };
+        let tally = probing.answers;
+        let failed = Numbers::Probes(tally);
+        if outcome.is_failure() && settings.first_failed_probe_reopens() {
+            return self.open(settings, now, Cause::Probes, failed, transitions);
+        }
+        // As in Resilience4j nothing is decided before enough have answered, not even what is certain already.
+        if outcome == Outcome::Ignored || tally.calls < probing.deciding {
+            return;
+        }
+        let past = match settings.rates {
+            Some(rates) => rates.exceeded(tally, 0).map(|exceeded| Numbers::Rate { exceeded, tally }),
+            None => (tally.failed > 0).then_some(failed),
+        };
+        match past {
+            Some(numbers) => self.open(settings, now, Cause::Probes, numbers, transitions),
+            None => self.close(settings, now, Numbers::Probes(tally), transitions),
+        }
+    }
+
+    /// Gives a window the shape that the newest configuration asks for; `alone` says that no other is in use, so that one
+    /// without a rate can let the window go.
+    pub fn adopt(&mut self, settings: &Settings, alone: bool) {
+        let Phase::Closed(closed) = &mut self.phase else { return };
+        match (settings.rates, &mut closed.evidence.window) {
+            (Some(rates), Some(window)) => window.reshape(rates.window),
+            (None, window) if alone => *window = None,
+            _ => {}
+        }
+    }
+
+    /// Does what an operator says.
+    pub fn force(&mut self, command: Command, now: Timestamp, transitions: &mut Vec<Transition>) {
+        let phase = match command {
+            Command::Open(span) => Phase::Open { until: now.after(span) },
+            Command::Close(span) => {
+                Phase::Closed(Closed { held_until: Some(now.after(span)), ..Closed::FRESH })
+            }
+            Command::Reset => Phase::Closed(Closed::FRESH),
+        };
+        if !matches!(command, Command::Open(_)) {
+            self.trips = 0;
+        }
+        self.enter(phase, Cause::Forced, Numbers::None, transitions);
+    }
+
     /// Gives back every probe whose owner `is_dead`; returns how many.
     pub fn reclaim(&mut self, mut is_dead: impl FnMut(Owner) -> bool) -> usize {
-        let Phase::HalfOpen { probes, .. } = &mut self.phase else { return 0 };
+        let Phase::HalfOpen(HalfOpen { probes, .. }) = &mut self.phase else { return 0 };
         let before = probes.len();
         probes.retain(|probe| !is_dead(probe.owner));
         before.saturating_sub(probes.len())
@@ -293,11 +312,11 @@ impl Breaker {
     /// Applies what time alone decides: the end of the bounded stay in half-open. The new wait begins when the stay
     /// ended, however late anybody looks.
     pub fn settle(&mut self, settings: &Settings, now: Timestamp, transitions: &mut Vec<Transition>) {
-        if let Phase::HalfOpen { until, .. } = self.phase
+        if let Phase::HalfOpen(HalfOpen { until, .. }) = self.phase
             && now > until
             && !active(Bug::EndlessStay)
         {
-            self.open(settings, until, Cause::HalfOpenTimeout, 0, transitions);
+            self.open(settings, until, Cause::HalfOpenTimeout, Numbers::None, transitions);
         }
     }
 
@@ -306,42 +325,54 @@ impl Breaker {
         settings: &Settings,
         at: Timestamp,
         cause: Cause,
-        count: u32,
+        numbers: Numbers,
         transitions: &mut Vec<Transition>,
     ) {
-        let until = at.after(settings.wait_duration_in_open_state);
-        self.enter(Phase::Open { until }, cause, count, transitions);
+        self.trips = match &self.phase {
+            _ if settings.wait_duration_growth.is_none() => 0,
+            Phase::Closed(closed)
+                if closed.since.is_none_or(|since| settings.starts_over(at.since(since))) =>
+            {
+                1
+            }
+            _ => self.trips.saturating_add(1),
+        };
+        let wait = settings.wait(self.trips, recovery::chance(self.generation, at));
+        self.enter(Phase::Open { until: at.after(wait) }, cause, numbers, transitions);
     }
 
     fn half_open(&mut self, settings: &Settings, now: Timestamp, transitions: &mut Vec<Transition>) {
-        let phase = Phase::HalfOpen {
+        let phase = Phase::HalfOpen(HalfOpen {
             until: now.after(settings.max_wait_duration_in_half_open_state),
             permitted: settings.permitted_number_of_calls_in_half_open_state,
-            succeeded: 0,
+            deciding: settings.probes_that_decide(),
+            answers: Tally::default(),
             probes: Vec::new(),
-        };
-        self.enter(phase, Cause::WaitOver, 0, transitions);
+        });
+        self.enter(phase, Cause::WaitOver, Numbers::None, transitions);
     }
 
-    fn close(&mut self, count: u32, transitions: &mut Vec<Transition>) {
-        self.enter(Phase::Closed(Evidence::EMPTY), Cause::Probes, count, transitions);
+    fn close(
+        &mut self,
+        settings: &Settings,
+        now: Timestamp,
+        numbers: Numbers,
+        transitions: &mut Vec<Transition>,
+    ) {
+        let asked = settings.ramp_up.is_some() || settings.wait_duration_growth.is_some();
+        let phase = Phase::Closed(Closed { since: asked.then_some(now), ..Closed::FRESH });
+        self.enter(phase, Cause::Probes, numbers, transitions);
     }
 
-    fn enter(&mut self, phase: Phase, cause: Cause, count: u32, transitions: &mut Vec<Transition>) {
+    fn enter(&mut self, phase: Phase, cause: Cause, numbers: Numbers, transitions: &mut Vec<Transition>) {
         self.generation = self.generation.wrapping_add(1);
         transitions.push(Transition {
             from: self.phase.state(),
             to: phase.state(),
             cause,
             generation: self.generation,
-            count,
+            numbers,
         });
         self.phase = phase;
     }
-}
-
-/// How many of the permitted probes are used up: those that answered well and those still out. One that proved nothing
-/// or was reclaimed is not.
-fn taken(succeeded: u32, probes: &[Probe]) -> u32 {
-    succeeded.saturating_add(u32::try_from(probes.len()).unwrap_or(u32::MAX))
 }

@@ -24,7 +24,7 @@ fn trips_at_the_last_of_the_consecutive_failures() {
         to: State::Open,
         cause: Cause::ConsecutiveFailures,
         generation: 1,
-        count: 3,
+        numbers: Numbers::Count { count: 3, limit: 3 },
     };
     assert_eq!((rig.state(), rig.log), (State::Open, vec![expected]));
 }
@@ -75,7 +75,10 @@ fn a_success_between_leaves_the_window_alone() {
     assert_eq!(rig.state(), State::Closed);
     rig.fail(ms(4000));
     assert_eq!(rig.state(), State::Open);
-    assert_eq!((rig.log[0].cause, rig.log[0].count), (Cause::FailuresInWindow, 5));
+    assert_eq!(
+        (rig.log[0].cause, rig.log[0].numbers),
+        (Cause::FailuresInWindow, Numbers::Count { count: 5, limit: 5 })
+    );
 }
 
 #[test]
@@ -168,8 +171,8 @@ fn the_wait_ends_strictly_after_its_last_moment() {
     assert!(rig.enter(just_after(last)).probe.is_some());
     let to_half_open = rig.log.last().unwrap();
     assert_eq!(
-        (to_half_open.from, to_half_open.to, to_half_open.cause, to_half_open.count),
-        (State::Open, State::HalfOpen, Cause::WaitOver, 0)
+        (to_half_open.from, to_half_open.to, to_half_open.cause, to_half_open.numbers),
+        (State::Open, State::HalfOpen, Cause::WaitOver, Numbers::None)
     );
 }
 
@@ -253,12 +256,16 @@ fn configurations_that_count_differently_feed_one_evidence() {
     let mut narrow = Rig { breaker: rig.breaker.clone(), settings: short, log: Vec::new() };
     narrow.fail(ms(3500));
     assert_eq!(
-        (narrow.state(), narrow.log[0].count),
-        (State::Open, 3),
+        (narrow.state(), narrow.log[0].numbers),
+        (State::Open, Numbers::Count { count: 3, limit: 3 }),
         "a narrower trigger reads the same memory"
     );
     rig.fail(ms(4000));
-    assert_eq!((rig.state(), rig.log[0].count), (State::Open, 5), "a wider one was not cut short");
+    assert_eq!(
+        (rig.state(), rig.log[0].numbers),
+        (State::Open, Numbers::Count { count: 5, limit: 5 }),
+        "a wider one was not cut short"
+    );
 }
 
 #[test]

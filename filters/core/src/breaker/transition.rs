@@ -1,5 +1,7 @@
 //! The names of states and of what leads from one to another.
 
+use super::settings::Exceeded;
+use super::window::Tally;
 use std::fmt;
 
 /// The name of a phase; the number is the value of the state gauge.
@@ -26,16 +28,22 @@ impl fmt::Display for State {
 /// Why a breaker changed state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
-    /// The trigger of that name.
+    /// The trigger `consecutive_failures`.
     ConsecutiveFailures,
-    /// The trigger of that name.
+    /// The trigger `failures_in_window`.
     FailuresInWindow,
+    /// The trigger `failure_rate_threshold`.
+    FailureRate,
+    /// The trigger `slow_call_rate_threshold`.
+    SlowCallRate,
     /// The open wait is over.
     WaitOver,
     /// The probes' verdict, either way.
     Probes,
     /// The bounded stay in half-open is over.
     HalfOpenTimeout,
+    /// An operator said so.
+    Forced,
 }
 
 impl fmt::Display for Cause {
@@ -43,10 +51,60 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailuresInWindow => "failures_in_window",
+            Self::FailureRate => "failure_rate_threshold",
+            Self::SlowCallRate => "slow_call_rate_threshold",
             Self::WaitOver => "wait_over",
             Self::Probes => "probes",
             Self::HalfOpenTimeout => "half_open_timeout",
+            Self::Forced => "forced",
         })
+    }
+}
+
+/// What decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Numbers {
+    /// Time, or an operator.
+    None,
+    /// A count that reached its limit.
+    Count {
+        /// What was counted.
+        count: u32,
+        /// What it may not reach.
+        limit: u32,
+    },
+    /// The probes' answers.
+    Probes(Tally),
+    /// A rate that reached its threshold.
+    Rate {
+        /// Which, and the threshold.
+        exceeded: Exceeded,
+        /// The calls it is of.
+        tally: Tally,
+    },
+}
+
+impl fmt::Display for Numbers {
+    /// Each number behind a space.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (exceeded, tally) = match self {
+            Self::None => return Ok(()),
+            Self::Count { count, limit } => return write!(f, " count={count} limit={limit}"),
+            Self::Probes(tally) => (None, tally),
+            Self::Rate { exceeded, tally } => (Some(*exceeded), tally),
+        };
+        match exceeded {
+            Some(Exceeded::Failures(threshold)) => {
+                let rate = tally.failure_rate(0).unwrap_or_default();
+                write!(f, " failure_rate={rate} threshold={}", threshold.get())?;
+            }
+            Some(Exceeded::SlowCalls(threshold)) => {
+                let rate = tally.slow_rate(0).unwrap_or_default();
+                write!(f, " slow_call_rate={rate} threshold={}", threshold.get())?;
+            }
+            None => {}
+        }
+        write!(f, " calls={} failed={} slow={}", tally.calls, tally.failed, tally.slow)
     }
 }
 
@@ -61,13 +119,13 @@ pub struct Transition {
     pub cause: Cause,
     /// The generation that begins.
     pub generation: u64,
-    /// The count that decided: failures for a trigger, successes for probes, 0 for time.
-    pub count: u32,
+    /// What decided.
+    pub numbers: Numbers,
 }
 
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, cause, generation, count } = self;
-        write!(f, "{from} -> {to} cause={cause} count={count} generation={generation}")
+        let Self { from, to, cause, generation, numbers } = self;
+        write!(f, "{from} -> {to} cause={cause}{numbers} generation={generation}")
     }
 }

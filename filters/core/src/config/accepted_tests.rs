@@ -43,6 +43,10 @@ fn what_is_not_said_has_its_default() {
     let expected = Settings {
         consecutive_failures: Some(7),
         failures_in_window: None,
+        rates: None,
+        slow_call_duration_threshold: None,
+        wait_duration_growth: None,
+        ramp_up: None,
         wait_duration_in_open_state: Duration::from_secs(60),
         permitted_number_of_calls_in_half_open_state: 10,
         max_wait_duration_in_half_open_state: Duration::from_secs(60),
@@ -160,14 +164,14 @@ fn a_policy_only_softens_its_breaker() {
         assert!(!policy.disabled);
         assert_eq!(policy.circuit_breaker.as_ref().map(|breaker| breaker.mode), expected, "{outer} {inner}");
         let shared = matches!(expected, Some(Enforce | Shadow));
-        assert_eq!(policy.shared_breaker().is_some(), shared, "{outer} {inner}");
+        assert_eq!(policy.shared(0).is_some(), shared, "{outer} {inner}");
     }
     for inner in ["enforce", "shadow", "disabled", "forced_open"] {
         let policy = policy(&format!(
             r#", "mode": "disabled", "circuit_breaker": {{"mode": "{inner}", "consecutive_failures": 1}}"#
         ));
         assert!(policy.disabled);
-        assert_eq!(policy.shared_breaker(), None, "{inner}");
+        assert_eq!(policy.shared(0), None, "{inner}");
     }
     let inherited =
         policy_in("", r#", "defaults": {"circuit_breaker": {"mode": "shadow", "consecutive_failures": 1}}"#);

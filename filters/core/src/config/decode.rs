@@ -2,6 +2,7 @@
 
 use super::duration;
 use super::json::{Node, Order, Value, quote, shown};
+use crate::breaker::Percentage;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -175,6 +176,32 @@ pub(super) fn integer(node: &Node, range: RangeInclusive<u32>, errors: &mut Erro
         errors.expected(node, format_args!("a whole number from {} to {}", range.start(), range.end()));
     }
     found
+}
+
+/// A number of a range.
+pub(super) fn number(node: &Node, range: RangeInclusive<f64>, errors: &mut Errors) -> Option<f64> {
+    let found = as_number(node).filter(|number| range.contains(number));
+    if found.is_none() {
+        errors.expected(node, format_args!("a number from {} to {}", range.start(), range.end()));
+    }
+    found
+}
+
+/// A percentage.
+#[expect(clippy::cast_possible_truncation, reason = "rates are compared in single precision")]
+pub(super) fn percentage(node: &Node, errors: &mut Errors) -> Option<Percentage> {
+    let found = as_number(node).and_then(|number| Percentage::new(number as f32));
+    if found.is_none() {
+        errors.expected(node, "a percentage from 0 to 100");
+    }
+    found
+}
+
+fn as_number(node: &Node) -> Option<f64> {
+    match &node.value {
+        Value::Number(number) => number.as_f64(),
+        _ => None,
+    }
 }
 
 /// A duration of a range.

@@ -1,12 +1,14 @@
 //! `policies[]`.
 
-use super::decode::{Errors, Object, boolean, string, word};
+use super::decode::{Errors, Object, boolean, integer, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
 use super::{Defaults, SECTIONS, breaker, outcome};
 use crate::breaker::Settings;
 use crate::outcome::Rules;
+use crate::worker::Shared;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 const MAX_NAME: usize = 64;
@@ -20,6 +22,8 @@ pub struct Policy {
     pub matches: Vec<Match>,
     /// Whether the policy is switched off: its requests pass as if it were not there.
     pub disabled: bool,
+    /// How many upstream clusters have a breaker of their own; `None` where all requests share one.
+    pub max_keys: Option<u16>,
     /// What is evidence; `None` for the built-in rules.
     pub outcome: Option<Arc<Rules>>,
     /// The circuit breaker, if there is one.
@@ -38,12 +42,15 @@ impl Policy {
         self.outcome.as_deref().unwrap_or(&BUILT_IN)
     }
 
-    /// The settings of the breaker, where its state is shared: one that is forced open has none to share.
+    /// What the policy keeps in shared state: a breaker that is forced open has nothing to keep. `offset` is how much is to
+    /// be added to a moment, in nanoseconds, so that its whole seconds are the wall clock's.
     #[must_use]
-    pub fn shared_breaker(&self) -> Option<Settings> {
+    pub fn shared(&self, offset: u32) -> Option<Shared> {
         let breaker = self.circuit_breaker.as_ref()?;
         match breaker.mode {
-            BreakerMode::Enforce | BreakerMode::Shadow => Some(breaker.settings.clone()),
+            BreakerMode::Enforce | BreakerMode::Shadow => {
+                Some(Shared { settings: breaker.settings.clone().aligned(offset), max_keys: self.max_keys })
+            }
             BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen | BreakerMode::Disabled => None,
         }
     }
@@ -82,6 +89,11 @@ pub(super) enum Mode {
     ForcedOpen,
 }
 
+const KEYS: [(&str, bool); 2] = [("policy", false), ("upstream_cluster", true)];
+/// Each costs two metrics and a value in shared data.
+const MAX_KEYS: RangeInclusive<u32> = 1..=1024;
+const DEFAULT_MAX_KEYS: u32 = 64;
+
 pub(super) const MODES: [(&str, Mode); 4] = [
     ("enforce", Mode::Enforce),
     ("shadow", Mode::Shadow),
@@ -118,6 +130,7 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
     let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
     let own = section(&mut object, "fallback");
     let fallback = own.map(|node| shared_fallback.or_else(|| fallback::decode(node, errors)));
+    let max_keys = key(&mut object, errors);
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
     object.finish(errors);
     let mode = mode?;
@@ -132,6 +145,7 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
         name: name?,
         matches: matches?,
         disabled: mode == Mode::Disabled,
+        max_keys: max_keys?,
         outcome: match outcome {
             Some(decoded) => Some(decoded?),
             None => None,
@@ -140,6 +154,19 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
         fallback: fallback.unwrap_or_else(|| Some(Arc::default()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
+}
+
+/// `key` and `max_keys`: how many upstream clusters have a breaker of their own, if each is to have one.
+fn key(object: &mut Object<'_>, errors: &mut Errors) -> Option<Option<u16>> {
+    let by_cluster = object.get("key").map_or(Some(false), |node| word(node, &KEYS, errors));
+    let max_node = object.get("max_keys");
+    let max = max_node.map_or(Some(DEFAULT_MAX_KEYS), |node| integer(node, MAX_KEYS, errors));
+    if let Some(node) = max_node.filter(|_| by_cluster == Some(false)) {
+        errors.expected(node, "\"key\": \"upstream_cluster\" beside it");
+        return None;
+    }
+    let max = u16::try_from(max?).ok()?;
+    Some(by_cluster?.then_some(max))
 }
 
 /// The policy with the sections it inherits.

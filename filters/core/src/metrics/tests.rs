@@ -14,7 +14,7 @@ fn names_are_those_of_the_interface() {
             rejections("p", Reason::CircuitOpen),
             "resilience_rejections_total;policy=p;reason=circuit_open;class=_",
         ),
-        (breaker_state("p"), "resilience_circuit_breaker_state;policy=p;key=_"),
+        (breaker_state("p", ""), "resilience_circuit_breaker_state;policy=p;key=_"),
         (
             fallbacks("p", Reason::CircuitOpen, Source::Static),
             "resilience_fallbacks_total;policy=p;reason=circuit_open;source=static",
@@ -52,6 +52,6 @@ fn the_gauge_has_the_numbers_of_the_interface() {
 #[test]
 fn operations_are_numbered_in_their_order_and_named_apart() {
     let names = Operation::ALL.map(Operation::name);
-    assert_eq!(names, ["admit", "record", "hand_back", "heartbeat", "maintain", "lease"]);
-    assert_eq!(Operation::ALL.map(|operation| operation as usize), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(names, ["admit", "record", "hand_back", "heartbeat", "maintain", "force", "keys", "lease"]);
+    assert_eq!(Operation::ALL.map(|operation| operation as usize), [0, 1, 2, 3, 4, 5, 6, 7]);
 }

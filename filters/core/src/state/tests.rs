@@ -120,8 +120,8 @@ fn a_value_of_another_version_alone_starts_afresh_and_keeps_it() {
 fn sections_of_nothing_but_their_heads_are_no_way_to_grow() {
     let breaker = Breaker::closed(3);
     let mut bytes = value(&[(BREAKER, 1, &own(&breaker))]);
-    bytes.extend([9, 1, 0, 0].repeat(8 * 1024));
-    assert_eq!(MAX_FOREIGN, 8 * 1024 * HEAD);
+    bytes.extend([9, 1, 0, 0].repeat(16 * 1024));
+    assert_eq!(MAX_FOREIGN, 16 * 1024 * HEAD);
     assert_eq!(State::decode(Some(&bytes), NOW).encode(), bytes);
     bytes.extend([9, 1, 0, 0]);
     assert_eq!(State::decode(Some(&bytes), NOW).encode(), value(&[(BREAKER, 1, &own(&breaker))]));
@@ -129,7 +129,7 @@ fn sections_of_nothing_but_their_heads_are_no_way_to_grow() {
 
 #[test]
 fn more_foreign_bytes_than_any_version_writes_are_dropped() {
-    let half = vec![1; 16 * 1024 - HEAD];
+    let half = vec![1; 32 * 1024 - HEAD];
     assert_eq!(MAX_FOREIGN, 2 * (half.len() + HEAD));
     let breaker = Breaker::closed(3);
     let fits = [(8, 1, half.as_slice()), (BREAKER, 1, &own(&breaker)), (9, 1, &half)];

@@ -1,6 +1,6 @@
 //! An in-memory port that counts its calls and fails on demand.
 
-use super::{Event, Operation, Port};
+use super::{Event, Operation, Port, Shared, Target};
 use crate::breaker::{Admission, Outcome, Settings, State as BreakerState, Ticket};
 use crate::members::Members;
 use crate::state::State;
@@ -10,6 +10,8 @@ use crate::time::Timestamp;
 use crate::worker::Worker;
 use std::collections::BTreeMap;
 
+/// The breaker of [`worker`]'s policy.
+pub(super) const P: Target = Target::whole(0);
 pub(super) const POLICY: &[u8] = b"resilience/ns/p";
 pub(super) const MEMBERS: &[u8] = b"resilience/ns/#members";
 
@@ -30,13 +32,14 @@ pub(super) const TROUBLES: [Trouble; 3] = [Trouble::Unreadable, Trouble::Unwrita
 pub(super) struct Fake {
     pub(super) values: BTreeMap<Vec<u8>, Versioned>,
     pub(super) trouble: BTreeMap<&'static [u8], Trouble>,
-    pub(super) counters: BTreeMap<usize, u64>,
+    pub(super) counters: BTreeMap<Target, u64>,
     /// The change counter cannot be read.
     pub(super) uncounted: bool,
     /// Writers die between their write and the counter.
     pub(super) forgetful: bool,
     pub(super) calls: Vec<&'static str>,
     pub(super) events: Vec<Event>,
+    pub(super) introduced: Vec<(Target, Vec<u8>)>,
 }
 
 impl Store for Fake {
@@ -65,16 +68,20 @@ impl Store for Fake {
 }
 
 impl Port for Fake {
-    fn changes(&mut self, policy: usize) -> Option<u64> {
+    fn changes(&mut self, target: Target) -> Option<u64> {
         self.calls.push("changes");
-        (!self.uncounted).then(|| self.counters.get(&policy).copied().unwrap_or(0))
+        (!self.uncounted).then(|| self.counters.get(&target).copied().unwrap_or(0))
     }
 
-    fn changed(&mut self, policy: usize) {
+    fn changed(&mut self, target: Target) {
         self.calls.push("changed");
         if !self.forgetful {
-            *self.counters.entry(policy).or_default() += 1;
+            *self.counters.entry(target).or_default() += 1;
         }
+    }
+
+    fn introduce(&mut self, target: Target, key: &[u8]) {
+        self.introduced.push((target, key.to_vec()));
     }
 
     fn report(&mut self, event: Event) {
@@ -130,12 +137,17 @@ pub(super) fn worker() -> Worker {
 }
 
 pub(super) fn worker_of(settings: Settings) -> Worker {
-    Worker::new("ns", 1, [("p", Some(settings))].into_iter())
+    Worker::new("ns", 1, [("p", Some(shared(settings)))].into_iter())
+}
+
+/// A policy with one breaker for all.
+pub(super) const fn shared(settings: Settings) -> Shared {
+    Shared { settings, max_keys: None }
 }
 
 /// The ticket of a request that must be let in.
 pub(super) fn enter(worker: &mut Worker, port: &mut Fake, now: Timestamp) -> Ticket {
-    match worker.admit(port, 0, now) {
+    match worker.admit(port, P, now) {
         Admission::Admitted(ticket) => ticket,
         Admission::Refused { .. } => panic!("refused at {now:?}"),
     }
@@ -144,7 +156,7 @@ pub(super) fn enter(worker: &mut Worker, port: &mut Fake, now: Timestamp) -> Tic
 /// One request from admission to its outcome.
 pub(super) fn request(worker: &mut Worker, port: &mut Fake, outcome: Outcome, now: Timestamp) {
     let ticket = enter(worker, port, now);
-    worker.record(port, 0, ticket, outcome, now);
+    worker.record(port, P, ticket, outcome, now);
 }
 
 /// Trips the breaker of [`settings`] at `now`.

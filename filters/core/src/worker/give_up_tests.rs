@@ -1,9 +1,8 @@
 //! What each operation does when it cannot win: one test for each row of the design's table.
 
-use super::fake::{Fake, MEMBERS, POLICY, TROUBLES, Trouble, enter, request, trip, worker};
+use super::fake::{Fake, MEMBERS, P, POLICY, TROUBLES, Trouble, enter, request, trip, worker};
 use super::*;
-use crate::breaker::Phase;
-use crate::breaker::Probe;
+use crate::breaker::{HalfOpen, Phase, Probe, Tally};
 use crate::testing::ms;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -31,7 +30,7 @@ fn admit_in_closed_is_admitted() {
     // Nothing is known yet: a healthy upstream stays reachable.
     break_policy(&mut port, Trouble::Unreadable);
     let blind = Admission::Admitted(Ticket { generation: 0, probe: None });
-    assert_eq!(worker.admit(&mut port, 0, ms(0)), blind);
+    assert_eq!(worker.admit(&mut port, P, ms(0)), blind);
     assert_eq!(port.gave_up(), [Operation::Admit]);
     // The breaker was last seen closed, in its third generation.
     port.trouble.clear();
@@ -40,7 +39,7 @@ fn admit_in_closed_is_admitted() {
     request(&mut worker, &mut port, Outcome::Success, PROBING);
     break_policy(&mut port, Trouble::Unreadable);
     let seen = Admission::Admitted(Ticket { generation: 3, probe: None });
-    assert_eq!(worker.admit(&mut port, 0, PROBING), seen);
+    assert_eq!(worker.admit(&mut port, P, PROBING), seen);
     assert_eq!(port.gave_up(), [Operation::Admit]);
 }
 
@@ -54,7 +53,7 @@ fn admit_of_a_damaged_value_that_cannot_be_repaired_is_admitted_with_a_ticket_th
         assert_eq!(port.gave_up(), [Operation::Admit], "{trouble:?}");
         port.trouble.clear();
         enter(&mut worker, &mut port, ms(6));
-        worker.record(&mut port, 0, ticket, Outcome::Failure, ms(6));
+        worker.record(&mut port, P, ticket, Outcome::Failure, ms(6));
         assert!(port.state().breaker.is_clean(), "{trouble:?}");
     }
 }
@@ -66,7 +65,7 @@ fn admit_in_open_is_refused() {
         trip(&mut worker, &mut port, ms(0));
         break_policy(&mut port, trouble);
         // The wait is over and somebody should probe, but nobody can say so.
-        assert_eq!(worker.admit(&mut port, 0, PROBING), REFUSED, "{trouble:?}");
+        assert_eq!(worker.admit(&mut port, P, PROBING), REFUSED, "{trouble:?}");
         assert_eq!(port.gave_up(), [Operation::Admit], "{trouble:?}");
         assert_eq!(port.breaker_state(), BreakerState::Open);
         port.trouble.clear();
@@ -80,7 +79,7 @@ fn admit_in_half_open_is_refused() {
         let (mut worker, mut port) = (worker(), Fake::default());
         probing(&mut worker, &mut port);
         break_policy(&mut port, trouble);
-        assert_eq!(worker.admit(&mut port, 0, PROBING), REFUSED, "{trouble:?}");
+        assert_eq!(worker.admit(&mut port, P, PROBING), REFUSED, "{trouble:?}");
         assert_eq!(port.gave_up(), [Operation::Admit], "{trouble:?}");
     }
 }
@@ -91,7 +90,7 @@ fn a_worker_that_cannot_join_takes_no_probe() {
         let (mut worker, mut port) = (worker(), Fake::default());
         trip(&mut worker, &mut port, ms(0));
         port.trouble.insert(MEMBERS, trouble);
-        assert_eq!(worker.admit(&mut port, 0, PROBING), REFUSED, "{trouble:?}");
+        assert_eq!(worker.admit(&mut port, P, PROBING), REFUSED, "{trouble:?}");
         assert_eq!(port.gave_up(), [Operation::Heartbeat, Operation::Admit], "{trouble:?}");
     }
 }
@@ -103,7 +102,7 @@ fn what_a_worker_read_before_it_gave_up_is_what_it_goes_by() {
     trip(&mut one, &mut port, ms(0));
     // It has only ever seen the breaker closed; now it reads that this is over, but cannot write.
     break_policy(&mut port, Trouble::Contended);
-    assert_eq!(other.admit(&mut port, 0, PROBING), REFUSED);
+    assert_eq!(other.admit(&mut port, P, PROBING), REFUSED);
 }
 
 #[test]
@@ -111,7 +110,7 @@ fn the_bound_of_attempts_holds_and_is_counted() {
     let (mut worker, mut port) = (worker(), Fake::default());
     let ticket = enter(&mut worker, &mut port, ms(0));
     break_policy(&mut port, Trouble::Contended);
-    worker.record(&mut port, 0, ticket, Outcome::Failure, ms(0));
+    worker.record(&mut port, P, ticket, Outcome::Failure, ms(0));
     assert_eq!(port.calls.iter().filter(|call| **call == "put").count(), 16);
     assert!(!port.calls.contains(&"changed"));
     assert_eq!(
@@ -129,7 +128,7 @@ fn an_outcome_in_closed_is_dropped() {
         let (mut worker, mut port) = (worker(), Fake::default());
         let ticket = enter(&mut worker, &mut port, ms(0));
         break_policy(&mut port, trouble);
-        worker.record(&mut port, 0, ticket, Outcome::Failure, ms(0));
+        worker.record(&mut port, P, ticket, Outcome::Failure, ms(0));
         assert_eq!(port.gave_up(), [Operation::Record], "{trouble:?}");
         port.trouble.clear();
         worker.tick(&mut port, ms(1));
@@ -142,11 +141,11 @@ fn an_outcome_in_closed_is_dropped() {
 fn callbacks() -> [fn(&mut Worker, &mut Fake); 3] {
     [
         |worker, port| {
-            worker.admit(port, 0, PROBING);
+            worker.admit(port, P, PROBING);
         },
         |worker, port| {
             let stale = Ticket { generation: 0, probe: None };
-            worker.record(port, 0, stale, Outcome::Ignored, PROBING);
+            worker.record(port, P, stale, Outcome::Ignored, PROBING);
         },
         |worker, port| {
             worker.tick(port, PROBING);
@@ -164,7 +163,7 @@ fn a_probes_outcome_is_retried_on_the_next_callback_or_tick() {
                 let (mut worker, mut port) = (worker(), Fake::default());
                 let probe = probing(&mut worker, &mut port);
                 break_policy(&mut port, trouble);
-                worker.record(&mut port, 0, probe, outcome, PROBING);
+                worker.record(&mut port, P, probe, outcome, PROBING);
                 assert_eq!(port.gave_up(), [Operation::Record]);
                 callback(&mut worker, &mut port);
                 assert!(port.gave_up().contains(&Operation::Record), "tried again, and again in vain");
@@ -192,11 +191,13 @@ fn a_probe_that_proved_nothing_is_handed_back_on_the_next_callback_or_tick() {
             let (mut worker, mut port) = (worker(), Fake::default());
             let probe = probing(&mut worker, &mut port);
             break_policy(&mut port, trouble);
-            worker.record(&mut port, 0, probe, Outcome::Ignored, PROBING);
+            worker.record(&mut port, P, probe, Outcome::Ignored, PROBING);
             assert_eq!(port.gave_up(), [Operation::HandBack]);
             port.trouble.clear();
             callback(&mut worker, &mut port);
-            let Phase::HalfOpen { probes, succeeded: 0, .. } = port.state().breaker.phase().clone() else {
+            let Phase::HalfOpen(HalfOpen { probes, answers: Tally { calls: 0, .. }, .. }) =
+                port.state().breaker.phase().clone()
+            else {
                 panic!("{:?}", port.state())
             };
             assert!(!probes.contains(&probe.probe.unwrap()), "{trouble:?}");
@@ -211,8 +212,8 @@ fn every_probe_that_waits_is_retried() {
     let first = probing(&mut worker, &mut port);
     let second = enter(&mut worker, &mut port, PROBING);
     break_policy(&mut port, Trouble::Unwritable);
-    worker.record(&mut port, 0, first, Outcome::Success, PROBING);
-    worker.record(&mut port, 0, second, Outcome::Success, PROBING);
+    worker.record(&mut port, P, first, Outcome::Success, PROBING);
+    worker.record(&mut port, P, second, Outcome::Success, PROBING);
     assert_eq!(worker.pending.len(), 2);
     port.trouble.clear();
     worker.tick(&mut port, PROBING);
@@ -224,7 +225,7 @@ fn a_waiting_outcome_whose_state_is_gone_is_dropped_quietly() {
     let (mut worker, mut port) = (worker(), Fake::default());
     let probe = probing(&mut worker, &mut port);
     break_policy(&mut port, Trouble::Unwritable);
-    worker.record(&mut port, 0, probe, Outcome::Failure, PROBING);
+    worker.record(&mut port, P, probe, Outcome::Failure, PROBING);
     port.trouble.clear();
     port.events.clear();
     // The stay is over before the store takes anything again.
@@ -239,7 +240,7 @@ fn a_waiting_outcome_whose_lease_has_ended_is_told() {
     let (mut worker, mut port) = (worker(), Fake::default());
     let probe = probing(&mut worker, &mut port);
     break_policy(&mut port, Trouble::Unwritable);
-    worker.record(&mut port, 0, probe, Outcome::Failure, PROBING);
+    worker.record(&mut port, P, probe, Outcome::Failure, PROBING);
     port.trouble.clear();
     let mut state = port.state();
     assert_eq!(state.breaker.reclaim(|_| true), 1);
@@ -282,7 +283,7 @@ fn leaving_hands_back_first_and_stays_in_the_table_where_it_cannot() {
     let probe = probing(&mut worker, &mut port);
     let Probe { owner, .. } = probe.probe.unwrap();
     break_policy(&mut port, Trouble::Unwritable);
-    worker.record(&mut port, 0, probe, Outcome::Ignored, PROBING);
+    worker.record(&mut port, P, probe, Outcome::Ignored, PROBING);
     let before = port.members();
     worker.leave(&mut port, PROBING);
     assert_eq!((port.members(), worker.me), (before, Some(owner)), "what it holds ends with its lease");

@@ -1,6 +1,6 @@
-//! A policy as a worker sees it, and what the worker believes of its state.
+//! A breaker as a worker sees it, and what the worker believes of its state.
 
-use super::Port;
+use super::{Port, Target};
 use crate::breaker::{Admission, Phase, Settings, State as BreakerState, Ticket};
 use crate::planted::{Bug, active};
 use crate::state::State;
@@ -12,11 +12,10 @@ use std::time::Duration;
 /// that something changed; this bounds the harm where a VM died between its write and the counter.
 const BELIEF: Duration = Duration::from_millis(100);
 
-/// A policy as a worker sees it.
+/// A breaker as a worker sees it.
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) key: Vec<u8>,
-    pub(super) settings: Settings,
     pub(super) belief: Option<Belief>,
     /// The last generation and state seen: what stands in when the store does not answer.
     pub(super) generation: u64,
@@ -25,6 +24,8 @@ pub(super) struct Guard {
     pub(super) untouched: bool,
     /// As a leader: it has shown that once.
     pub(super) shown: bool,
+    /// How much of a request the ramp has let in and not yet used.
+    credit: f64,
 }
 
 /// What the worker last read.
@@ -35,11 +36,14 @@ pub(super) struct Belief {
     view: View,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What decides over requests without being changed by them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum View {
     Closed {
         ticket: Ticket,
         clean: bool,
+        since: Option<Timestamp>,
+        held_until: Option<Timestamp>,
     },
     Open {
         until: Timestamp,
@@ -51,19 +55,74 @@ pub(super) enum View {
 }
 
 impl View {
-    /// What a request gets, where this state decides without being changed.
-    pub(super) fn admission(self, now: Timestamp) -> Option<Admission> {
+    /// `None` for a state that only a write can decide over.
+    pub(super) fn of(state: &State) -> Option<Self> {
+        let breaker = &state.breaker;
+        match breaker.phase() {
+            _ if state.repaired => None,
+            Phase::Closed(closed) => Some(Self::Closed {
+                ticket: Ticket { generation: breaker.generation(), probe: None },
+                clean: closed.evidence.is_clean(),
+                since: closed.since,
+                held_until: closed.held_until,
+            }),
+            Phase::Open { until } => Some(Self::Open { until: *until }),
+            Phase::HalfOpen(_) => breaker.full_until().map(|until| Self::Full { until }),
+        }
+    }
+
+    /// Whether a success under `ticket` would change nothing.
+    pub(super) fn absorbs_success(self, ticket: Ticket, now: Timestamp) -> bool {
         match self {
-            Self::Closed { ticket, .. } => Some(Admission::Admitted(ticket)),
-            Self::Open { until } => {
-                waits(until, now).then(|| Admission::Refused { wait: Some(until.since(now)) })
+            Self::Closed { clean, ticket: present, held_until, .. } => {
+                let held = held_until.is_some_and(|until| now <= until);
+                clean || held || present.generation != ticket.generation
             }
-            Self::Full { until } => (now <= until).then_some(Admission::Refused { wait: None }),
+            Self::Open { .. } | Self::Full { .. } => true,
         }
     }
 }
 
 impl Guard {
+    pub(super) const fn new(key: Vec<u8>) -> Self {
+        Self {
+            key,
+            belief: None,
+            generation: 0,
+            state: BreakerState::Closed,
+            untouched: true,
+            shown: false,
+            credit: 0.0,
+        }
+    }
+
+    /// What a request gets, where `view` decides without being changed.
+    pub(super) fn admission(&mut self, settings: &Settings, view: View, now: Timestamp) -> Option<Admission> {
+        match view {
+            View::Closed { ticket, since, .. } => Some(if self.ramp_lets_in(settings, since, now) {
+                Admission::Admitted(ticket)
+            } else {
+                Admission::Refused { wait: None }
+            }),
+            View::Open { until } => {
+                waits(until, now).then(|| Admission::Refused { wait: Some(until.since(now)) })
+            }
+            View::Full { until } => (now <= until).then_some(Admission::Refused { wait: None }),
+        }
+    }
+
+    /// Lets in every so manieth request, so that the shares of all workers make up the share of the whole.
+    fn ramp_lets_in(&mut self, settings: &Settings, since: Option<Timestamp>, now: Timestamp) -> bool {
+        let share = settings.ramp_up.zip(since).and_then(|(ramp, since)| ramp.share(since, now));
+        let Some(share) = share else { return true };
+        self.credit += share;
+        let enough = self.credit >= 1.0;
+        if enough {
+            self.credit -= 1.0;
+        }
+        enough
+    }
+
     /// What the worker believes, if nothing says otherwise.
     pub(super) fn believed(&self, changes: Option<u64>, now: Timestamp) -> Option<View> {
         self.belief
@@ -82,20 +141,25 @@ impl Guard {
     ) -> Result<Option<View>, Unavailable> {
         let found = port.get(&self.key)?;
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
-        let breaker = &state.breaker;
-        (self.generation, self.state) = (breaker.generation(), breaker.phase().state());
-        let view = match breaker.phase() {
-            _ if state.repaired => None,
-            Phase::Closed(_) => Some(View::Closed {
-                ticket: Ticket { generation: breaker.generation(), probe: None },
-                clean: breaker.is_clean(),
-            }),
-            Phase::Open { until } => Some(View::Open { until: *until }),
-            Phase::HalfOpen { .. } => breaker.full_until().map(|until| View::Full { until }),
-        };
+        (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
+        let view = View::of(&state);
         self.belief =
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
         Ok(view)
+    }
+
+    /// What the worker believes, or else reads.
+    pub(super) fn look<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        target: Target,
+        now: Timestamp,
+    ) -> Result<Option<View>, Unavailable> {
+        let changes = port.changes(target);
+        match self.believed(changes, now) {
+            Some(view) => Ok(Some(view)),
+            None => self.read(port, changes, now),
+        }
     }
 }
 

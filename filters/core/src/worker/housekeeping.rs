@@ -1,7 +1,7 @@
 //! What a VM does on its tick and at its end: signs of life, and the housekeeping of a leader.
 
-use super::{Event, Operation, Port, Worker, report_conflicts};
-use crate::breaker::{Owner, Phase, State as BreakerState};
+use super::{Event, Operation, Port, Target, Worker, report_conflicts};
+use crate::breaker::{HalfOpen, Owner, Phase, State as BreakerState};
 use crate::members::{BLIND, Members};
 use crate::state::State;
 use crate::store::{Change, Unavailable, update};
@@ -9,6 +9,9 @@ use crate::time::Timestamp;
 
 /// How many policies a leader looks after in one tick, so that ten thousand do not stall a worker.
 const SWEEP: usize = 1024;
+/// How many untouched policies a leader shows for the first time in one tick: to define a metric costs the host far more
+/// than to write it.
+const SHOW: usize = 64;
 
 impl Worker {
     /// One tick: a sign of life, what had to wait, and, for a leader, the housekeeping. Returns whether this VM leads.
@@ -56,16 +59,19 @@ impl Worker {
         self.me.filter(|_| !late(self))
     }
 
-    fn beat<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
+    pub(super) fn beat<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
         let (me, watch, configuration) = (self.me, &self.watch, self.configuration);
         let beaten = update(port, &self.members_key(), |bytes| {
             let mut members = Members::decode(bytes, now);
             let owner = members.beat(me, configuration, now, watch);
-            Change::Write(members.encode(), owner)
+            let standing = members.standing(configuration, now, watch);
+            Change::Write(members.encode(), (owner, standing))
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
-            Some(owner) => (self.me, self.beaten) = (Some(owner), now),
+            Some((owner, standing)) => {
+                (self.me, self.beaten, self.standing) = (Some(owner), now, standing);
+            }
             None => port.report(Event::GaveUp { operation: Operation::Heartbeat }),
         }
     }
@@ -79,60 +85,90 @@ impl Worker {
             self.next_swept = 0;
             return;
         }
-        let end = self.next_swept.saturating_add(SWEEP).min(self.guards.len());
-        for policy in self.next_swept..end {
-            self.maintain(port, policy, now);
+        let (mut swept, mut shown): (usize, usize) = (0, 0);
+        while swept < SWEEP && self.next_swept < self.scopes.len() {
+            let policy = self.next_swept;
+            if self.has_keys(policy) {
+                self.learn_keys(port, policy, None);
+            }
+            let keys = self.scope(policy).map_or(0, |scope| scope.guards.len());
+            for key in 0..keys {
+                shown = shown.saturating_add(usize::from(self.maintain(
+                    port,
+                    Target { policy, key },
+                    shown < SHOW,
+                    now,
+                )));
+            }
+            swept = swept.saturating_add(keys.max(1));
+            self.next_swept = self.next_swept.saturating_add(1);
         }
-        self.next_swept = end;
-        if end >= self.guards.len() {
+        if self.next_swept >= self.scopes.len() {
             self.next_swept = 0;
             self.known_holders = std::mem::take(&mut self.holders).into_iter().collect();
         }
     }
 
-    fn maintain<P: Port + ?Sized>(&mut self, port: &mut P, policy: usize, now: Timestamp) {
-        if self.is_untouched(port, policy) {
-            return;
+    /// Returns whether an untouched policy was shown for the first time, which needs `may_show`.
+    fn maintain<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        target: Target,
+        may_show: bool,
+        now: Timestamp,
+    ) -> bool {
+        match self.untouched(port, target, may_show) {
+            Untouched::Yes => return false,
+            Untouched::Shown => return true,
+            Untouched::No => {}
         }
         // Whoever changes the state meanwhile shows it too. What is shown here must not outlive that, so it is looked at
         // again; once is enough, unless the state changes every microsecond.
         for _ in 0..3 {
-            let changes = port.changes(policy);
-            let Some(state) = self.look_after(port, policy, now) else { return };
-            port.report(Event::Observed { policy, state });
-            if port.changes(policy) == changes {
-                return;
+            let changes = port.changes(target);
+            let Some(state) = self.look_after(port, target, now) else { return false };
+            port.report(Event::Observed { target, state });
+            if port.changes(target) == changes {
+                return false;
             }
         }
+        false
     }
 
-    /// Whether nobody has ever written the policy's state: of ten thousand policies most have nothing to look after, and
-    /// are shown once.
-    fn is_untouched<P: Port + ?Sized>(&mut self, port: &mut P, policy: usize) -> bool {
-        let Some(guard) = self.guard(policy).filter(|guard| guard.untouched) else { return false };
+    /// Whether nobody has ever written the state: of ten thousand policies most have nothing to look after, and are shown
+    /// once.
+    fn untouched<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, may_show: bool) -> Untouched {
+        let Some((_, guard)) = self.guard(target).filter(|(_, guard)| guard.untouched) else {
+            return Untouched::No;
+        };
         guard.untouched = matches!(port.get(&guard.key), Ok(None));
-        if guard.untouched && !std::mem::replace(&mut guard.shown, true) {
-            port.report(Event::Observed { policy, state: BreakerState::Closed });
-            // It may have been overtaken by the first write.
-            guard.untouched = matches!(port.get(&guard.key), Ok(None));
+        if !guard.untouched {
+            return Untouched::No;
         }
-        guard.untouched
+        if guard.shown || !may_show {
+            return Untouched::Yes;
+        }
+        guard.shown = true;
+        port.report(Event::Observed { target, state: BreakerState::Closed });
+        // It may have been overtaken by the first write.
+        guard.untouched = matches!(port.get(&guard.key), Ok(None));
+        if guard.untouched { Untouched::Shown } else { Untouched::No }
     }
 
     /// Applies what nobody else may come to apply, and returns the state there is then.
     fn look_after<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
-        policy: usize,
+        target: Target,
         now: Timestamp,
     ) -> Option<BreakerState> {
-        let found = port.get(&self.guard(policy)?.key).ok()?;
+        let found = port.get(&self.guard(target)?.1.key).ok()?;
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
         let phase = state.breaker.phase();
-        if let Phase::HalfOpen { until, probes, .. } = phase {
+        if let Phase::HalfOpen(HalfOpen { until, probes, .. }) = phase {
             self.holders.extend(probes.iter().map(|probe| probe.owner));
             if now > *until || probes.iter().any(|probe| self.watch.is_dead(probe.owner, now)) {
-                return self.give_back(port, policy, now);
+                return self.give_back(port, target, now);
             }
         }
         Some(phase.state())
@@ -141,11 +177,11 @@ impl Worker {
     fn give_back<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
-        policy: usize,
+        target: Target,
         now: Timestamp,
     ) -> Option<BreakerState> {
         let watch = self.watch.clone();
-        let done = self.change(port, policy, Operation::Maintain, now, |state, settings, transitions| {
+        let done = self.change(port, target, Operation::Maintain, now, |state, settings, transitions| {
             state.breaker.settle(settings, now, transitions);
             let count = state.breaker.reclaim(|owner| watch.is_dead(owner, now));
             (count, state.breaker.phase().state())
@@ -155,8 +191,18 @@ impl Worker {
             return None;
         };
         if count > 0 {
-            port.report(Event::Reclaimed { policy, count });
+            port.report(Event::Reclaimed { target, count });
         }
         Some(state)
     }
+}
+
+/// Whether a breaker has ever been written.
+enum Untouched {
+    /// It has.
+    No,
+    /// It has not.
+    Yes,
+    /// It has not, and that was shown for the first time.
+    Shown,
 }

@@ -1,7 +1,7 @@
 //! What a leader shows while others change the state.
 
-use super::fake::{Fake, trip, worker};
-use super::{Event, Port, Worker};
+use super::fake::{Fake, P, trip, worker};
+use super::{Event, Port, Target, Worker};
 use crate::breaker::State as BreakerState;
 use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
 use crate::testing::ms;
@@ -25,12 +25,16 @@ impl Store for Overtaken {
 }
 
 impl Port for Overtaken {
-    fn changes(&mut self, policy: usize) -> Option<u64> {
-        self.port.changes(policy)
+    fn changes(&mut self, target: Target) -> Option<u64> {
+        self.port.changes(target)
     }
 
-    fn changed(&mut self, policy: usize) {
-        self.port.changed(policy);
+    fn changed(&mut self, target: Target) {
+        self.port.changed(target);
+    }
+
+    fn introduce(&mut self, target: Target, key: &[u8]) {
+        self.port.introduce(target, key);
     }
 
     fn report(&mut self, event: Event) {
@@ -45,6 +49,6 @@ impl Port for Overtaken {
 fn a_leader_that_was_overtaken_looks_again() {
     let mut port = Overtaken { port: Fake::default(), other: Some(worker()) };
     assert!(worker().tick(&mut port, ms(0)));
-    let shown = [BreakerState::Closed, BreakerState::Open].map(|state| Event::Observed { policy: 0, state });
+    let shown = [BreakerState::Closed, BreakerState::Open].map(|state| Event::Observed { target: P, state });
     assert_eq!(port.port.events(), shown, "what is shown last is what is true");
 }

@@ -3,6 +3,24 @@
 use crate::breaker::{State as BreakerState, Transition};
 use crate::store::Store;
 
+/// One breaker: a policy's, or that of a key within it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Target {
+    /// The policy's index.
+    pub policy: usize,
+    /// 0 for the policy itself, and for what all share for whom there is no key left; else the key's number, which only
+    /// this worker knows.
+    pub key: usize,
+}
+
+impl Target {
+    /// The policy's own breaker.
+    #[must_use]
+    pub const fn whole(policy: usize) -> Self {
+        Self { policy, key: 0 }
+    }
+}
+
 /// What the shared state was needed for; the label `operation` of the store's metrics.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Operation {
@@ -16,14 +34,26 @@ pub enum Operation {
     Heartbeat,
     /// A leader's housekeeping.
     Maintain,
+    /// What an operator says at run time.
+    Force,
+    /// Finding out which keys a policy has.
+    Keys,
     /// An outcome came back after its lease had ended: its place may have been taken twice.
     Lease,
 }
 
 impl Operation {
     /// Every operation, in the order of their discriminants.
-    pub const ALL: [Self; 6] =
-        [Self::Admit, Self::Record, Self::HandBack, Self::Heartbeat, Self::Maintain, Self::Lease];
+    pub const ALL: [Self; 8] = [
+        Self::Admit,
+        Self::Record,
+        Self::HandBack,
+        Self::Heartbeat,
+        Self::Maintain,
+        Self::Force,
+        Self::Keys,
+        Self::Lease,
+    ];
 
     /// The label's value.
     #[must_use]
@@ -34,6 +64,8 @@ impl Operation {
             Self::HandBack => "hand_back",
             Self::Heartbeat => "heartbeat",
             Self::Maintain => "maintain",
+            Self::Force => "force",
+            Self::Keys => "keys",
             Self::Lease => "lease",
         }
     }
@@ -44,15 +76,15 @@ impl Operation {
 pub enum Event {
     /// A breaker changed state.
     Transition {
-        /// The policy's index.
-        policy: usize,
+        /// Whose.
+        target: Target,
         /// What changed.
         transition: Transition,
     },
     /// A leader looked: this is the state to show.
     Observed {
-        /// The policy's index.
-        policy: usize,
+        /// Whose.
+        target: Target,
         /// The breaker's state.
         state: BreakerState,
     },
@@ -68,10 +100,15 @@ pub enum Event {
         /// Which.
         operation: Operation,
     },
-    /// Probes of a VM that shows no sign of life were given back.
-    Reclaimed {
+    /// A request had to share the breaker of those for whom there is no key left.
+    KeysExhausted {
         /// The policy's index.
         policy: usize,
+    },
+    /// Probes of a VM that shows no sign of life were given back.
+    Reclaimed {
+        /// Whose.
+        target: Target,
         /// How many.
         count: usize,
     },
@@ -79,11 +116,15 @@ pub enum Event {
 
 /// Everything a worker needs of the world.
 pub trait Port: Store {
-    /// A number that has grown since the policy's state was last written by anyone; `None` if it cannot be had.
-    fn changes(&mut self, policy: usize) -> Option<u64>;
+    /// A number that has grown since the target's state was last changed in a way that matters to those who believe what
+    /// they read; `None` if it cannot be had.
+    fn changes(&mut self, target: Target) -> Option<u64>;
 
     /// Makes [`Self::changes`] grow.
-    fn changed(&mut self, policy: usize);
+    fn changed(&mut self, target: Target);
+
+    /// Says what a target's key is, before anything else is said of it. A policy's own breaker is not introduced.
+    fn introduce(&mut self, target: Target, key: &[u8]);
 
     /// Takes note of what happened.
     fn report(&mut self, event: Event);

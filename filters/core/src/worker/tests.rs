@@ -1,6 +1,7 @@
 //! What a worker asks of its port, what it believes meanwhile, and how workers share one breaker.
 
 use super::fake::{Fake, MEMBERS, POLICY, enter, request, trip, worker, worker_of};
+use super::fake::{P, shared};
 use super::*;
 use crate::breaker::Cause;
 use crate::members::Members;
@@ -40,7 +41,7 @@ fn a_healthy_request_costs_one_counter_in_and_one_out() {
     let (mut worker, mut port) = (worker(), Fake::default());
     let ticket = enter(&mut worker, &mut port, ms(0));
     assert_eq!(port.calls(), ["changes", "get"], "the first one reads");
-    worker.record(&mut port, 0, ticket, Outcome::Success, ms(5));
+    worker.record(&mut port, P, ticket, Outcome::Success, ms(5));
     assert_eq!(port.calls(), ["changes"]);
     for moment in 6..=100 {
         request(&mut worker, &mut port, Outcome::Success, ms(moment));
@@ -54,7 +55,7 @@ fn an_ignored_outcome_of_a_closed_breaker_costs_nothing() {
     let (mut worker, mut port) = (worker(), Fake::default());
     let ticket = enter(&mut worker, &mut port, ms(0));
     port.calls();
-    worker.record(&mut port, 0, ticket, Outcome::Ignored, ms(0));
+    worker.record(&mut port, P, ticket, Outcome::Ignored, ms(0));
     assert_eq!(port.calls(), [""; 0]);
 }
 
@@ -83,7 +84,7 @@ fn a_failure_is_one_read_and_one_write() {
     let (mut worker, mut port) = (worker(), Fake::default());
     let ticket = enter(&mut worker, &mut port, ms(0));
     port.calls();
-    worker.record(&mut port, 0, ticket, Outcome::Failure, ms(0));
+    worker.record(&mut port, P, ticket, Outcome::Failure, ms(0));
     assert_eq!(port.calls(), ["get", "put", "changed"]);
     assert!(!port.state().breaker.is_clean());
 }
@@ -104,7 +105,7 @@ fn a_success_that_follows_anothers_failure_is_written_though_this_worker_believe
     let (mut port, mut one, mut other) = (Fake::default(), worker(), worker());
     let ticket = enter(&mut one, &mut port, ms(0));
     request(&mut other, &mut port, Outcome::Failure, ms(0));
-    one.record(&mut port, 0, ticket, Outcome::Success, ms(0));
+    one.record(&mut port, P, ticket, Outcome::Success, ms(0));
     assert!(port.state().breaker.is_clean());
 }
 
@@ -113,14 +114,14 @@ fn refusing_costs_one_counter_and_tells_the_wait() {
     let (mut worker, mut port) = (worker(), Fake::default());
     trip(&mut worker, &mut port, ms(0));
     let wait = |rest| Admission::Refused { wait: Some(Duration::from_millis(rest)) };
-    assert_eq!(worker.admit(&mut port, 0, ms(0)), wait(30_000));
+    assert_eq!(worker.admit(&mut port, P, ms(0)), wait(30_000));
     assert_eq!(port.calls(), ["changes", "get"]);
-    assert_eq!(worker.admit(&mut port, 0, ms(100)), wait(29_900));
+    assert_eq!(worker.admit(&mut port, P, ms(100)), wait(29_900));
     assert_eq!(port.calls(), ["changes"]);
-    assert_eq!(worker.admit(&mut port, 0, ms(29_950)), wait(50));
+    assert_eq!(worker.admit(&mut port, P, ms(29_950)), wait(50));
     port.calls();
     // The wait ends while the worker still believes in it.
-    assert_eq!(worker.admit(&mut port, 0, ms(30_000)), wait(0));
+    assert_eq!(worker.admit(&mut port, P, ms(30_000)), wait(0));
     assert_eq!(port.calls(), ["changes"]);
     assert!(enter(&mut worker, &mut port, PROBING).probe.is_some());
 }
@@ -131,8 +132,10 @@ fn a_policy_that_keeps_no_state_admits_without_a_call() {
     let mut worker = Worker::new("ns", 1, [("p", None)].into_iter());
     for policy in [0, 1, usize::MAX] {
         for outcome in [Outcome::Success, Outcome::Failure, Outcome::Ignored] {
-            let Admission::Admitted(ticket) = worker.admit(&mut port, policy, ms(0)) else { panic!() };
-            worker.record(&mut port, policy, ticket, outcome, ms(0));
+            let Admission::Admitted(ticket) = worker.admit(&mut port, Target::whole(policy), ms(0)) else {
+                panic!()
+            };
+            worker.record(&mut port, Target::whole(policy), ticket, outcome, ms(0));
         }
     }
     assert_eq!((port.calls(), port.events()), (Vec::new(), Vec::new()));
@@ -144,20 +147,20 @@ fn workers_share_one_breaker_at_once() {
     enter(&mut other, &mut port, ms(0));
     trip(&mut one, &mut port, ms(0));
     assert_eq!(
-        other.admit(&mut port, 0, ms(1)),
+        other.admit(&mut port, P, ms(1)),
         Admission::Refused { wait: Some(Duration::from_millis(29_999)) },
         "the counter said that its belief is old"
     );
     // 3 workers at once, one permit each of two.
     let mut third = worker();
     let probes = [enter(&mut one, &mut port, PROBING), enter(&mut other, &mut port, PROBING)];
-    assert_eq!(third.admit(&mut port, 0, PROBING), REFUSED);
+    assert_eq!(third.admit(&mut port, P, PROBING), REFUSED);
     assert_ne!(probes[0].probe.unwrap().owner, probes[1].probe.unwrap().owner);
-    one.record(&mut port, 0, probes[0], Outcome::Success, PROBING);
-    other.record(&mut port, 0, probes[1], Outcome::Success, PROBING);
+    one.record(&mut port, P, probes[0], Outcome::Success, PROBING);
+    other.record(&mut port, P, probes[1], Outcome::Success, PROBING);
     assert_eq!(port.breaker_state(), BreakerState::Closed);
     assert_eq!(
-        third.admit(&mut port, 0, PROBING),
+        third.admit(&mut port, P, PROBING),
         Admission::Admitted(Ticket { generation: 3, probe: None })
     );
 }
@@ -168,15 +171,15 @@ fn where_a_writer_died_before_the_counter_belief_ends_the_harm() {
     enter(&mut other, &mut port, ms(0));
     port.forgetful = true;
     trip(&mut one, &mut port, ms(0));
-    assert!(matches!(other.admit(&mut port, 0, ms(100)), Admission::Admitted(_)));
-    assert!(matches!(other.admit(&mut port, 0, ms(101)), Admission::Refused { .. }));
+    assert!(matches!(other.admit(&mut port, P, ms(100)), Admission::Admitted(_)));
+    assert!(matches!(other.admit(&mut port, P, ms(101)), Admission::Refused { .. }));
 }
 
 #[test]
 fn a_worker_sees_its_own_writes_at_once_whatever_the_counter_says() {
     let (mut worker, mut port) = (worker(), Fake { forgetful: true, ..Fake::default() });
     trip(&mut worker, &mut port, ms(0));
-    assert!(matches!(worker.admit(&mut port, 0, ms(0)), Admission::Refused { .. }));
+    assert!(matches!(worker.admit(&mut port, P, ms(0)), Admission::Refused { .. }));
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn a_stale_success_is_dropped_by_what_was_read() {
         request(&mut worker, &mut port, outcome, PROBING);
     }
     port.calls();
-    worker.record(&mut port, 0, old, Outcome::Success, PROBING);
+    worker.record(&mut port, P, old, Outcome::Success, PROBING);
     assert_eq!(port.calls(), ["changes", "get"]);
     assert!(!port.state().breaker.is_clean());
 }
@@ -196,7 +199,7 @@ fn a_stale_success_is_dropped_by_what_was_read() {
 #[test]
 fn state_lies_under_the_namespace_and_the_policys_name() {
     let mut port = Fake::default();
-    let mut elsewhere = Worker::new("other", 1, [("p", Some(settings()))].into_iter());
+    let mut elsewhere = Worker::new("other", 1, [("p", Some(shared(settings())))].into_iter());
     trip(&mut worker(), &mut port, ms(0));
     request(&mut elsewhere, &mut port, Outcome::Failure, ms(0));
     let keys: Vec<_> = port.values.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
@@ -208,7 +211,7 @@ fn a_transition_is_told_once_however_often_the_write_was_tried() {
     let (mut port, mut one) = (Fake::default(), worker());
     let tickets: Vec<_> = (0..3).map(|_| enter(&mut one, &mut port, ms(0))).collect();
     for ticket in &tickets[..2] {
-        one.record(&mut port, 0, *ticket, Outcome::Failure, ms(0));
+        one.record(&mut port, P, *ticket, Outcome::Failure, ms(0));
     }
     port.events.clear();
     // The first write finds another's: a store whose number for the key moves on between read and write.
@@ -232,17 +235,21 @@ fn a_transition_is_told_once_however_often_the_write_was_tried() {
         }
     }
     impl Port for Racy<'_> {
-        fn changes(&mut self, policy: usize) -> Option<u64> {
-            self.0.changes(policy)
+        fn changes(&mut self, target: Target) -> Option<u64> {
+            self.0.changes(target)
         }
-        fn changed(&mut self, policy: usize) {
-            self.0.changed(policy);
+        fn changed(&mut self, target: Target) {
+            self.0.changed(target);
         }
+        fn introduce(&mut self, target: Target, key: &[u8]) {
+            self.0.introduce(target, key);
+        }
+
         fn report(&mut self, event: Event) {
             self.0.report(event);
         }
     }
-    one.record(&mut Racy(&mut port, 2), 0, tickets[2], Outcome::Failure, ms(0));
+    one.record(&mut Racy(&mut port, 2), P, tickets[2], Outcome::Failure, ms(0));
     assert_eq!(transitions(&port.events), [(BreakerState::Open, Cause::ConsecutiveFailures)]);
     assert_eq!(port.events[0], Event::Conflicts { operation: Operation::Record, count: 2 });
     assert_eq!(port.events.len(), 2);
@@ -253,11 +260,11 @@ fn a_damaged_value_is_repaired_before_anybody_gets_a_ticket_of_it() {
     let (mut port, mut one, mut other) = (Fake::default(), worker(), worker());
     let old = enter(&mut one, &mut port, ms(5));
     port.set(POLICY, b"damaged");
-    port.changed(0);
+    port.changed(P);
     let (first, second) = (enter(&mut one, &mut port, ms(10)), enter(&mut other, &mut port, ms(20)));
     assert_eq!(first, second, "both of the one repaired value");
     assert_eq!(first.generation, ms(10).as_nanos());
-    one.record(&mut port, 0, old, Outcome::Failure, ms(30));
+    one.record(&mut port, P, old, Outcome::Failure, ms(30));
     assert!(port.state().breaker.is_clean(), "a ticket from before the damage fits nothing");
 }
 
@@ -277,18 +284,18 @@ fn one_of_the_workers_leads_and_shows_the_states() {
     let (mut port, mut one, mut other) = (Fake::default(), worker(), worker());
     assert!(one.tick(&mut port, ms(0)));
     assert!(!other.tick(&mut port, ms(0)));
-    assert_eq!(port.events(), [Event::Observed { policy: 0, state: BreakerState::Closed }]);
+    assert_eq!(port.events(), [Event::Observed { target: P, state: BreakerState::Closed }]);
     trip(&mut other, &mut port, ms(1));
     assert!(!other.tick(&mut port, ms(500)));
     assert_eq!(port.events(), []);
     assert!(one.tick(&mut port, ms(500)));
-    assert_eq!(port.events(), [Event::Observed { policy: 0, state: BreakerState::Open }]);
+    assert_eq!(port.events(), [Event::Observed { target: P, state: BreakerState::Open }]);
 }
 
 #[test]
 fn each_configuration_has_a_leader_and_the_next_takes_over() {
     let mut port = Fake::default();
-    let (mut old, mut new) = (worker(), Worker::new("ns", 2, [("p", Some(settings()))].into_iter()));
+    let (mut old, mut new) = (worker(), Worker::new("ns", 2, [("p", Some(shared(settings())))].into_iter()));
     let mut heir = worker();
     assert!(old.tick(&mut port, ms(0)));
     assert!(new.tick(&mut port, ms(0)));
@@ -302,28 +309,31 @@ fn each_configuration_has_a_leader_and_the_next_takes_over() {
 }
 
 #[test]
-fn a_leader_looks_after_a_thousand_policies_a_tick() {
+fn a_leader_looks_after_a_thousand_policies_a_tick_and_shows_a_few_new_ones() {
     let names: Vec<_> = (0..2500).map(|n| format!("p{n}")).collect();
     let mut port = Fake::default();
-    let mut worker = Worker::new("ns", 1, names.iter().map(|name| (name.as_str(), Some(settings()))));
+    let mut worker = Worker::new("ns", 1, names.iter().map(|name| (name.as_str(), Some(shared(settings())))));
     // Policies that were never used are shown once; one that was is shown every time its turn comes.
-    let mut other = Worker::new("ns", 1, names.iter().map(|name| (name.as_str(), Some(settings()))));
-    for expected in [0..1024, 1024..2048, 2048..2500, 7..8] {
-        if expected == (7..8) {
-            let admission = other.admit(&mut port, 7, ms(0));
+    let mut other = Worker::new("ns", 1, names.iter().map(|name| (name.as_str(), Some(shared(settings())))));
+    for expected in [0..64, 1024..1088, 2048..2112, 64..128] {
+        let again = expected == (64..128);
+        if again {
+            let admission = other.admit(&mut port, Target::whole(7), ms(0));
             let Admission::Admitted(ticket) = admission else { panic!("{admission:?}") };
-            other.record(&mut port, 7, ticket, Outcome::Failure, ms(0));
+            other.record(&mut port, Target::whole(7), ticket, Outcome::Failure, ms(0));
         }
         worker.tick(&mut port, ms(0));
         let seen: Vec<_> = port
             .events()
             .into_iter()
             .map(|event| match event {
-                Event::Observed { policy, state: BreakerState::Closed } => policy,
+                Event::Observed { target, state: BreakerState::Closed } => target.policy,
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(seen, expected.collect::<Vec<_>>());
+        // The one that was used is shown each time its turn comes, beside those that had to wait for theirs.
+        let used = again.then_some(7).into_iter();
+        assert_eq!(seen, used.chain(expected).collect::<Vec<_>>());
     }
 }
 
@@ -332,11 +342,11 @@ fn a_leader_ends_a_stay_that_no_request_looks_at() {
     let (mut port, mut one) = (Fake::default(), worker());
     probing(&mut one, &mut port);
     one.tick(&mut port, ms(45_000));
-    assert_eq!(port.events(), [Event::Observed { policy: 0, state: BreakerState::HalfOpen }]);
+    assert_eq!(port.events(), [Event::Observed { target: P, state: BreakerState::HalfOpen }]);
     one.tick(&mut port, ms(45_500));
     let events = port.events();
     assert_eq!(transitions(&events), [(BreakerState::Open, Cause::HalfOpenTimeout)]);
-    assert_eq!(events.last(), Some(&Event::Observed { policy: 0, state: BreakerState::Open }));
+    assert_eq!(events.last(), Some(&Event::Observed { target: P, state: BreakerState::Open }));
     // And an open wait it leaves to the next request.
     one.tick(&mut port, ms(300_000));
     assert_eq!(port.breaker_state(), BreakerState::Open);
@@ -348,20 +358,20 @@ fn probes_of_a_dead_worker_come_back_and_its_late_outcome_counts_for_nothing() {
     let start = 30_500;
     let lost = probing(&mut dying, &mut port);
     let second = enter(&mut dying, &mut port, PROBING);
-    assert_eq!(observer.admit(&mut port, 0, PROBING), REFUSED);
+    assert_eq!(observer.admit(&mut port, P, PROBING), REFUSED);
     leads_on_ticks(&mut observer, &mut port, (start..start + 5000).step_by(500));
-    assert_eq!(observer.admit(&mut port, 0, ms(start + 4999)), REFUSED);
+    assert_eq!(observer.admit(&mut port, P, ms(start + 4999)), REFUSED);
     port.events();
     assert!(observer.tick(&mut port, ms(start + 5000)));
-    assert_eq!(port.events()[0], Event::Reclaimed { policy: 0, count: 2 });
+    assert_eq!(port.events()[0], Event::Reclaimed { target: P, count: 2 });
     assert_eq!(port.breaker_state(), BreakerState::HalfOpen);
 
     let mine = enter(&mut observer, &mut port, ms(start + 5000));
-    dying.record(&mut port, 0, lost, Outcome::Failure, ms(start + 5000));
-    dying.record(&mut port, 0, second, Outcome::Ignored, ms(start + 5000));
+    dying.record(&mut port, P, lost, Outcome::Failure, ms(start + 5000));
+    dying.record(&mut port, P, second, Outcome::Ignored, ms(start + 5000));
     assert_eq!(port.gave_up(), [Operation::Lease, Operation::Lease]);
     assert_eq!(port.breaker_state(), BreakerState::HalfOpen);
-    observer.record(&mut port, 0, mine, Outcome::Success, ms(start + 5000));
+    observer.record(&mut port, P, mine, Outcome::Success, ms(start + 5000));
     request(&mut observer, &mut port, Outcome::Success, ms(start + 5000));
     assert_eq!(port.breaker_state(), BreakerState::Closed);
 }
@@ -374,7 +384,7 @@ fn probes_whose_owner_has_no_line_come_back_too() {
     probing(&mut dying, &mut port);
     port.set(MEMBERS, b"damaged");
     leads_on_ticks(&mut observer, &mut port, (30_500..=36_500).step_by(500));
-    let reclaimed = port.events().into_iter().any(|event| event == Event::Reclaimed { policy: 0, count: 1 });
+    let reclaimed = port.events().into_iter().any(|event| event == Event::Reclaimed { target: P, count: 1 });
     assert!(reclaimed);
 }
 
@@ -388,7 +398,7 @@ fn probes_of_the_living_are_not_touched() {
         slow.tick(&mut port, ms(moment));
         observer.tick(&mut port, ms(moment));
     }
-    slow.record(&mut port, 0, probe, Outcome::Failure, ms(90_000));
+    slow.record(&mut port, P, probe, Outcome::Failure, ms(90_000));
     let open = port.events().into_iter().any(|event| matches!(event, Event::Transition { .. }));
     assert!(open, "its outcome still counts");
 }

@@ -1,4 +1,4 @@
-//! What the schema calls a default is what the parser takes where nothing is said.
+//! What the schema calls a default is what the parser takes where nothing is said, and makes a difference where something is.
 
 use super::{documents, keys, parse, schema};
 use serde_json::Value;
@@ -26,7 +26,7 @@ fn the_schema_and_the_parser_have_the_same_defaults() {
     let mut unheeded = BTreeSet::new();
     for key in keys::all(&schema) {
         let Some(default) = key.default() else { continue };
-        let (mut without, mut with) = (false, false);
+        let mut heeded = false;
         for document in documents::valid() {
             // What is left out of a policy may be inherited, and is then no default.
             if document.get("defaults").is_some() && key.place.starts_with("policies") {
@@ -37,8 +37,9 @@ fn the_schema_and_the_parser_have_the_same_defaults() {
                 object.as_object_mut().map(|entries| entries.remove(key.name()));
             });
             edit(&mut said, key.object(), &mut |object| {
-                if let Some(entries) = object.as_object_mut() {
-                    entries.insert(key.name().to_owned(), default.clone());
+                // Only where the document has the key: what it stands beside may be what gives it a default.
+                if let Some(value) = object.get_mut(key.name()) {
+                    *value = default.clone();
                 }
             });
             let (Ok(as_written), Ok(absent), Ok(said)) = (parse(&document), parse(&absent), parse(&said))
@@ -46,11 +47,9 @@ fn the_schema_and_the_parser_have_the_same_defaults() {
                 continue;
             };
             assert_eq!(absent, said, "{} is not {default} where it is not said", key.place);
-            without = true;
-            with |= as_written != said;
+            heeded |= as_written != said;
         }
-        assert!(without, "{}: no document shows its default", key.place);
-        if !with {
+        if !heeded {
             unheeded.insert(key.place);
         }
     }
