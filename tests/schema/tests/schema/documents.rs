@@ -99,9 +99,9 @@ pub fn valid() -> Vec<Value> {
             "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "fallback": null
         }]}),
     ];
-    // A policy that is off, around a breaker that is not.
+    // A policy that is off, around a breaker that is not, and keys without their bound.
     documents.push(json!({"policies": [{
-        "name": "p", "match": [{"any": true}], "mode": "disabled", "circuit_breaker": {"consecutive_failures": 1}
+        "name": "p", "match": [{"any": true}], "mode": "disabled", "key": "upstream_cluster", "circuit_breaker": {"consecutive_failures": 1}
     }]}));
     // Each trigger by itself.
     let breaker = breaker();

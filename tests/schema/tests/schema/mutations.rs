@@ -3,6 +3,23 @@
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
+/// Keys that no object knows, and names of headers that are none, or reserved.
+const EXTRA: [&str; 13] = [
+    "$schema",
+    "timeout",
+    "a b",
+    ":status",
+    "Content-Length",
+    "connection",
+    "content-length",
+    "grpc-message",
+    "grpc-status",
+    "transfer-encoding",
+    "upgrade",
+    "x-envoy-ratelimited",
+    "x-resilience",
+];
+
 /// Values of every kind: the ends of the schema's ranges and what lies beyond them, and words that fit somewhere.
 fn values() -> Vec<Value> {
     let mut values: Vec<_> = [
@@ -135,8 +152,7 @@ fn objects(entries: &Map<String, Value>, known: &[String]) -> Vec<Map<String, Va
         }
         mutants.push(without);
     }
-    let extra =
-        ["$schema", "timeout", "content-length", "Content-Length", "a b", ":status"].map(str::to_owned);
+    let extra = EXTRA.map(str::to_owned);
     for name in known.iter().chain(&extra).filter(|name| !entries.contains_key(*name)) {
         mutants.push(entries.clone().into_iter().chain([(name.clone(), json!("1"))]).collect());
     }
