@@ -8,6 +8,7 @@ pub mod answer;
 pub mod breaker;
 mod codec;
 pub mod config;
+pub mod control;
 pub mod decision;
 pub mod matcher;
 pub mod members;

@@ -39,18 +39,72 @@ pub struct Request<'a> {
     reversed: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
     method: Option<Vec<u8>>,
+    metadata: Vec<(String, String, Vec<u8>)>,
+}
+
+/// What was read of a request to find its policy, to see later whether that policy was the right one.
+///
+/// The host shows the route that it chose when the request arrived. Where a filter changes what routes are chosen by, before
+/// us or behind us, the router chooses again, and what was read is of a route that the request does not take.
+#[derive(Debug, Default)]
+pub struct Seen {
+    route: Option<Vec<u8>>,
+    metadata: Vec<(String, String, Vec<u8>)>,
+    host: Option<Vec<u8>>,
+    path: Option<Vec<u8>>,
+    method: Option<Vec<u8>>,
+}
+
+impl Seen {
+    /// Whether all that was read of the route still holds, once the answer is there.
+    pub fn holds(&self, facts: &mut dyn Facts) -> bool {
+        self.route.as_ref().is_none_or(|name| facts.route().unwrap_or_default() == *name)
+            && self
+                .metadata
+                .iter()
+                .all(|(namespace, key, value)| facts.metadata(namespace, key).unwrap_or_default() == *value)
+    }
+
+    /// The same request by the route that `facts` show now. What was not read of it then is taken as absent: by now its
+    /// headers are gone.
+    pub fn again<'a>(&self, facts: &'a mut dyn Facts) -> Request<'a> {
+        let read = |fact: &Option<Vec<u8>>| Some(fact.clone().unwrap_or_default());
+        Request {
+            host: read(&self.host),
+            path: read(&self.path),
+            method: read(&self.method),
+            ..Request::new(facts)
+        }
+    }
 }
 
 impl<'a> Request<'a> {
     /// A request of which nothing has been read yet.
     pub fn new(facts: &'a mut dyn Facts) -> Self {
-        Self { facts, route: None, host: None, reversed: None, path: None, method: None }
+        Self {
+            facts,
+            route: None,
+            host: None,
+            reversed: None,
+            path: None,
+            method: None,
+            metadata: Vec::new(),
+        }
     }
 
     // Something absent is read as empty, which no pattern can be.
 
     fn metadata(&mut self, namespace: &str, key: &str) -> Vec<u8> {
-        self.facts.metadata(namespace, key).unwrap_or_default()
+        let value = self.facts.metadata(namespace, key).unwrap_or_default();
+        self.metadata.push((namespace.to_owned(), key.to_owned(), value.clone()));
+        value
+    }
+
+    /// What was read.
+    #[must_use]
+    pub fn seen(self) -> Seen {
+        let Self { route, metadata, host, path, method, .. } = self;
+        Seen { route, metadata, host, path, method }
     }
 
     fn route(&mut self) -> &[u8] {

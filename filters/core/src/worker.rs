@@ -172,6 +172,7 @@ impl Worker {
         if self.changes_nothing(port, pending, now) {
             return true;
         }
+        self.know_standing(port, target, now);
         let operation = match outcome {
             Outcome::Ignored => Operation::HandBack,
             _ => Operation::Record,
@@ -256,7 +257,6 @@ impl Worker {
         now: Timestamp,
         mut decide: impl FnMut(&mut State, &Settings, &mut Vec<Transition>) -> T,
     ) -> Option<T> {
-        self.know_standing(port, target, now);
         let standing = self.standing;
         let (settings, guard) = self.guard(target)?;
         let mut transitions = Vec::new();

@@ -88,7 +88,7 @@ unsafe extern "C" {
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
-    /// `clock` 1 is the monotonic clock; `out` receives nanoseconds. Returns a WASI errno, 0 for success.
+    /// `clock` 0 is the wall clock and 1 the monotonic one; `out` receives nanoseconds. Returns a WASI errno, 0 for success.
     pub(crate) fn clock_time_get(clock: u32, precision: u64, out: *mut u64) -> u16;
 }
 

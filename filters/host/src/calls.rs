@@ -82,6 +82,7 @@ pub enum MetricKind {
 pub struct Metric(u32);
 
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
+const CLOCK_REALTIME: u32 = 0;
 const CLOCK_MONOTONIC: u32 = 1;
 
 fn check(status: u32) -> Result<()> {
@@ -138,9 +139,19 @@ pub fn plugin_configuration() -> Result<Vec<u8>> {
 /// Monotonic nanoseconds, the same clock in every VM of the process; `None` if the host does not say.
 #[must_use]
 pub fn monotonic_nanoseconds() -> Option<u64> {
+    clock(CLOCK_MONOTONIC)
+}
+
+/// The wall clock's nanoseconds since 1970; `None` if the host does not say.
+#[must_use]
+pub fn wall_nanoseconds() -> Option<u64> {
+    clock(CLOCK_REALTIME)
+}
+
+fn clock(id: u32) -> Option<u64> {
     let mut now = 0;
     // SAFETY: `now` is valid for a write during the call.
-    let errno = unsafe { abi::clock_time_get(CLOCK_MONOTONIC, 0, &raw mut now) };
+    let errno = unsafe { abi::clock_time_get(id, 0, &raw mut now) };
     (errno == 0).then_some(now)
 }
 

@@ -30,6 +30,11 @@ impl Facts for CurrentRequest {
     }
 }
 
+/// The upstream cluster of the route; `None` where the route names none.
+pub(crate) fn cluster() -> Option<Vec<u8>> {
+    property(b"xds\0cluster_name")
+}
+
 impl Caller for CurrentRequest {
     fn is_grpc(&mut self) -> bool {
         is_grpc(header(Map::RequestHeaders, "content-type"))

@@ -44,13 +44,30 @@ impl Lazy {
 pub(crate) struct PolicyMetrics {
     policy: String,
     success: Lazy,
+    slow_success: Lazy,
     failure: Lazy,
+    slow_failure: Lazy,
     ignored: Lazy,
+    /// The policy's own breaker, and those of its keys by their numbers.
+    breakers: Vec<BreakerMetrics>,
+}
+
+/// The metrics of one breaker.
+#[derive(Debug)]
+struct BreakerMetrics {
+    /// The label's value, empty for the policy's own.
+    key: String,
     state: Lazy,
     changes: Changes,
 }
 
-/// The counter that tells workers whether a policy's state has changed.
+impl BreakerMetrics {
+    const fn new(key: String) -> Self {
+        Self { key, state: Lazy(None), changes: Changes::Undefined }
+    }
+}
+
+/// The counter that tells workers whether a breaker's state has changed.
 #[derive(Debug)]
 enum Changes {
     Undefined,
@@ -64,17 +81,32 @@ impl PolicyMetrics {
         Self {
             policy: policy.to_owned(),
             success: Lazy::default(),
+            slow_success: Lazy::default(),
             failure: Lazy::default(),
+            slow_failure: Lazy::default(),
             ignored: Lazy::default(),
-            state: Lazy::default(),
-            changes: Changes::Undefined,
+            breakers: vec![BreakerMetrics::new(String::new())],
         }
+    }
+
+    /// Gives the breaker of the next number its key.
+    pub(crate) fn introduce(&mut self, number: usize, key: &[u8]) {
+        if number == self.breakers.len() {
+            self.breakers.push(BreakerMetrics::new(names::key_label(key)));
+        }
+    }
+
+    /// What a breaker's key is called; empty for the policy's own.
+    pub(crate) fn key(&self, number: usize) -> &str {
+        self.breakers.get(number).map_or("", |breaker| breaker.key.as_str())
     }
 
     pub(crate) fn call(&mut self, outcome: Outcome) {
         let metric = match outcome {
             Outcome::Success => &mut self.success,
+            Outcome::SlowSuccess => &mut self.slow_success,
             Outcome::Failure => &mut self.failure,
+            Outcome::SlowFailure => &mut self.slow_failure,
             Outcome::Ignored => &mut self.ignored,
         };
         let policy = &self.policy;
@@ -95,50 +127,60 @@ impl PolicyMetrics {
         count(names::shadow_decisions(&self.policy, reason), 1);
     }
 
-    pub(crate) fn transition(&mut self, transition: &Transition) {
-        count(names::transitions(&self.policy, transition.to, transition.cause), 1);
-        self.show(transition.to);
+    pub(crate) fn keys_exhausted(&mut self) {
+        count(names::keys_exhausted(&self.policy), 1);
     }
 
-    pub(crate) fn show(&mut self, state: State) {
+    pub(crate) fn stale_route(&mut self) {
+        count(names::stale_routes(&self.policy), 1);
+    }
+
+    pub(crate) fn transition(&mut self, number: usize, transition: &Transition) {
+        count(names::transitions(&self.policy, transition.to, transition.cause), 1);
+        self.show(number, transition.to);
+    }
+
+    pub(crate) fn show(&mut self, number: usize, state: State) {
         let policy = &self.policy;
-        let gauge = self.state.get(MetricKind::Gauge, || names::breaker_state(policy));
+        let Some(BreakerMetrics { key, state: gauge, .. }) = self.breakers.get_mut(number) else { return };
+        let gauge = gauge.get(MetricKind::Gauge, || names::breaker_state(policy, key));
         settle(gauge.and_then(|gauge| gauge.record(state as u64)));
     }
 
     /// `None` where the counter does not count: then nothing may be believed.
-    pub(crate) fn changes(&mut self) -> Option<u64> {
-        self.changes_counter()?.value().ok()
+    pub(crate) fn changes(&mut self, number: usize) -> Option<u64> {
+        self.changes_counter(number)?.value().ok()
     }
 
-    pub(crate) fn changed(&mut self) {
-        if let Some(counter) = self.changes_counter() {
+    pub(crate) fn changed(&mut self, number: usize) {
+        if let Some(counter) = self.changes_counter(number) {
             settle(counter.increment(1));
         }
     }
 
-    fn changes_counter(&mut self) -> Option<Metric> {
-        if let Changes::Undefined = self.changes {
-            self.changes = self.try_changes_counter().ok()?;
+    fn changes_counter(&mut self, number: usize) -> Option<Metric> {
+        let policy = &self.policy;
+        let breaker = self.breakers.get_mut(number)?;
+        if let Changes::Undefined = breaker.changes {
+            breaker.changes = try_counter(&names::changes(policy, &breaker.key)).ok()?;
         }
-        match self.changes {
+        match breaker.changes {
             Changes::Counts(counter) => Some(counter),
             Changes::Undefined | Changes::Rejected => None,
         }
     }
+}
 
-    /// Defines the counter and tries it: one count more does no harm.
-    fn try_changes_counter(&self) -> Result<Changes> {
-        let name = names::changes(&self.policy);
-        let counter = define(MetricKind::Counter, name.clone())?;
-        counter.increment(1)?;
-        if counter.value()? > 0 {
-            return Ok(Changes::Counts(counter));
-        }
-        let remedy = "each request reads the shared state instead; let stats_matcher include it";
-        log(Level::Warn, &format!("the counter {name} does not count: {remedy}"));
-        Ok(Changes::Rejected)
+/// Defines the counter and tries it: one count more does no harm.
+fn try_counter(name: &str) -> Result<Changes> {
+    let counter = define(MetricKind::Counter, name.to_owned())?;
+    counter.increment(1)?;
+    if counter.value()? > 0 {
+        return Ok(Changes::Counts(counter));
     }
+    let remedy = "each request reads the shared state instead; let stats_matcher include it";
+    log(Level::Warn, &format!("the counter {name} does not count: {remedy}"));
+    Ok(Changes::Rejected)
 }
 
 /// The metrics of the store.

@@ -2,10 +2,10 @@
 
 use crate::calls::{self, Level, Status};
 use crate::metrics::{PolicyMetrics, store};
-use resilience_core::breaker::State;
+use resilience_core::breaker::{Cause, State};
 use resilience_core::config::Policy;
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
-use resilience_core::worker::{Event, Port};
+use resilience_core::worker::{Event, Port, Target};
 
 /// On a missing key any number creates; on one that exists this one does not fit (but for one value in four billion, written
 /// by whoever got there first a moment ago), so it creates only what is absent.
@@ -18,8 +18,17 @@ pub(crate) struct HostPort<'a> {
 }
 
 impl HostPort<'_> {
-    fn name(&self, policy: usize) -> &str {
-        self.names.get(policy).map_or("", |policy| policy.name.as_str())
+    /// A breaker, as log lines name it.
+    fn name(&self, target: Target) -> String {
+        let policy = self.names.get(target.policy).map_or("", |policy| policy.name.as_str());
+        let key = self.policies.get(target.policy).map_or("", |metrics| metrics.key(target.key));
+        if key.is_empty() { format!("policy {policy}") } else { format!("policy {policy}, key {key}") }
+    }
+
+    fn metrics(&mut self, policy: usize, act: impl FnOnce(&mut PolicyMetrics)) {
+        if let Some(metrics) = self.policies.get_mut(policy) {
+            act(metrics);
+        }
     }
 }
 
@@ -44,44 +53,39 @@ impl Store for HostPort<'_> {
 }
 
 impl Port for HostPort<'_> {
-    fn changes(&mut self, policy: usize) -> Option<u64> {
-        self.policies.get_mut(policy)?.changes()
+    fn changes(&mut self, target: Target) -> Option<u64> {
+        self.policies.get_mut(target.policy)?.changes(target.key)
     }
 
-    fn changed(&mut self, policy: usize) {
-        if let Some(metrics) = self.policies.get_mut(policy) {
-            metrics.changed();
-        }
+    fn changed(&mut self, target: Target) {
+        self.metrics(target.policy, |metrics| metrics.changed(target.key));
+    }
+
+    fn introduce(&mut self, target: Target, key: &[u8]) {
+        self.metrics(target.policy, |metrics| metrics.introduce(target.key, key));
     }
 
     fn report(&mut self, event: Event) {
         match event {
-            Event::Transition { policy, transition } => {
-                if let Some(metrics) = self.policies.get_mut(policy) {
-                    metrics.transition(&transition);
-                }
-                let level = match transition.to {
-                    State::Open => Level::Warn,
+            Event::Transition { target, transition } => {
+                self.metrics(target.policy, |metrics| metrics.transition(target.key, &transition));
+                let level = match (transition.to, transition.cause) {
+                    (State::Open, _) | (_, Cause::Forced) => Level::Warn,
                     _ => Level::Info,
                 };
-                let name = self.name(policy);
-                calls::log(level, &format!("policy {name}: circuit breaker {transition}"));
+                calls::log(level, &format!("{}: circuit breaker {transition}", self.name(target)));
             }
-            Event::Observed { policy, state } => {
-                if let Some(metrics) = self.policies.get_mut(policy) {
-                    metrics.show(state);
-                }
+            Event::Observed { target, state } => {
+                self.metrics(target.policy, |metrics| metrics.show(target.key, state));
             }
             Event::Conflicts { operation, count } => store::conflicts(operation, count),
             Event::GaveUp { operation } => store::gave_up(operation),
-            Event::Reclaimed { policy, count } => {
-                let name = self.name(policy);
-                calls::log(
-                    Level::Warn,
-                    &format!(
-                        "policy {name}: gave back {count} probes of a worker that shows no sign of life"
-                    ),
-                );
+            Event::KeysExhausted { policy } => self.metrics(policy, PolicyMetrics::keys_exhausted),
+            Event::Reclaimed { target, count } => {
+                let name = self.name(target);
+                let message =
+                    format!("{name}: gave back {count} probes of a worker that shows no sign of life");
+                calls::log(Level::Warn, &message);
             }
         }
     }

@@ -1,17 +1,24 @@
 //! One configuration in one VM.
 
 use crate::calls::{self, Level, log};
+use crate::facts::cluster;
 use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
+use resilience_core::answer::Reply;
 use resilience_core::breaker::{Outcome, Ticket};
 use resilience_core::config::{Document, Policy};
+use resilience_core::control::{self, Order, Problem};
 use resilience_core::decision::{Decision, decide, state_by_mode};
-use resilience_core::matcher::{Facts, Matcher, Request};
+use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::members::TICK;
 use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
-use resilience_core::worker::Worker;
+use resilience_core::worker::{Target, Worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// One in so many outcomes that change nothing is worth a look at the route that the request went by.
+const UNCHECKED: u32 = 128;
 
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
@@ -21,6 +28,8 @@ pub(crate) struct Root {
     exempt: Option<Matcher>,
     worker: Worker,
     metrics: Vec<PolicyMetrics>,
+    /// How many outcomes have been counted since the last look at a request's route.
+    unchecked: u32,
     /// The last moment that the host told: stands in where it does not tell.
     now: Timestamp,
 }
@@ -28,6 +37,17 @@ pub(crate) struct Root {
 /// The moment, by the clock that all VMs share.
 fn clock() -> Option<Timestamp> {
     calls::monotonic_nanoseconds().map(Timestamp::from_nanos)
+}
+
+/// How many nanoseconds after a moment's whole second the wall clock's own begins: windows over time are cut there, as
+/// Resilience4j's are. Where the host does not tell, they are cut where the monotonic clock has its seconds.
+fn wall_clock_offset(now: Timestamp) -> u32 {
+    const SECOND: u64 = 1_000_000_000;
+    let offset = calls::wall_nanoseconds().map(|wall| {
+        let (wall, now) = (wall % SECOND, now.as_nanos() % SECOND);
+        wall.saturating_add(SECOND).saturating_sub(now) % SECOND
+    });
+    offset.and_then(|offset| u32::try_from(offset).ok()).unwrap_or(0)
 }
 
 /// Identifies a document among those that serve side by side.
@@ -48,6 +68,10 @@ impl Root {
                 return None;
             }
         };
+        if document.control {
+            // It forces what others keep, and keeps nothing itself.
+            return Some(Self::new(document, fingerprint(text), clock().unwrap_or_default()));
+        }
         let period = u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX);
         if let Err(status) = calls::set_tick_period(period) {
             log(Level::Error, &format!("the host refuses a timer: {status}"));
@@ -71,13 +95,15 @@ impl Root {
         // The matchers hold what they look up: its room serves what follows.
         document.exempt = Vec::new();
         document.policies.iter_mut().for_each(|policy| policy.matches = Vec::new());
-        let guards = document.policies.iter().map(|policy| (policy.name.as_str(), policy.shared_breaker()));
+        let offset = wall_clock_offset(now);
+        let guards = document.policies.iter().map(|policy| (policy.name.as_str(), policy.shared(offset)));
         Self {
             fingerprint,
             policies,
             exempt,
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
+            unchecked: 0,
             now,
             document,
         }
@@ -88,13 +114,18 @@ impl Root {
         self.document.expose
     }
 
-    /// The policy of a request, if it is ours.
-    pub(crate) fn policy_of(&self, facts: &mut dyn Facts) -> Option<usize> {
+    /// The policy of a request, if it is ours, and what was read of its route to find it.
+    pub(crate) fn policy_of(&self, facts: &mut dyn Facts) -> Option<(usize, Seen)> {
         let mut request = Request::new(facts);
         let index = self.policies.find(&mut request)?;
         let exempt = self.exempt.as_ref().is_some_and(|exempt| exempt.find(&mut request).is_some());
         let active = self.document.policies.get(index).is_some_and(|policy| !policy.disabled);
-        (active && !exempt).then_some(index)
+        (active && !exempt).then(|| (index, request.seen()))
+    }
+
+    /// Whether a request went by a route that leads to this policy, too, whatever it showed when it came.
+    pub(crate) fn route_holds(&self, index: usize, seen: &Seen, facts: &mut dyn Facts) -> bool {
+        seen.holds(facts) || self.policies.find(&mut seen.again(facts)) == Some(index)
     }
 
     pub(crate) fn policy(&self, index: usize) -> Option<&Policy> {
@@ -112,21 +143,84 @@ impl Root {
         }
     }
 
-    pub(crate) fn decide(&mut self, index: usize) -> Decision {
+    /// Decides over a request of a policy: the moment, whose breaker it is, and what happens.
+    pub(crate) fn decide(&mut self, index: usize) -> (Timestamp, Target, Decision) {
         self.now = clock().unwrap_or(self.now);
         let Self { document, worker, now, .. } = self;
-        let Some(policy) = document.policies.get(index) else { return Decision::Call(None) };
+        let whole = Target::whole(index);
+        let Some(policy) = document.policies.get(index) else { return (*now, whole, Decision::Call(None)) };
         let mut port = HostPort { names: &document.policies, policies: &mut self.metrics };
-        decide(policy, || worker.admit(&mut port, index, *now))
+        let target = if worker.has_keys(index) {
+            worker.target(&mut port, index, cluster().as_deref())
+        } else {
+            whole
+        };
+        (*now, target, decide(policy, || worker.admit(&mut port, target, *now)))
+    }
+
+    /// How long a request has taken that came at `began`, if its policy asks.
+    pub(crate) fn duration(&mut self, policy: usize, began: Timestamp) -> Option<Duration> {
+        self.policy(policy)?.circuit_breaker.as_ref()?.settings.slow_call_duration_threshold?;
+        self.now = clock().unwrap_or(self.now);
+        Some(self.now.since(began))
+    }
+
+    /// This outcome of a call that took so long until its answer began.
+    pub(crate) fn timed(&self, policy: usize, outcome: Outcome, duration: Option<Duration>) -> Outcome {
+        let breaker = self.policy(policy).and_then(|policy| policy.circuit_breaker.as_ref());
+        outcome.timed(breaker.zip(duration).is_some_and(|(breaker, it)| breaker.settings.is_slow(it)))
+    }
+
+    /// Whether an outcome is worth a look at the route that the request went by: one that can change a breaker's state, and
+    /// of the others one of so many, so that operators hear of it too.
+    pub(crate) const fn checks_route(&mut self, matters: bool) -> bool {
+        self.unchecked = self.unchecked.saturating_add(1);
+        if matters || self.unchecked >= UNCHECKED {
+            self.unchecked = 0;
+            return true;
+        }
+        false
     }
 
     /// Counts an outcome. A request that passed without a ticket was admitted by no breaker and tells it nothing.
-    pub(crate) fn record(&mut self, policy: usize, ticket: Option<Ticket>, outcome: Outcome) {
+    pub(crate) fn record(&mut self, target: Target, ticket: Option<Ticket>, outcome: Outcome) {
         if let Some(ticket) = ticket {
-            self.with_worker(|worker, port, now| worker.record(port, policy, ticket, outcome, now));
+            self.with_worker(|worker, port, now| worker.record(port, target, ticket, outcome, now));
         }
         // After the state: whoever sees the count can rely on what it did.
-        self.metrics(policy, |metrics| metrics.call(outcome));
+        self.metrics(target.policy, |metrics| metrics.call(outcome));
+    }
+
+    /// Whether this configuration only answers operators.
+    pub(crate) const fn is_control(&self) -> bool {
+        self.document.control
+    }
+
+    /// Carries out what an operator says.
+    pub(crate) fn control(&mut self, method: &[u8], path: &[u8]) -> Reply {
+        match control::parse(method, path).and_then(|order| self.obey(&order)) {
+            Ok(reply) => reply,
+            Err(problem) => control::refused(problem),
+        }
+    }
+
+    fn obey(&mut self, order: &Order<'_>) -> Result<Reply, Problem> {
+        let named = |policy: &Policy| policy.name == order.policy;
+        let policy = self.document.policies.iter().position(named).ok_or(Problem::NotFound)?;
+        if self.policy(policy).and_then(|policy| policy.shared(0)).is_none() {
+            return Err(Problem::NoState);
+        }
+        self.with_worker(|worker, port, now| {
+            let targets = worker.targets(port, policy, order.key.as_deref());
+            let mut state = Err(Problem::NotFound);
+            for target in &targets {
+                state = worker.force(port, *target, order.command, now).ok_or(Problem::Store);
+                if state.is_err() {
+                    break;
+                }
+            }
+            state.map(|state| control::done(order.policy, state, targets.len()))
+        })
     }
 
     pub(crate) fn tick(&mut self) {
@@ -135,7 +229,7 @@ impl Root {
         }
         for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
             if let Some(state) = state_by_mode(policy) {
-                metrics.show(state);
+                metrics.show(0, state);
             }
         }
     }

@@ -2,13 +2,19 @@
 
 use crate::calls::{self, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
+use crate::metrics::PolicyMetrics;
 use crate::root::Root;
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
 use resilience_core::breaker::{Outcome, Ticket};
 use resilience_core::decision::Decision;
+use resilience_core::matcher::Seen;
 use resilience_core::outcome::{
     self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
 };
+
+use resilience_core::time::Timestamp;
+use resilience_core::worker::Target;
+use std::time::Duration;
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
@@ -37,9 +43,16 @@ pub(crate) struct Stream {
 /// A request that was let through.
 #[derive(Debug)]
 struct Call {
-    policy: usize,
+    /// Whose it is.
+    target: Target,
     /// The breaker's, if one admitted it.
     ticket: Option<Ticket>,
+    /// When it came.
+    began: Timestamp,
+    /// What its policy was found by.
+    seen: Seen,
+    /// How long its answer took to begin, once it has and where anybody asks.
+    duration: Option<Duration>,
     /// What has been seen of the answer.
     answer: Answer,
 }
@@ -53,8 +66,14 @@ impl Stream {
         if header(Map::RequestHeaders, REROUTE).is_some() {
             return send(&forged());
         }
-        let Some(policy) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
-        let ticket = match root.decide(policy) {
+        if root.is_control() {
+            let [method, path] =
+                [":method", ":path"].map(|name| header(Map::RequestHeaders, name).unwrap_or_default());
+            return send(&root.control(&method, &path));
+        }
+        let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
+        let (began, target, decision) = root.decide(policy);
+        let ticket = match decision {
             Decision::Call(ticket) => ticket,
             Decision::Shadowed(reason) => {
                 root.metrics(policy, |metrics| metrics.shadow(reason));
@@ -62,7 +81,8 @@ impl Stream {
             }
             Decision::Refuse(refusal) => return answer(root, policy, refusal),
         };
-        self.call = Some(Call { policy, ticket, answer: Answer::default() });
+        let answer = Answer::default();
+        self.call = Some(Call { target, ticket, began, seen, duration: None, answer });
         Action::Continue
     }
 
@@ -76,7 +96,8 @@ impl Stream {
 
     fn judge_headers(&mut self, root: &mut Root) {
         let Some(call) = &mut self.call else { return };
-        let Some(rules) = root.rules(call.policy) else { return };
+        call.duration = root.duration(call.target.policy, call.began);
+        let Some(rules) = root.rules(call.target.policy) else { return };
         call.answer = read_answer(rules);
         let settled = match rules.standing(call.answer, call.is_probe()) {
             Standing::Settled => true,
@@ -90,7 +111,7 @@ impl Stream {
 
     pub(crate) fn response_trailers(&mut self, root: &mut Root) {
         let Some(call) = &mut self.call else { return };
-        let Some(rules) = root.rules(call.policy) else { return };
+        let Some(rules) = root.rules(call.target.policy) else { return };
         call.answer.status.grpc = grpc_status(Map::ResponseTrailers).or(call.answer.status.grpc);
         // A success may still be cut off.
         if call.is_probe() || rules.judge(call.answer) != Outcome::Success {
@@ -102,8 +123,8 @@ impl Stream {
     fn judge_answer(&mut self, root: &mut Root) {
         let Some(call) = self.call.take() else { return };
         let judge = |rules| outcome::of_answer(rules, call.answer, &stream_info());
-        let outcome = root.rules(call.policy).map_or(Outcome::Ignored, judge);
-        root.record(call.policy, call.ticket, outcome);
+        let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
+        call.settle(root, outcome);
     }
 
     /// The end, however it came about. Runs once, when the host gives the stream up; nothing follows it.
@@ -111,14 +132,29 @@ impl Stream {
         let Some(call) = self.call.take() else { return };
         let upstream_answered = || property(b"upstream\0address").is_some();
         let judge = |rules| outcome::of_end(rules, call.answer, &stream_info(), upstream_answered);
-        let outcome = root.rules(call.policy).map_or(Outcome::Ignored, judge);
-        root.record(call.policy, call.ticket, outcome);
+        let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
+        call.settle(root, outcome);
     }
 }
 
 impl Call {
     fn is_probe(&self) -> bool {
         self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+    }
+
+    /// Counts what the call proved. One whose route does not lead to the policy that let it in proved nothing about that
+    /// policy's upstream.
+    fn settle(self, root: &mut Root, outcome: Outcome) {
+        let policy = self.target.policy;
+        let duration = self.duration.or_else(|| root.duration(policy, self.began));
+        let mut outcome = root.timed(policy, outcome, duration);
+        let matters = self.is_probe() || outcome != Outcome::Success;
+        let checks = outcome != Outcome::Ignored && root.checks_route(matters);
+        if checks && !root.route_holds(policy, &self.seen, &mut CurrentRequest) {
+            root.metrics(policy, PolicyMetrics::stale_route);
+            outcome = Outcome::Ignored;
+        }
+        root.record(self.target, self.ticket, outcome);
     }
 }
 

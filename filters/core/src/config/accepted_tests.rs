@@ -31,8 +31,13 @@ fn settings_in(breaker: &str, defaults: &str) -> Settings {
 #[test]
 fn what_is_not_said_has_its_default() {
     let document = parse(r#"{"policies": []}"#);
-    let expected =
-        Document { namespace: "default".to_owned(), policies: vec![], exempt: vec![], expose: true };
+    let expected = Document {
+        namespace: "default".to_owned(),
+        policies: vec![],
+        exempt: vec![],
+        expose: true,
+        control: false,
+    };
     assert_eq!(document, expected);
 
     let observing = policy("");

@@ -20,6 +20,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+pub use duration::parse as parse_duration;
 pub use fallback::{Body, Fallback, Static};
 pub use matching::{HostPattern, Match, PathPattern};
 pub use policy::{BreakerMode, CircuitBreaker, Policy};
@@ -48,6 +49,8 @@ pub struct Document {
     pub exempt: Vec<Match>,
     /// Whether answers tell outsiders the policy and the reason.
     pub expose: bool,
+    /// Whether this configuration answers operators, and guards nothing.
+    pub control: bool,
 }
 
 impl Document {
@@ -75,6 +78,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
     let policies = object.require("policies", "a list of policies", errors);
     let exempt = object.get("exempt").and_then(|node| matching::alternatives(node, errors));
     let expose = object.get("expose").map(|node| decode::boolean(node, errors));
+    let control = object.get("control").map(|node| decode::boolean(node, errors));
     object.finish(errors);
     let Some(list) = policies.filter(|node| decode::list(node, "a list of policies", errors).is_some())
     else {
@@ -87,6 +91,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
             policies,
             exempt: exempt.unwrap_or_default(),
             expose: expose.unwrap_or(Some(true))?,
+            control: control.unwrap_or(Some(false))?,
         })
     };
     Ok(document())

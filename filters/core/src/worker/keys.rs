@@ -74,6 +74,22 @@ impl Worker {
         whole
     }
 
+    /// The breakers of a policy: that of one upstream cluster, if it has one, or all.
+    pub fn targets<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        policy: usize,
+        cluster: Option<&[u8]>,
+    ) -> Vec<Target> {
+        self.learn_keys(port, policy, None);
+        let Some(scope) = self.scope(policy) else { return Vec::new() };
+        let Some(name) = cluster else {
+            return (0..scope.guards.len()).map(|key| Target { policy, key }).collect();
+        };
+        let known = scope.keys.as_ref().and_then(|keys| keys.known.get(name));
+        known.map(|key| Target { policy, key: *key }).into_iter().collect()
+    }
+
     /// Whether each upstream cluster has a breaker of its own.
     #[must_use]
     pub fn has_keys(&self, policy: usize) -> bool {
