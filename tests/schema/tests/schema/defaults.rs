@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// What `edit` makes of each object that lies at a place such as `policies[].match[]`.
-fn edit(value: &mut Value, place: &str, edit_one: &mut impl FnMut(&mut Value)) {
+pub fn edit(value: &mut Value, place: &str, edit_one: &mut impl FnMut(&mut Value)) {
     let (step, rest) = match place.split_once(['.', '[']) {
         _ if place.is_empty() => return edit_one(value),
         _ if place.starts_with("[]") => {

@@ -44,6 +44,7 @@ pub fn full() -> Value {
         "namespace": "shop",
         "exempt": [{"path": {"prefix": "/health"}}, {"any": true}, matching("GET")],
         "expose": false,
+        "control": true,
         "policies": [{
             "name": "checkout",
             "match": [matching("POST"), {"host": "[::1]"}, {"host": "*.example.com"}, {"path": {"prefix": "/a"}}, {"any": true}],

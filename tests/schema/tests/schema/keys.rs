@@ -1,6 +1,7 @@
 //! The keys that the schema knows.
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A key, by the place where a document has it.
 pub struct Key<'s> {
@@ -89,4 +90,37 @@ fn every_key_has_a_description_with_its_default_and_unit() {
         let lasting = key.said["$ref"] == "#/$defs/duration";
         assert_eq!(description.contains("Unit: "), measured || lasting, "{place}: {description:?}");
     }
+}
+
+/// The keys that the parser names, where it meets one that it does not know, by the place of their object.
+fn named_by_the_parser(schema: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    const UNKNOWN: &str = "nothing-like-it";
+    let mut named = BTreeMap::new();
+    let objects: BTreeSet<_> = all(schema).iter().map(|key| key.object().to_owned()).collect();
+    for (object, mut document) in objects
+        .iter()
+        .flat_map(|object| super::documents::valid().into_iter().map(move |document| (object, document)))
+    {
+        super::defaults::edit(&mut document, object, &mut |object| {
+            if let Some(entries) = object.as_object_mut() {
+                entries.insert(UNKNOWN.to_owned(), json!(1));
+            }
+        });
+        for message in super::parse(&document).err().unwrap_or_default() {
+            let Some((_, listed)) = message.split_once(": unknown key, expected one of ") else { continue };
+            let keys = listed.split(", ").map(|key| key.trim_matches('"').to_owned());
+            named.entry(object.clone()).or_insert_with(BTreeSet::new).extend(keys);
+        }
+    }
+    named
+}
+
+#[test]
+fn the_schema_and_the_parser_know_the_same_keys() {
+    let schema = super::schema();
+    let mut known = BTreeMap::<_, BTreeSet<_>>::new();
+    for key in all(&schema) {
+        known.entry(key.object().to_owned()).or_default().insert(key.name().to_owned());
+    }
+    assert_eq!(known, named_by_the_parser(&schema));
 }
