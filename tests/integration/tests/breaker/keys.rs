@@ -6,7 +6,9 @@ use resilience_test_harness::config::{self, cluster, route};
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 
-const COLOURS: [&str; 3] = ["blue", "green", "red"];
+/// A name as a mesh gives it to its clusters: the label of a metric has to hold it.
+const RED: &str = "outbound|8080||red.shop.svc.cluster.local";
+const COLOURS: [&str; 3] = ["blue", "green", RED];
 
 /// A cluster of each colour, with an upstream of its own.
 struct Clusters(Vec<Upstream>);
@@ -78,14 +80,14 @@ async fn a_cluster_trips_by_itself() {
     assert_eq!(clients.send(to("blue", 503)).await.text(), "upstream\n");
     for _ in 0..WORKERS {
         assert_refused(&clients.send(to("blue", 200)).await, "shop");
-        for colour in ["green", "red"] {
+        for colour in ["green", RED] {
             assert_eq!(clients.send(to(colour, 200)).await.status, 200);
         }
     }
     assert_eq!(clusters.requests(), [2, 1 + WORKERS, 1 + WORKERS]);
     assert_eq!(state(&edge, "blue").await, Some(2.0));
     // The others never changed: a tick shows them, and the policy's own, which nobody used.
-    for key in ["green", "red", "_"] {
+    for key in ["green", RED, "_"] {
         edge.wait_count("resilience_circuit_breaker_state", &[("key", key)], 0).await;
         eventually("the gauge of a closed breaker", PATIENCE, async || state(&edge, key).await).await;
     }
@@ -135,11 +137,11 @@ async fn clusters_without_a_key_share_one_breaker() {
     // Whoever comes first has the key, on every worker.
     assert_eq!(clients.send(to("blue", 503)).await.text(), "upstream\n");
     assert_eq!(exhausted(&edge).await, 0);
-    for colour in ["green", "red"] {
+    for colour in ["green", RED] {
         assert_eq!(clients.send(to(colour, 503)).await.text(), "upstream\n");
     }
     for _ in 0..WORKERS {
-        for colour in ["green", "red"] {
+        for colour in ["green", RED] {
             assert_refused(&clients.send(to(colour, 200)).await, "shop");
         }
         assert_eq!(clients.send(to("blue", 200)).await.status, 200);
@@ -149,7 +151,7 @@ async fn clusters_without_a_key_share_one_breaker() {
     assert_eq!(state(&edge, "_").await, Some(2.0));
     eventually("the gauge of a closed breaker", PATIENCE, async || state(&edge, "blue").await).await;
     assert_eq!(state(&edge, "blue").await, Some(0.0));
-    for colour in ["green", "red"] {
+    for colour in ["green", RED] {
         assert_eq!(state(&edge, colour).await, None);
     }
 }
@@ -187,7 +189,7 @@ async fn an_update_keeps_the_keys_and_their_breakers() {
     }
     // The table was full before and is now: there is no third key.
     assert_eq!(exhausted(&edge).await, 0);
-    assert_eq!(clients.send(to("red", 503)).await.text(), "upstream\n");
+    assert_eq!(clients.send(to(RED, 503)).await.text(), "upstream\n");
     assert_eq!(exhausted(&edge).await, 1);
     assert_eq!(clusters.requests(), [0, 0, 1]);
     assert_eq!(edge.transitions("shop", "open", "consecutive_failures").await, 1);
