@@ -58,8 +58,7 @@ impl Stage {
         let upstream = Upstream::start().await;
         let document = policies();
         let routes = [route("a", "/keyed/a", "a"), route("b", "/keyed/b", "b"), patient_route()];
-        let listeners =
-            [routed_listener("edge", &routes, &[filter(&document)]), control_listener(&document)];
+        let listeners = [routed_listener("edge", &routes, &[filter(&document)]), control_listener(&document)];
         let clusters = ["a", "b", UPSTREAM].map(|name| cluster(name, &[upstream.addr()]));
         let edge = Edge::start(config::bootstrap(&listeners, &clusters)).await;
         let clients = edge.clients(Protocol::Http1).await;

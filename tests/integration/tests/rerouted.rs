@@ -65,8 +65,7 @@ impl Stage {
         let breaker = json!({"consecutive_failures": 2, "wait_duration_in_open_state": "10m"});
         let policies = [by_route("first", wait), by_route("pinned", wait), policy("by-path", breaker)];
         let filters = [rerouting("before"), filter(&document(&policies)), rerouting("after")];
-        let clusters =
-            [cluster("first", &[first.addr()]), cluster("pinned", &[pinned_upstream.addr()])];
+        let clusters = [cluster("first", &[first.addr()]), cluster("pinned", &[pinned_upstream.addr()])];
         let listeners = [routed_listener("edge", &routes, &filters)];
         let edge = Edge::start(config::bootstrap(&listeners, &clusters)).await;
         let clients = edge.clients(Protocol::Http1).await;

@@ -198,7 +198,10 @@ async fn an_upgrade_and_a_rollback_under_load(way: Way) {
         }
         let labels = [("policy", policy), ("key", "_")];
         edge.wait_count("resilience_circuit_breaker_state", &labels, 0).await;
-        assert_eq!(transitions(&edge, policy), ["closed -> open", "open -> half_open", "half_open -> closed"]);
+        assert_eq!(
+            transitions(&edge, policy),
+            ["closed -> open", "open -> half_open", "half_open -> closed"]
+        );
     }
     load.more(100).await;
     load.finish().await;
