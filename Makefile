@@ -133,7 +133,7 @@ clean: ## Remove what was built (the tools in .tools/ stay)
 test-core:
 	$(SETUP) linker rust
 	@echo "== core, native"
-	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-core
+	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-core -p resilience-schema-tests
 
 .PHONY: test-core-wasm
 test-core-wasm:

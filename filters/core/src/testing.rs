@@ -92,8 +92,25 @@ impl Rig {
 }
 
 impl Breaker {
-    /// Whether another success would change nothing.
+    /// Whether another success would change nothing, where no rate asks for it.
     pub(crate) fn is_clean(&self) -> bool {
-        matches!(self.phase(), Phase::Closed(closed) if closed.evidence.is_clean())
+        matches!(self.phase(), Phase::Closed(closed) if closed.evidence.is_clean(&settings()))
     }
+}
+
+/// The breaker as others read it: all its sections.
+pub(crate) fn round_trip(breaker: &Breaker, now: Timestamp) -> Option<Breaker> {
+    let mut bytes = [const { Vec::new() }; 3];
+    let [state, rates, recovery] = &mut bytes;
+    breaker.encode(state);
+    breaker.encode_rates(rates);
+    breaker.encode_recovery(recovery);
+    let mut read = Breaker::decode(state)?;
+    if !rates.is_empty() {
+        read.decode_rates(rates, now)?;
+    }
+    if !recovery.is_empty() {
+        read.decode_recovery(recovery)?;
+    }
+    Some(read)
 }

@@ -13,6 +13,8 @@ mod keys;
 mod overtaken_tests;
 mod port;
 #[cfg(test)]
+mod rates_tests;
+#[cfg(test)]
 mod tests;
 
 pub use port::{Event, Operation, Port, Target};
@@ -116,7 +118,7 @@ impl Worker {
         if let Some(admission) = believed.and_then(|view| guard.admission(settings, view, now)) {
             return admission;
         }
-        let read = guard.read(port, changes, now);
+        let read = guard.read(settings, port, changes, now);
         match read.map(|view| view.and_then(|view| guard.admission(settings, view, now))) {
             Err(Unavailable) => self.admit_blind(port, target),
             Ok(admission) => admission.unwrap_or_else(|| self.admit_with_write(port, target, now)),
@@ -196,7 +198,7 @@ impl Worker {
     /// Whether an outcome needs no write: nearly all of them, on a healthy upstream.
     fn changes_nothing<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
         let Pending { target, ticket, outcome } = pending;
-        let Some((_, guard)) = self.guard(target) else { return true };
+        let Some((settings, guard)) = self.guard(target) else { return true };
         let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
         if !lost && ticket.probe.is_some() {
             return false;
@@ -204,7 +206,7 @@ impl Worker {
         match outcome {
             Outcome::Ignored => true,
             Outcome::Success => guard
-                .look(port, target, now)
+                .look(settings, port, target, now)
                 .is_ok_and(|view| view.is_some_and(|view: View| view.absorbs_success(ticket, now))),
             Outcome::SlowSuccess | Outcome::Failure | Outcome::SlowFailure => false,
         }
@@ -274,8 +276,9 @@ impl Worker {
                 return Change::Keep((answer, seen(&before), false));
             }
             // What nobody believes otherwise need not be told: a window takes a call at every request.
-            let matters =
-                before.repaired || seen(&before) != seen(&after) || View::of(&before) != View::of(&after);
+            let matters = before.repaired
+                || seen(&before) != seen(&after)
+                || View::of(&before, settings) != View::of(&after, settings);
             Change::Write(after.encode(), (answer, seen(&after), matters))
         });
         let (answer, committed, matters) = match updated.answer {

@@ -15,7 +15,7 @@ mod variants;
 use resilience_test_harness::{Envoy, pin};
 use std::net::SocketAddr;
 use std::time::Duration;
-use variants::{Variant, direct_response, empty_filter, our_filter, proxied, start_upstream};
+use variants::{Variant, direct_response, empty_filter, our_filter, proxied, rates_filter, start_upstream};
 
 const WARM_UP: usize = 4_000;
 const PARTS: usize = 10;
@@ -40,14 +40,19 @@ async fn compare(upstream: &Envoy, address: SocketAddr) {
         Variant::new("proxied, closed breaker", &[our_filter()], proxied(), address).await,
         Variant::new("direct response, empty filter", &[empty_filter()], direct_response(), address).await,
         Variant::new("static fallback, open breaker", &[our_filter()], proxied(), address).await,
+        Variant::new("proxied, rates by count", &[rates_filter("count")], proxied(), address).await,
+        Variant::new("proxied, rates by time", &[rates_filter("time")], proxied(), address).await,
     ];
-    let [bare, empty, closed, direct, open] = [0, 1, 2, 3, 4];
+    let [bare, empty, closed, direct, open, by_count, by_time] = [0, 1, 2, 3, 4, 5, 6];
     all[open].trip().await;
     let table = measure(&all, upstream);
     let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
-    print_ratio("added CPU, closed breaker / empty filter", &table, 1.3, |rows| {
-        added(rows, closed) / added(rows, empty)
-    });
+    for which in [closed, by_count, by_time] {
+        let name = all[which].name.trim_start_matches("proxied, ");
+        print_ratio(&format!("added CPU, {name} / empty filter"), &table, 1.3, |rows| {
+            added(rows, which) / added(rows, empty)
+        });
+    }
     print_ratio("CPU, open breaker / direct response behind an empty filter", &table, 1.2, |rows| {
         middle(rows[open]) / middle(rows[direct])
     });
@@ -65,9 +70,16 @@ fn measure(all: &[Variant], upstream: &Envoy) -> Vec<Vec<f64>> {
         variant.drive(WARM_UP);
     }
     let mut table = vec![Vec::new(); all.len()];
-    for _ in 0..turns {
-        for (variant, column) in all.iter().zip(&mut table) {
-            column.push(micros(variant.drive(requests)));
+    for turn in 0..turns {
+        // Whoever follows a heavier one pays for what that left in the caches: each turn begins with another, and every
+        // other goes backwards, so that all follow all.
+        let mut order: Vec<_> = (0..all.len()).collect();
+        order.rotate_left(turn % all.len());
+        if turn / all.len() % 2 == 1 {
+            order.reverse();
+        }
+        for which in order {
+            table[which].push(micros(all[which].drive(requests)));
         }
     }
     let apart = if pinned { "a processor to itself" } else { "NOT a processor to itself" };

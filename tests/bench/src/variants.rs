@@ -46,18 +46,34 @@ pub fn empty_filter() -> Value {
     config::wasm_filter("empty", &module, "empty", "empty", "")
 }
 
-/// Ours, with a breaker on the route.
+/// Ours, with a breaker on the route that counts failures.
 pub fn our_filter() -> Value {
+    with_triggers(&json!({
+        "consecutive_failures": FAILURES,
+        "failures_in_window": {"failures": 100, "window": "10s"},
+    }))
+}
+
+/// Ours, with a breaker on the route that counts rates over a window of this type.
+pub fn rates_filter(window: &str) -> Value {
+    with_triggers(&json!({
+        "failure_rate_threshold": 50,
+        "slow_call_rate_threshold": 80,
+        "slow_call_duration_threshold": "2s",
+        "sliding_window_type": window,
+        "sliding_window_size": if window == "time" { 10 } else { 100 },
+    }))
+}
+
+fn with_triggers(triggers: &Value) -> Value {
+    let mut breaker = triggers.clone();
+    // Once open it stays open for the whole measurement.
+    breaker["wait_duration_in_open_state"] = json!("24h");
     let document = json!({
         "policies": [{
             "name": "checkout",
             "match": [{"route": "checkout"}],
-            "circuit_breaker": {
-                "consecutive_failures": FAILURES,
-                "failures_in_window": {"failures": 100, "window": "10s"},
-                // Once open it stays open for the whole measurement.
-                "wait_duration_in_open_state": "24h",
-            },
+            "circuit_breaker": breaker,
             "fallback": [{"static": {"status": 200, "headers": {"content-type": "text/plain"}, "text": BODY}}],
         }],
     });

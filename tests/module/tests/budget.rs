@@ -101,6 +101,60 @@ fn rules_by_header_cost_nothing_either() {
     assert_eq!(ignored, Counts { metric_reads: 1, ..HEALTHY });
 }
 
+/// A breaker that trips on rates, over a window as given.
+fn by_rate(window: &str) -> Shop {
+    let breaker = format!(
+        r#""failure_rate_threshold": 50, "minimum_number_of_calls": 4, {window}, "wait_duration_in_open_state": "10s""#
+    );
+    let shop = warmed(&CONFIG.replacen(r#""consecutive_failures": 3"#, &breaker, 1).replacen(
+        r#""wait_duration_in_open_state": "10s","#,
+        "",
+        1,
+    ));
+    // Once it has shown a sign of life, and the first call has made the window.
+    (0..3).for_each(|_| run(&arrive(shop.vm()), End::Status(200)).unwrap());
+    shop
+}
+
+#[test]
+fn a_full_window_of_successes_costs_nothing() {
+    let shop = by_rate(r#""sliding_window_size": 5"#);
+    let filling =
+        cost("healthy, rates by count, the window not yet full", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(filling, Counts { reads_with_bytes: 4, shared_writes: 1, metric_increments: 2, ..HEALTHY });
+    let full = cost("healthy, rates by count", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(full, Counts { reads_with_bytes: 4, ..HEALTHY }, "it learns that the window is full");
+    let full = cost("healthy, rates by count", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(full, HEALTHY);
+}
+
+#[test]
+fn a_window_over_time_takes_every_call() {
+    let shop = by_rate(r#""sliding_window_type": "time", "sliding_window_size": 10"#);
+    let counts = cost("healthy, rates by time", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(counts, Counts { reads_with_bytes: 4, shared_writes: 1, ..HEALTHY });
+}
+
+#[test]
+fn a_threshold_for_slow_calls_costs_a_look_at_the_clock() {
+    let threshold = r#""consecutive_failures": 3, "slow_call_duration_threshold": "1s""#;
+    let shop = warmed(&CONFIG.replacen(r#""consecutive_failures": 3"#, threshold, 1));
+    let counts = cost("healthy, with a threshold for slow calls", &arrive(shop.vm()), End::Status(200));
+    assert_eq!(counts, Counts { clock_reads: 3, ..HEALTHY });
+}
+
+#[test]
+fn a_key_costs_a_read() {
+    let shop = warmed(&policy_and(r#""key": "upstream_cluster""#));
+    let stream = arrive(shop.vm());
+    stream.set_property(b"xds\0cluster_name", b"payments");
+    run(&stream, End::Status(200)).unwrap();
+    let stream = arrive(shop.vm());
+    stream.set_property(b"xds\0cluster_name", b"payments");
+    let counts = cost("healthy, by upstream cluster", &stream, End::Status(200));
+    assert_eq!(counts, Counts { reads_with_bytes: 4, ..HEALTHY });
+}
+
 #[test]
 fn the_first_request_defines_its_metrics() {
     let shop = Shop::open(1);

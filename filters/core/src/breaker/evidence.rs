@@ -26,10 +26,11 @@ impl Evidence {
     /// Nothing seen.
     pub const EMPTY: Self = Self { consecutive: 0, capacity: 0, failures: Vec::new(), window: None };
 
-    /// Whether one more success that is not slow would change nothing.
+    /// Whether one more success that is not slow, under a configuration of these `settings`, would change nothing.
     #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
+    pub fn is_clean(&self, settings: &Settings) -> bool {
+        let saturated = self.window.as_ref().map_or(settings.rates.is_none(), Window::is_saturated);
+        self.consecutive == 0 && saturated
     }
 
     /// How many failures' moments are kept.

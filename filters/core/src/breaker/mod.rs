@@ -10,6 +10,8 @@ mod half_open_tests;
 mod phase;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rates_tests;
 mod recovery;
 #[cfg(test)]
 mod resilience4j_tests;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Document;
-use crate::testing::just_after;
+use crate::testing::{just_after, round_trip};
 use proptest::prelude::*;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -24,13 +24,41 @@ fn section() -> impl Strategy<Value = String> {
             let consecutive = consecutive.map(|limit| format!(r#""consecutive_failures": {limit},"#));
             consecutive.unwrap_or_default() + &window.unwrap_or_default()
         });
-    (triggers, millis.clone(), small, millis).prop_map(|(triggers, wait, permitted, stay)| {
-        format!(
-            r#"{{{triggers} "wait_duration_in_open_state": "{wait}ms",
-                "permitted_number_of_calls_in_half_open_state": {permitted},
-                "max_wait_duration_in_half_open_state": "{stay}ms"}}"#
-        )
-    })
+    let rates = (
+        proptest::option::of(1..=100_u32),
+        proptest::option::of(1..=100_u32),
+        prop_oneof![
+            (1..=20_u32).prop_map(|size| format!(r#""count", "sliding_window_size": {size}"#)),
+            (1..=5_u32).prop_map(|size| format!(r#""time", "sliding_window_size": {size}"#)),
+        ],
+        1..=10_u32,
+    )
+        .prop_map(|(failures, slow, window, minimum)| {
+            let failures = failures.map(|rate| format!(r#""failure_rate_threshold": {rate},"#));
+            let slow = slow.map(|rate| format!(r#""slow_call_rate_threshold": {rate},"#));
+            format!(
+                r#"{}{}"sliding_window_type": {window}, "minimum_number_of_calls": {minimum},"#,
+                failures.unwrap_or_default(),
+                slow.unwrap_or_default()
+            )
+        });
+    let growth = proptest::option::of((1.0..=10.0_f64, 0..=100_u32, millis.clone())).prop_map(|growth| {
+        growth.map_or_else(String::new, |(multiplier, jitter, reset)| {
+            format!(
+                r#""wait_duration_growth": {{"multiplier": {multiplier}, "max": "168h", "jitter": {jitter},
+                    "reset_after": "{reset}ms"}},"#
+            )
+        })
+    });
+    (triggers, rates, growth, millis.clone(), small, millis).prop_map(
+        |(triggers, rates, growth, wait, permitted, stay)| {
+            format!(
+                r#"{{{triggers} {rates} {growth} "wait_duration_in_open_state": "{wait}ms",
+                    "permitted_number_of_calls_in_half_open_state": {permitted},
+                    "max_wait_duration_in_half_open_state": "{stay}ms"}}"#
+            )
+        },
+    )
 }
 
 fn settings_of(section: &str) -> Settings {
@@ -59,10 +87,25 @@ enum Step {
         owner: u64,
     },
     Settle,
+    Adopt {
+        alone: bool,
+    },
+    Force(Command),
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let span = || (1..=2000_u64).prop_map(Duration::from_millis);
+    prop_oneof![span().prop_map(Command::Open), span().prop_map(Command::Close), Just(Command::Reset)]
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    prop_oneof![Just(Outcome::Success), Just(Outcome::Failure), Just(Outcome::Ignored)]
+    prop_oneof![
+        2 => Just(Outcome::Success),
+        2 => Just(Outcome::Failure),
+        1 => Just(Outcome::SlowSuccess),
+        1 => Just(Outcome::SlowFailure),
+        1 => Just(Outcome::Ignored),
+    ]
 }
 
 /// A step, by which of two configurations, and how far the clock moves before it (now and then back).
@@ -74,6 +117,8 @@ fn step() -> impl Strategy<Value = (Step, bool, i64)> {
         1 => (ticket(), outcome()).prop_map(|(ticket, outcome)| Step::Repeat { ticket, outcome }),
         1 => (0..3_u64).prop_map(|owner| Step::Die { owner }),
         1 => Just(Step::Settle),
+        1 => any::<bool>().prop_map(|alone| Step::Adopt { alone }),
+        1 => command().prop_map(Step::Force),
     ];
     let millis = prop_oneof![8 => 0..=200_i64, 1 => -200..=0_i64, 1 => 0..=1_000_000_000_i64];
     (step, any::<bool>(), millis)
@@ -88,23 +133,6 @@ fn moved(now: Timestamp, millis: i64) -> Timestamp {
     } else {
         now.after(span)
     }
-}
-
-/// The breaker as others read it: all its sections.
-fn round_trip(breaker: &Breaker, now: Timestamp) -> Option<Breaker> {
-    let mut bytes = [const { Vec::new() }; 3];
-    let [state, rates, recovery] = &mut bytes;
-    breaker.encode(state);
-    breaker.encode_rates(rates);
-    breaker.encode_recovery(recovery);
-    let mut read = Breaker::decode(state)?;
-    if !rates.is_empty() {
-        read.decode_rates(rates, now)?;
-    }
-    if !recovery.is_empty() {
-        read.decode_recovery(recovery)?;
-    }
-    Some(read)
 }
 
 /// Probes out and probes that succeeded never exceed what was permitted when the state was entered.
@@ -166,6 +194,8 @@ proptest! {
                     prop_assert_eq!(breaker.phase().state(), before.phase().state());
                 }
                 Step::Settle => breaker.settle(settings, now, &mut log),
+                Step::Adopt { alone } => breaker.adopt(settings, alone),
+                Step::Force(command) => breaker.force(command, now, &mut log),
             }
             // Each transition is told, in order, and each begins a generation of its own.
             let told: Vec<_> = log.iter().map(|transition| transition.from).collect();

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn chances_differ_and_stay_within_zero_and_one() {
-        let chances: Vec<_> = (0..1000).map(|n| chance(n / 10, ms(n % 10))).collect();
+        let chances: Vec<_> = (0..1000).map(|n| chance(n >> 3, ms(n & 7))).collect();
         assert!(chances.iter().all(|chance| (0.0..=1.0).contains(chance)));
         let mean = chances.iter().sum::<f64>() / 1000.0;
         assert!((0.45..0.55).contains(&mean), "{mean}");

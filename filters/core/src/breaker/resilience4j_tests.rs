@@ -1,7 +1,7 @@
 //! Resilience4j's decisions, played on our breaker: see `resilience4j/README.md`.
 
 use super::*;
-use crate::testing::{ME, ms};
+use crate::testing::{ME, ms, round_trip};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -81,24 +81,6 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Our breaker between two steps, through its bytes: what is not kept in shared state is not there.
-fn through_bytes(breaker: &Breaker, now: Timestamp) -> Breaker {
-    let mut bytes = [const { Vec::new() }; 3];
-    let [state, rates, recovery] = &mut bytes;
-    breaker.encode(state);
-    breaker.encode_rates(rates);
-    breaker.encode_recovery(recovery);
-    let mut read = Breaker::decode(state).unwrap();
-    if !rates.is_empty() {
-        read.decode_rates(rates, now).unwrap();
-    }
-    if !recovery.is_empty() {
-        read.decode_recovery(recovery).unwrap();
-    }
-    assert_eq!(read, *breaker);
-    read
-}
-
 struct Replay {
     settings: Settings,
     breaker: Breaker,
@@ -167,7 +149,10 @@ fn every_decision_and_every_rate_is_resilience4j_s() {
             }
             assert_eq!(replay.breaker.phase().state().to_string(), step.state, "{place}");
             replay.assert_reports(step, &place);
-            replay.breaker = through_bytes(&replay.breaker, ms(step.t));
+            // What is not kept in shared state is not there at the next step.
+            let read = round_trip(&replay.breaker, ms(step.t));
+            assert_eq!(read.as_ref(), Some(&replay.breaker), "{place}");
+            replay.breaker = read.unwrap();
         }
         steps += trace.steps.len();
         trips += replay.log.iter().filter(|seen| seen.to == State::Open).count();

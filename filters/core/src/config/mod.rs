@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod accepted_tests;
 mod breaker;
+#[cfg(test)]
+mod breaker_tests;
 mod decode;
 mod duration;
 mod fallback;

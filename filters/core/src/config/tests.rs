@@ -22,7 +22,7 @@ fn policy_errors(keys: &str) -> Vec<String> {
 }
 
 /// Each policy's keys with the one message they get.
-fn each(cases: &[(&str, &str)]) {
+pub(super) fn each(cases: &[(&str, &str)]) {
     for (keys, message) in cases {
         assert_eq!(policy_errors(keys), [*message], "{keys}");
     }

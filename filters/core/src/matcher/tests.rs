@@ -384,3 +384,39 @@ fn what_is_absent_is_no_match_and_no_trap() {
     }
     assert_eq!(find(r#"[{"any": true}]"#, &mut Fake::default()), Some(0));
 }
+
+#[test]
+fn a_request_that_goes_by_another_route_is_looked_up_again() {
+    let matcher = |json: &str| {
+        let alternatives = alternatives(json);
+        Matcher::new(alternatives.iter().enumerate())
+    };
+    let find = |matcher: &Matcher, facts: &mut Fake| {
+        let mut request = Request::new(facts);
+        (matcher.find(&mut request), request.seen())
+    };
+    // What can still be read once the answer is there: the route, and nothing of the request's headers.
+    let late = |route| Fake { route: Some(route), metadata: request().metadata, ..Fake::default() };
+
+    let by_route = matcher(r#"[{"route": "checkout"}, {"route": "other"}]"#);
+    let (found, seen) = find(&by_route, &mut request());
+    assert_eq!(found, Some(0));
+    assert!(seen.holds(&mut late("checkout")) && !seen.holds(&mut late("other")));
+    assert_eq!(by_route.find(&mut seen.again(&mut late("other"))), Some(1));
+    assert_eq!(by_route.find(&mut seen.again(&mut late("third"))), None);
+
+    // By its path it belongs to the same policy, whatever its route is called.
+    let by_path = matcher(r#"[{"route": "third"}, {"path": {"prefix": "/api"}, "methods": ["POST"]}]"#);
+    let (found, seen) = find(&by_path, &mut request());
+    assert_eq!(found, Some(1));
+    assert!(!seen.holds(&mut late("other")));
+    assert_eq!(by_path.find(&mut seen.again(&mut late("other"))), Some(1));
+    assert_eq!(by_path.find(&mut seen.again(&mut late("third"))), Some(0));
+
+    let by_metadata =
+        matcher(r#"[{"metadata": {"namespace": "shop", "key": "policy", "value": "pricing"}}]"#);
+    let (found, seen) = find(&by_metadata, &mut request());
+    assert_eq!(found, Some(0));
+    assert!(seen.holds(&mut late("other")), "the route's name was not asked for");
+    assert!(!seen.holds(&mut Fake::default()));
+}

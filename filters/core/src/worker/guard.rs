@@ -56,13 +56,13 @@ pub(super) enum View {
 
 impl View {
     /// `None` for a state that only a write can decide over.
-    pub(super) fn of(state: &State) -> Option<Self> {
+    pub(super) fn of(state: &State, settings: &Settings) -> Option<Self> {
         let breaker = &state.breaker;
         match breaker.phase() {
             _ if state.repaired => None,
             Phase::Closed(closed) => Some(Self::Closed {
                 ticket: Ticket { generation: breaker.generation(), probe: None },
-                clean: closed.evidence.is_clean(),
+                clean: closed.evidence.is_clean(settings),
                 since: closed.since,
                 held_until: closed.held_until,
             }),
@@ -135,6 +135,7 @@ impl Guard {
     /// then shows. `None` for a state that only a write can decide over.
     pub(super) fn read<P: Port + ?Sized>(
         &mut self,
+        settings: &Settings,
         port: &mut P,
         changes: Option<u64>,
         now: Timestamp,
@@ -142,7 +143,7 @@ impl Guard {
         let found = port.get(&self.key)?;
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
-        let view = View::of(&state);
+        let view = View::of(&state, settings);
         self.belief =
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
         Ok(view)
@@ -151,6 +152,7 @@ impl Guard {
     /// What the worker believes, or else reads.
     pub(super) fn look<P: Port + ?Sized>(
         &mut self,
+        settings: &Settings,
         port: &mut P,
         target: Target,
         now: Timestamp,
@@ -158,7 +160,7 @@ impl Guard {
         let changes = port.changes(target);
         match self.believed(changes, now) {
             Some(view) => Ok(Some(view)),
-            None => self.read(port, changes, now),
+            None => self.read(settings, port, changes, now),
         }
     }
 }

@@ -4,8 +4,8 @@ use super::{Outcome, Tally};
 use crate::codec::{Reader, put_list};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
+use std::time::Duration;
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// How many seconds another worker's clock reading may be later than the one that judges.
 const AHEAD: u64 = 60;
 
@@ -38,7 +38,7 @@ impl TimeWindow {
     }
 
     fn second(&self, now: Timestamp) -> u64 {
-        now.as_nanos().saturating_add(u64::from(self.offset)) / NANOS_PER_SECOND
+        Duration::from_nanos(now.as_nanos().saturating_add(u64::from(self.offset))).as_secs()
     }
 
     pub(super) fn record(&mut self, outcome: Outcome, now: Timestamp) {
@@ -124,7 +124,7 @@ impl TimeWindow {
 
     fn is_sound(&self) -> bool {
         let begins = self.buckets.len() < 2 || self.buckets.front().is_some_and(|first| first.calls > 0);
-        let aligned = u64::from(self.offset) < NANOS_PER_SECOND;
+        let aligned = Duration::from_nanos(u64::from(self.offset)).as_secs() == 0;
         self.seconds > 0 && self.buckets.len() <= usize::from(self.seconds) && begins && aligned
     }
 }

@@ -1,0 +1,148 @@
+//! Documents that both accept, and that together have every key. No value of theirs is a default.
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+fn breaker() -> Value {
+    json!({
+        "mode": "shadow",
+        "consecutive_failures": 5,
+        "failures_in_window": {"failures": 5, "window": "10s"},
+        "failure_rate_threshold": 50,
+        "slow_call_rate_threshold": 80.5,
+        "slow_call_duration_threshold": "2s",
+        "sliding_window_type": "time",
+        "sliding_window_size": 10,
+        "minimum_number_of_calls": 20,
+        "permitted_number_of_calls_in_half_open_state": 1,
+        "wait_duration_in_open_state": "30s",
+        "max_wait_duration_in_half_open_state": "15s",
+        "wait_duration_growth": {"multiplier": 2, "max": "5m", "jitter": 20, "reset_after": "1h"},
+        "ramp_up": {"duration": "1m30s", "initial": 5}
+    })
+}
+
+fn outcome() -> Value {
+    let headers = json!([{"name": "x-degraded", "value": "true"}, {"name": "X-Empty", "value": ""}]);
+    json!({
+        "failure": {"status": [429, "5xx"], "grpc_status": ["ABORTED"], "headers": headers},
+        "ignore": {"status": [501, "1xx"], "grpc_status": ["OK"], "headers": headers}
+    })
+}
+
+fn fallback() -> Value {
+    json!([
+        {"on": ["circuit_open"], "static": {"status": 202, "headers": {"X-Of": "ours"}, "text": "%POLICY%"}},
+        {"on": ["refusal", "circuit_open"], "static": {"status": 599, "json": {"any": [1, null]}}},
+        {"static": {"status": 200, "base64": "aGk="}}
+    ])
+}
+
+/// One policy with all keys, all ways to match, and all at the top.
+pub fn full() -> Value {
+    json!({
+        "namespace": "shop",
+        "exempt": [{"path": {"prefix": "/health"}}, {"any": true}, matching("GET")],
+        "expose": false,
+        "control": true,
+        "policies": [{
+            "name": "checkout",
+            "match": [matching("POST"), {"host": "[::1]"}, {"host": "*.example.com"}, {"path": {"prefix": "/a"}}, {"any": true}],
+            "mode": "shadow",
+            "key": "upstream_cluster",
+            "max_keys": 8,
+            "outcome": outcome(),
+            "circuit_breaker": breaker(),
+            "fallback": fallback(),
+            "discourage_retries": false
+        }]
+    })
+}
+
+fn matching(method: &str) -> Value {
+    json!({
+        "metadata": {"namespace": "shop", "key": "policy", "value": "checkout"},
+        "route": "checkout",
+        "host": "shop.example",
+        "path": {"exact": "/checkout"},
+        "methods": [method, "M-SEARCH"]
+    })
+}
+
+fn policies(breakers: &[Value]) -> Value {
+    let policy = |(index, breaker): (usize, &Value)| {
+        let mut policy = json!({"name": format!("p{index}"), "match": [{"any": true}]});
+        if !breaker.is_boolean() {
+            policy["circuit_breaker"] = breaker.clone();
+        }
+        policy
+    };
+    breakers.iter().enumerate().map(policy).collect()
+}
+
+pub fn valid() -> Vec<Value> {
+    let inherits = json!(false);
+    let mut documents = vec![
+        full(),
+        json!({"policies": []}),
+        json!({
+            "defaults": {"outcome": outcome(), "circuit_breaker": breaker(), "fallback": fallback()},
+            "policies": policies(&[inherits.clone(), json!(null), json!({}), json!({
+                "failures_in_window": {"failures": 3}, "ramp_up": {"initial": 50}
+            })])
+        }),
+        // Without a trigger to inherit.
+        json!({
+            "defaults": {"circuit_breaker": {"wait_duration_in_open_state": "5s"}},
+            "policies": policies(&[json!(null), json!({"consecutive_failures": 2})])
+        }),
+        json!({"policies": [{
+            "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "fallback": null
+        }]}),
+    ];
+    // A policy that is off, around a breaker that is not, and keys without their bound.
+    documents.push(json!({"policies": [{
+        "name": "p", "match": [{"any": true}], "mode": "disabled", "key": "upstream_cluster", "circuit_breaker": {"consecutive_failures": 1}
+    }]}));
+    // Each trigger by itself.
+    let breaker = breaker();
+    for key in
+        ["consecutive_failures", "failures_in_window", "failure_rate_threshold", "slow_call_rate_threshold"]
+    {
+        documents.push(json!({"policies": policies(&[json!({key: breaker[key]})])}));
+    }
+    documents.push(serde_json::from_str(&super::read("envoy/policies.json")).expect("the example is JSON"));
+    documents
+}
+
+/// The places of all keys in a document, as the schema names them.
+pub fn places(document: &Value) -> Vec<String> {
+    fn collect(value: &Value, place: &str, places: &mut Vec<String>) {
+        match value {
+            Value::Object(entries) => {
+                for (name, value) in entries {
+                    let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+                    places.push(place.clone());
+                    collect(value, &place, places);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, &format!("{place}[]"), places)),
+            _ => {}
+        }
+    }
+    let mut places = Vec::new();
+    collect(document, "", &mut places);
+    places
+}
+
+#[test]
+fn they_have_every_key_of_the_schema() {
+    let schema = super::schema();
+    let had: BTreeSet<_> = valid().iter().flat_map(places).collect();
+    let missing: Vec<_> = super::keys::all(&schema)
+        .into_iter()
+        .map(|key| key.place)
+        .filter(|place| !had.contains(place))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
