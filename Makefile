@@ -20,7 +20,8 @@ export RESILIENCE_WASM := $(CURDIR)/dist/resilience.wasm
 export RESILIENCE_MODULES := $(CURDIR)/target/test-modules
 
 # Crates that are wasm modules for tests only: each becomes $(RESILIENCE_MODULES)/<name with underscores>.wasm. Beside
-# them lies resilience_trap.wasm, our own module with the trap that tests can pull.
+# them lie builds of our own module: resilience_trap.wasm with a trap that tests can pull, and resilience_other_version.wasm,
+# which stands in for the version before or after it.
 TEST_MODULES := empty-filter host-contract-probe
 
 # A lock file that does not fit is an error where nobody looks, and a convenience where somebody works.
@@ -85,7 +86,7 @@ lint: ## Check the format, and clippy with every warning an error
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets $(patsubst %,--exclude %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 $(patsubst %,-p %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
-	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features test-trap -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features test-trap,test-other-version -- -D warnings
 
 .PHONY: bench
 bench: build test-modules ## Measure CPU per request without a filter, with an empty one, and with ours
@@ -169,14 +170,16 @@ test-integration: validate test-modules
 	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
 
-# The build with the trap has a target directory of its own: in one directory the two would overwrite, and so rebuild,
-# each other every time.
+# Builds with a feature have target directories of their own: in one directory they would overwrite, and so rebuild, each
+# other every time.
 .PHONY: test-modules
 test-modules:
 	$(SETUP) linker rust
 	cargo build $(CARGO_FLAGS) $(WASM) $(patsubst %,-p %,$(TEST_MODULES))
 	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-trap --target-dir target/trap
 	$(call install_if_changed,target/trap/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_trap.wasm)
+	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-other-version --target-dir target/other-version
+	$(call install_if_changed,target/other-version/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_other_version.wasm)
 	$(foreach module,$(subst -,_,$(TEST_MODULES)),$(call install_if_changed,$(WASM_OUT)/$(module).wasm,$(RESILIENCE_MODULES)/$(module).wasm)$(newline))
 
 # A line break between the recipes of a foreach.

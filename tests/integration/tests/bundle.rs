@@ -14,21 +14,21 @@ fn root() -> PathBuf {
 /// Runs one of the project's scripts.
 fn run(script: &str, arguments: &[&Path], environment: &[(&str, String)]) -> Output {
     let mut command = Command::new(root().join(script));
-    command.current_dir(root()).args(arguments);
+    command.current_dir(root()).args(arguments).env_remove(CONTROL_PORT);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.output().unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
-/// The bundle as it is rendered for an operator, on ports of its own.
-async fn bundle() -> (Edge, [(&'static str, String); 3]) {
+/// What switches run-time control on.
+const CONTROL_PORT: &str = "RESILIENCE_CONTROL_PORT";
+const PORTS: [&str; 3] = ["RESILIENCE_PORT", "RESILIENCE_ADMIN_PORT", "RESILIENCE_UPSTREAM_PORT"];
+
+/// The bundle as it is rendered for an operator who names these ports, on free ones.
+async fn bundle(names: &[&'static str]) -> (Edge, Vec<(&'static str, String)>) {
     // All bound at once, so that they differ; free again before Envoy binds them.
-    let free: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let port = |number: usize| free[number].local_addr().unwrap().port().to_string();
-    let ports = [
-        ("RESILIENCE_PORT", port(0)),
-        ("RESILIENCE_ADMIN_PORT", port(1)),
-        ("RESILIENCE_UPSTREAM_PORT", port(2)),
-    ];
+    let free: Vec<_> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
+    let ports: Vec<_> = names.iter().copied().zip(free.iter().map(port)).collect();
     drop(free);
     let scratch = Scratch::new();
     let rendered = scratch.file("envoy.yaml");
@@ -45,7 +45,7 @@ async fn bundle() -> (Edge, [(&'static str, String); 3]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_succeeds_on_the_bundle() {
-    let (edge, ports) = bundle().await;
+    let (edge, ports) = bundle(&PORTS).await;
     let demo = tokio::task::spawn_blocking(move || run("envoy/demo.py", &[], &ports)).await.unwrap();
     let said = String::from_utf8_lossy(&demo.stdout);
     assert!(demo.status.success(), "{said}\n{}", String::from_utf8_lossy(&demo.stderr));
@@ -63,7 +63,7 @@ async fn the_demo_succeeds_on_the_bundle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bundle_does_what_its_first_words_promise() {
-    let (edge, _) = bundle().await;
+    let (edge, _) = bundle(&PORTS).await;
     // Each over a connection of its own, which may be any worker's.
     let send = async |request| send_once(edge.address, Protocol::Http1, request).await.expect("an answer");
     let failing = |request: Request| request.header("x-envoy-fault-abort-request", "503");
@@ -92,4 +92,35 @@ async fn the_bundle_does_what_its_first_words_promise() {
     let steered = Request::get("/catalogue").header("x-resilience-reroute", "email");
     assert_eq!(send(steered).await.status, 200);
     assert_eq!(send(Request::get("/health")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_have_a_listener_of_their_own_where_they_ask_for_it() {
+    let names = [PORTS[0], PORTS[1], PORTS[2], CONTROL_PORT];
+    let (edge, ports) = bundle(&names).await;
+    let control = edge.envoy.addr("control").await;
+    assert_eq!((control.ip().is_loopback(), control.port().to_string()), (true, ports[3].1.clone()));
+    let order = async |address, path| {
+        let answer = send_once(address, Protocol::Http1, Request::post(path, "")).await.unwrap();
+        (answer.status, answer.text())
+    };
+    let checkout = async || {
+        send_once(edge.address, Protocol::Http1, Request::get("/checkout")).await.expect("an answer").status
+    };
+    let (status, said) = order(control, "/breakers/checkout/open?for=1h").await;
+    assert_eq!((status, said.contains(r#""breakers":1"#)), (200, true), "{said}");
+    assert_eq!((checkout().await, edge.state("checkout").await), (202, Some(2)));
+    // To the listener with the traffic it is a path like any other.
+    assert_eq!(order(edge.address, "/breakers/checkout/reset").await.0, 404);
+    assert_eq!(checkout().await, 202);
+    assert_eq!(order(control, "/breakers/checkout/reset").await.0, 200);
+    assert_eq!((checkout().await, edge.transitions("checkout", "closed", "forced").await), (200, 1));
+    assert_eq!(traps(&edge.envoy), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_that_listener_unasked() {
+    let (edge, _) = bundle(&PORTS).await;
+    let listeners = edge.envoy.get("/listeners").await.body;
+    assert!(listeners.contains("edge") && !listeners.contains("control"), "{listeners}");
 }

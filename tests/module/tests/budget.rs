@@ -1,7 +1,7 @@
 //! What a request costs in host calls. A number that changes here is a number of the documentation.
 
 use resilience_module_tests::shop::{
-    CONFIG, End, KEY, ROOT, Shop, arrive, config_and, policy_and, request, run,
+    CONFIG, End, KEY, ROOT, Shop, TICK, WAIT, arrive, config_and, policy_and, request, run,
 };
 use resilience_module_tests::{Call, Counts, FakeStream, Kind};
 use std::time::Duration;
@@ -173,6 +173,37 @@ fn a_failure_and_the_success_after_it() {
     assert_eq!(failure.shared_writes, 1);
     let success = cost("a success that clears a failure", &arrive(shop.vm()), End::Status(200));
     assert_eq!(success.shared_writes, 1);
+}
+
+/// How often a request's route was asked for.
+fn looks_at_the_route(stream: &FakeStream) -> usize {
+    stream.calls().iter().filter(|call| call.argument == b"xds\0route_name").count()
+}
+
+#[test]
+fn what_can_change_a_state_looks_at_the_route_once_more() {
+    let shop = warmed(CONFIG);
+    for (end, looks) in [(End::Status(200), 1), (End::Status(500), 2), (End::Status(200), 1)] {
+        let stream = arrive(shop.vm());
+        cost(&format!("{end:?}"), &stream, end);
+        assert_eq!(looks_at_the_route(&stream), looks, "{end:?}");
+    }
+    // Of the successes since the failure this is the second; one in so many pays, the others do not.
+    let mut paid = Vec::new();
+    for number in 2..=300 {
+        let stream = arrive(shop.vm());
+        run(&stream, End::Status(200)).unwrap();
+        if looks_at_the_route(&stream) > 1 {
+            paid.push(number);
+        }
+    }
+    assert_eq!(paid, [128, 256]);
+
+    shop.trip();
+    shop.pass(WAIT + TICK).unwrap();
+    let probe = arrive(shop.vm());
+    cost("a probe", &probe, End::Status(200));
+    assert_eq!(looks_at_the_route(&probe), 2);
 }
 
 #[test]

@@ -15,6 +15,10 @@ use super::{Breaker, Evidence, Owner, Phase, Probe, State, Tally, Window};
 use crate::codec::{Reader, put_list};
 use crate::time::Timestamp;
 
+/// Whether this is the build that stands in for another version of the module in tests of upgrades: it can read section 1
+/// only, and what it writes besides cannot be read by the module that ships.
+const OTHER: bool = cfg!(feature = "test-other-version");
+
 const SINCE: u8 = 0b01;
 const HELD: u8 = 0b10;
 
@@ -22,9 +26,9 @@ impl Breaker {
     /// The version of the layout of section 1.
     pub const VERSION: u8 = 1;
     /// The version of the layout of section 2.
-    pub const RATES_VERSION: u8 = 1;
+    pub const RATES_VERSION: u8 = if OTHER { u8::MAX } else { 1 };
     /// The version of the layout of section 3.
-    pub const RECOVERY_VERSION: u8 = 1;
+    pub const RECOVERY_VERSION: u8 = if OTHER { u8::MAX } else { 1 };
 
     /// Appends the bytes of section 1.
     pub fn encode(&self, out: &mut Vec<u8>) {

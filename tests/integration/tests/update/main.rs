@@ -1,6 +1,8 @@
 //! The configuration changes while requests flow: by a replaced listener, whose old self drains beside the new one, and by
 //! a discovered filter, which changes under connections that stay.
 
+mod versions;
+
 use resilience_integration_tests::*;
 use resilience_test_harness::config;
 use resilience_test_harness::*;
