@@ -28,7 +28,7 @@ async fn counted(edge: &Edge, clients: &mut Clients, statuses: &[u16]) {
     }
 }
 
-/// Replaces `before` by `after`; returns clients of the old listener, which drains, and of the new one.
+/// Replaces the window; returns clients of the new listener, beside which the old one drains.
 async fn replaced(edge: &Edge, file: &mut DynamicFile, after: Value) -> Clients {
     file.replace(&[resource(after, true)]);
     eventually("the new listener on every worker", PATIENCE, async || {
@@ -59,7 +59,8 @@ async fn a_shorter_window_of_calls_begins_with_the_latest_of_the_longer() {
     counted(&edge, &mut old, &[503, 503, 503, 200, 200, 200, 200, 503, 503, 503]).await;
     let short = json!({"sliding_window_size": 8, "minimum_number_of_calls": 8});
     let mut new = replaced(&edge, &mut file, short).await;
-    // The last eight: the old listener's failure pushes out the first of the four successes, and trips nothing there.
+    // Of the last eight three failed; with the failure that the old listener adds it is four, which trips only under the
+    // new minimum.
     counted(&edge, &mut new, &[200]).await;
     assert_eq!(edge.count("resilience_circuit_breaker_transitions_total", &[]).await, 0);
     counted(&edge, &mut old, &[503]).await;

@@ -175,10 +175,10 @@ async fn an_update_keeps_the_keys_and_their_breakers() {
     });
     file.replace(&[config::extension_resource(filter(&document(&[keyed(2), canary])))]);
     for worker in 0..WORKERS {
-        let connection = std::cell::RefCell::new(clients.worker(worker));
+        let connection = clients.worker(worker);
         eventually("the new configuration", PATIENCE, async || {
             let asked = Request::get("/canary").header("x-colour", "green");
-            let answer = connection.borrow_mut().send(asked).await.unwrap();
+            let answer = connection.send(asked).await.unwrap();
             answer.header("x-resilience").starts_with("canary;").then_some(())
         })
         .await;
