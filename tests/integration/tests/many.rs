@@ -52,6 +52,9 @@ async fn is_open(clients: &mut Clients, policy: usize) {
     }
 }
 
+/// A policy in the last part of a leader's round that it shows in its first round: those at the beginning of each part.
+const SHOWN_LAST: usize = POLICIES / 1024 * 1024 + 1;
+
 /// How many metrics of policies there are, but for the gauge of the state: a leader shows that for every breaker.
 async fn metrics_in_use(edge: &Edge) -> usize {
     let stats = edge.envoy.get("/stats?filter=policy=").await.body;
@@ -99,10 +102,11 @@ async fn each_of_ten_thousand_policies_trips_its_own_breaker() {
     let used = metrics_in_use(&edge).await;
     assert!((chosen.len()..=most).contains(&used), "{used} metrics");
 
-    // The leader comes to the end of the document: then each breaker has been shown, and nothing else is new.
-    eventually("the state of every breaker", PATIENCE, async || {
+    // The leader comes to the end of the document, showing some of what nobody has used on its way, and nothing else is new.
+    eventually("a breaker near the end of the document", PATIENCE, async || {
         let stats = edge.envoy.get("/stats?filter=resilience_circuit_breaker_state;").await.body;
-        (stats.lines().count() == POLICIES).then_some(())
+        let near_the_end = many::name(SHOWN_LAST);
+        stats.contains(&format!("policy={near_the_end};")).then_some(())
     })
     .await;
     assert_eq!(edge.count("resilience_circuit_breaker_state", &[]).await, 2 * chosen.len() as u64);

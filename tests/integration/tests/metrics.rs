@@ -171,7 +171,7 @@ async fn names_types_and_labels_are_those_of_the_interface() {
     assert_eq!(of("resilience_fallbacks_total"), expected(&fallbacks));
     let shadows = [("policy=shadow,reason=circuit_open", 2), ("policy=shadow-forced,reason=circuit_open", 2)];
     assert_eq!(of("resilience_shadow_decisions_total"), expected(&shadows));
-    let operations = ["admit", "record", "hand_back", "heartbeat", "maintain", "lease"];
+    let operations = ["admit", "record", "hand_back", "heartbeat", "maintain", "force", "keys", "lease"];
     for rare in ["resilience_store_conflicts_total", "resilience_store_give_ups_total"] {
         for labels in of(rare).keys() {
             let operation = labels.strip_prefix("operation=");

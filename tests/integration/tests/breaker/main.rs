@@ -1,8 +1,12 @@
 //! The circuit breaker in a real Envoy: one for all workers. The upstream counts what reached it.
 
+mod adoption;
 mod generations;
 mod half_open;
+mod keys;
 mod modes;
+mod rates;
+mod recovery;
 mod sharing;
 mod tripping;
 
@@ -43,6 +47,26 @@ impl Shop {
             assert_eq!(self.clients.get("/shop", &format!("status={status}")).await, *status);
             assert_eq!(self.upstream.requests(), before + 1, "a {status} was to come from the upstream");
         }
+    }
+
+    /// As [`Self::answered`], each counted before the next is sent: a success counts only when its stream is over, which
+    /// the client does not see.
+    async fn counted(&mut self, statuses: &[u16]) {
+        for status in statuses {
+            let mut expected = self.edge.calls("shop").await;
+            let of_its_kind = if *status < 500 { &mut expected.success } else { &mut expected.failure };
+            *of_its_kind += 1;
+            self.answered(&[*status]).await;
+            self.edge.wait_calls("shop", expected).await;
+        }
+    }
+
+    /// The log has one line with this.
+    fn logged(&self, part: &str) {
+        let lines = self.edge.envoy.log_lines();
+        let found = lines.iter().filter(|line| line.contains(part)).count();
+        let breakers: Vec<_> = lines.iter().filter(|line| line.contains("circuit breaker")).collect();
+        assert_eq!(found, 1, "{part}: {breakers:#?}");
     }
 
     /// Every worker refuses, and nothing reaches the upstream.
