@@ -40,7 +40,7 @@ fn use_it(document: &Document, bytes: &[u8]) {
     assert_eq!(names.len(), document.policies.len(), "a name stands for one policy");
     for policy in &document.policies {
         assert!(!policy.matches.is_empty(), "a policy without a match: {policy:?}");
-        let _ = policy.shared_breaker();
+        let _ = policy.shared(0);
     }
     let alternatives = document.policies.iter().enumerate();
     let policies = Matcher::new(

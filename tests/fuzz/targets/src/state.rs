@@ -22,7 +22,7 @@ const PATIENCE: usize = 4000;
 
 static SETTINGS: LazyLock<Vec<Settings>> = LazyLock::new(|| {
     let document = Document::parse(CONFIGURATIONS).expect("breakers.json is a configuration");
-    document.policies.iter().filter_map(|policy| policy.shared_breaker()).collect()
+    document.policies.iter().filter_map(|policy| Some(policy.shared(0)?.settings)).collect()
 });
 
 /// Reads the value that the bytes begin with, takes the steps that the rest describes, and looks at what came of it.
