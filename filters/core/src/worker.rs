@@ -13,6 +13,8 @@ mod keys;
 mod overtaken_tests;
 mod port;
 #[cfg(test)]
+mod rates_tests;
+#[cfg(test)]
 mod tests;
 
 pub use port::{Event, Operation, Port, Target};
@@ -131,10 +133,18 @@ impl Worker {
         now: Timestamp,
     ) -> Admission {
         let Some(me) = self.join(port, now) else { return self.admit_blind(port, target) };
-        self.change(port, target, Operation::Admit, now, |state, settings, transitions| {
-            state.breaker.admit(settings, me, now, transitions)
-        })
-        .unwrap_or_else(|| self.admit_blind(port, target))
+        let decided = self.change(port, target, Operation::Admit, now, |state, settings, transitions| {
+            let admission = state.breaker.admit(settings, me, now, transitions);
+            (admission, View::of(state))
+        });
+        let Some((admission, view)) = decided else { return self.admit_blind(port, target) };
+        // Somebody else may have closed it meanwhile: then the ramp decides, as for everybody.
+        match (view, self.guard(target)) {
+            (Some(view @ View::Closed { .. }), Some((settings, guard))) => {
+                guard.admission(settings, view, now).unwrap_or(admission)
+            }
+            _ => admission,
+        }
     }
 
     /// What a request gets when the store gives no answer: by what was last known.
@@ -195,16 +205,17 @@ impl Worker {
     /// Whether an outcome needs no write: nearly all of them, on a healthy upstream.
     fn changes_nothing<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
         let Pending { target, ticket, outcome } = pending;
-        let Some((_, guard)) = self.guard(target) else { return true };
+        let standing = self.standing;
+        let Some((settings, guard)) = self.guard(target) else { return true };
         let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
         if !lost && ticket.probe.is_some() {
             return false;
         }
         match outcome {
             Outcome::Ignored => true,
-            Outcome::Success => guard
-                .look(port, target, now)
-                .is_ok_and(|view| view.is_some_and(|view: View| view.absorbs_success(ticket, now))),
+            Outcome::Success => guard.look(port, target, now).is_ok_and(|view| {
+                view.is_some_and(|view: View| view.absorbs_success(settings, standing, ticket, now))
+            }),
             Outcome::SlowSuccess | Outcome::Failure | Outcome::SlowFailure => false,
         }
     }

@@ -32,7 +32,7 @@ pub enum Shape {
 
 impl Shape {
     /// Whether windows of both shapes hold the same calls.
-    fn is_like(self, other: Self) -> bool {
+    pub(crate) fn is_like(self, other: Self) -> bool {
         match (self, other) {
             (Self::Count(mine), Self::Count(others)) => mine == others,
             (Self::Time { seconds: mine, .. }, Self::Time { seconds: others, .. }) => mine == others,
@@ -127,7 +127,7 @@ impl Window {
         }
     }
 
-    fn shape(&self) -> Shape {
+    pub(super) fn shape(&self) -> Shape {
         match self {
             Self::Count(window) => Shape::Count(window.size()),
             Self::Time(window) => Shape::Time { seconds: window.seconds(), offset: window.offset() },

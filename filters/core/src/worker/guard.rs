@@ -1,7 +1,8 @@
 //! A breaker as a worker sees it, and what the worker believes of its state.
 
 use super::{Port, Target};
-use crate::breaker::{Admission, Phase, Settings, State as BreakerState, Ticket};
+use crate::breaker::{Admission, Phase, Settings, Shape, State as BreakerState, Ticket};
+use crate::members::Standing;
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::Unavailable;
@@ -42,6 +43,8 @@ pub(super) enum View {
     Closed {
         ticket: Ticket,
         clean: bool,
+        /// The shape of the window of calls, if one is kept.
+        window: Option<Shape>,
         since: Option<Timestamp>,
         held_until: Option<Timestamp>,
     },
@@ -63,6 +66,7 @@ impl View {
             Phase::Closed(closed) => Some(Self::Closed {
                 ticket: Ticket { generation: breaker.generation(), probe: None },
                 clean: closed.evidence.is_clean(),
+                window: closed.evidence.shape(),
                 since: closed.since,
                 held_until: closed.held_until,
             }),
@@ -72,11 +76,23 @@ impl View {
     }
 
     /// Whether a success under `ticket` would change nothing.
-    pub(super) fn absorbs_success(self, ticket: Ticket, now: Timestamp) -> bool {
+    pub(super) fn absorbs_success(
+        self,
+        settings: &Settings,
+        standing: Standing,
+        ticket: Ticket,
+        now: Timestamp,
+    ) -> bool {
         match self {
-            Self::Closed { clean, ticket: present, held_until, .. } => {
+            Self::Closed { clean, window, ticket: present, held_until, .. } => {
                 let held = held_until.is_some_and(|until| now <= until);
-                clean || held || present.generation != ticket.generation
+                // Who asks for a rate begins the window, or gives it its shape: a success counts from the first one on.
+                let counted = settings.rates.is_none_or(|rates| {
+                    window.is_some_and(|shape| {
+                        standing == Standing::Superseded || shape.is_like(rates.window)
+                    })
+                });
+                (clean && counted) || held || present.generation != ticket.generation
             }
             Self::Open { .. } | Self::Full { .. } => true,
         }
