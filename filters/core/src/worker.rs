@@ -276,7 +276,7 @@ impl Worker {
             transitions.clear();
             let before = State::decode(bytes, now);
             let mut after = before.clone();
-            if standing != Standing::Superseded {
+            if standing != Standing::Superseded || active(Bug::ReshapedByOlder) {
                 after.breaker.adopt(settings, standing == Standing::Alone);
             }
             let answer = decide(&mut after, settings, &mut transitions);

@@ -13,6 +13,7 @@ pub use seconds::TimeWindow;
 
 use super::Outcome;
 use crate::codec::Reader;
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 
 /// What a window looks at.
@@ -60,7 +61,8 @@ impl Tally {
         }
         self.calls = self.calls.saturating_add(1);
         self.failed = self.failed.saturating_add(u32::from(outcome.is_failure()));
-        self.slow = self.slow.saturating_add(u32::from(outcome.is_slow()));
+        let slow = outcome.is_slow() && !(outcome.is_failure() && active(Bug::SlowFailureForgotten));
+        self.slow = self.slow.saturating_add(u32::from(slow));
     }
 
     fn plus(self, other: Self) -> Self {
@@ -165,7 +167,9 @@ impl Window {
     /// Whether one more success that is not slow would leave the window as it is.
     pub(super) fn is_saturated(&self) -> bool {
         match self {
-            Self::Count(window) => window.is_saturated(),
+            Self::Count(window) => {
+                window.is_saturated() || (active(Bug::SaturatedTooEarly) && window.tally().failed == 0)
+            }
             Self::Time(_) => false,
         }
     }

@@ -88,7 +88,7 @@ impl View {
                 let held = held_until.is_some_and(|until| now <= until);
                 // Who asks for a rate begins the window, or gives it its shape: a success counts from the first one on.
                 let counted = settings.rates.is_none_or(|rates| {
-                    window.is_some_and(|shape| {
+                    window.map_or(active(Bug::FirstSuccessLost), |shape| {
                         standing == Standing::Superseded || shape.is_like(rates.window)
                     })
                 });
@@ -132,7 +132,7 @@ impl Guard {
         let share = settings.ramp_up.zip(since).and_then(|(ramp, since)| ramp.share(since, now));
         let Some(share) = share else { return true };
         self.credit += share;
-        let enough = self.credit >= 1.0;
+        let enough = self.credit >= 1.0 || active(Bug::RampForgotten);
         if enough {
             self.credit -= 1.0;
         }
