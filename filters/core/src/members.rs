@@ -149,7 +149,9 @@ impl Members {
     /// newest: identities grow.
     #[must_use]
     pub fn standing(&self, configuration: u64, now: Timestamp, watch: &Watch) -> Standing {
-        let alive = || self.members.iter().filter(|member| !watch.is_dead(member.owner, now));
+        // One that has come back since `watch` was last brought up to date is alive.
+        let back = |member: &Member| watch.last_beat(member.owner) != Some(member.beat);
+        let alive = || self.members.iter().filter(|member| back(member) || !watch.is_dead(member.owner, now));
         let newest = alive().max_by_key(|member| member.owner).map(|member| member.configuration);
         if newest != Some(configuration) {
             return Standing::Superseded;

@@ -35,6 +35,28 @@ pub enum Bug {
     DeadRemembered,
     /// A breaker that has been half-open for too long stays so.
     EndlessStay,
+    /// A window of calls is believed to be full while it is not.
+    SaturatedTooEarly,
+    /// A success is not counted where no window is kept yet.
+    FirstSuccessLost,
+    /// A configuration that is not the newest gives a window its shape.
+    ReshapedByOlder,
+    /// A verdict over probes waits for all that are permitted.
+    DecidedAtPermitted,
+    /// A slow call that failed does not count as slow.
+    SlowFailureForgotten,
+    /// A window over time keeps one second too many.
+    SecondTooMany,
+    /// What rates need is taken over from a generation that is gone.
+    StaleRates,
+    /// The wait grows on after a time of health.
+    NeverStartsOver,
+    /// A breaker that an operator holds closed counts and trips.
+    HeldTrips,
+    /// A ramp lets everything in.
+    RampForgotten,
+    /// A policy has one key more than it may have.
+    KeyTooMany,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -3,6 +3,8 @@
 //! Everything here is deterministic given the [`Port`], so that the simulator runs this very code.
 
 #[cfg(test)]
+mod agreement_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod give_up_tests;
@@ -118,7 +120,7 @@ impl Worker {
         if let Some(admission) = believed.and_then(|view| guard.admission(settings, view, now)) {
             return admission;
         }
-        let read = guard.read(settings, port, changes, now);
+        let read = guard.read(port, changes, now);
         match read.map(|view| view.and_then(|view| guard.admission(settings, view, now))) {
             Err(Unavailable) => self.admit_blind(port, target),
             Ok(admission) => admission.unwrap_or_else(|| self.admit_with_write(port, target, now)),
@@ -133,10 +135,18 @@ impl Worker {
         now: Timestamp,
     ) -> Admission {
         let Some(me) = self.join(port, now) else { return self.admit_blind(port, target) };
-        self.change(port, target, Operation::Admit, now, |state, settings, transitions| {
-            state.breaker.admit(settings, me, now, transitions)
-        })
-        .unwrap_or_else(|| self.admit_blind(port, target))
+        let decided = self.change(port, target, Operation::Admit, now, |state, settings, transitions| {
+            let admission = state.breaker.admit(settings, me, now, transitions);
+            (admission, View::of(state))
+        });
+        let Some((admission, view)) = decided else { return self.admit_blind(port, target) };
+        // Somebody else may have closed it meanwhile: then the ramp decides, as for everybody.
+        match (view, self.guard(target)) {
+            (Some(view @ View::Closed { .. }), Some((settings, guard))) => {
+                guard.admission(settings, view, now).unwrap_or(admission)
+            }
+            _ => admission,
+        }
     }
 
     /// What a request gets when the store gives no answer: by what was last known.
@@ -198,6 +208,7 @@ impl Worker {
     /// Whether an outcome needs no write: nearly all of them, on a healthy upstream.
     fn changes_nothing<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
         let Pending { target, ticket, outcome } = pending;
+        let standing = self.standing;
         let Some((settings, guard)) = self.guard(target) else { return true };
         let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
         if !lost && ticket.probe.is_some() {
@@ -205,9 +216,9 @@ impl Worker {
         }
         match outcome {
             Outcome::Ignored => true,
-            Outcome::Success => guard
-                .look(settings, port, target, now)
-                .is_ok_and(|view| view.is_some_and(|view: View| view.absorbs_success(ticket, now))),
+            Outcome::Success => guard.look(port, target, now).is_ok_and(|view| {
+                view.is_some_and(|view: View| view.absorbs_success(settings, standing, ticket, now))
+            }),
             Outcome::SlowSuccess | Outcome::Failure | Outcome::SlowFailure => false,
         }
     }
@@ -267,7 +278,7 @@ impl Worker {
             transitions.clear();
             let before = State::decode(bytes, now);
             let mut after = before.clone();
-            if standing != Standing::Superseded {
+            if standing != Standing::Superseded || active(Bug::ReshapedByOlder) {
                 after.breaker.adopt(settings, standing == Standing::Alone);
             }
             let answer = decide(&mut after, settings, &mut transitions);
@@ -276,9 +287,8 @@ impl Worker {
                 return Change::Keep((answer, seen(&before), false));
             }
             // What nobody believes otherwise need not be told: a window takes a call at every request.
-            let matters = before.repaired
-                || seen(&before) != seen(&after)
-                || View::of(&before, settings) != View::of(&after, settings);
+            let matters =
+                before.repaired || seen(&before) != seen(&after) || View::of(&before) != View::of(&after);
             Change::Write(after.encode(), (answer, seen(&after), matters))
         });
         let (answer, committed, matters) = match updated.answer {

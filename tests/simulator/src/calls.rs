@@ -13,8 +13,8 @@ impl World {
         Ok(match call {
             Call::Get(_) if refused => Answer::Value(Err(Unavailable)),
             Call::Get(key) => {
-                if let Some(policy) = self.policy_of(key) {
-                    self.oracle.knows(id, policy);
+                if let Some(breaker) = self.breaker_at(key) {
+                    self.oracle.knows(id, breaker);
                 }
                 Answer::Value(Ok(self.store.get(key)))
             }
@@ -29,28 +29,31 @@ impl World {
                     }
                     Some(put) => {
                         self.ambiguous |= put == Put::Ambiguous;
-                        match self.policy_of(key) {
+                        let table =
+                            (0..self.plan.policies).find(|policy| key == crate::keys_key(*policy).as_bytes());
+                        match (self.breaker_at(key), table) {
                             _ if self.ambiguous => {}
-                            Some(policy) => self.oracle.wrote(id, policy, bytes)?,
-                            None if key == crate::MEMBERS => self.oracle.wrote_members(id, bytes)?,
-                            None => return Err(format!("VM {id} wrote a key nobody knows: {key:?}")),
+                            (Some(breaker), _) => self.oracle.wrote(id, breaker, bytes)?,
+                            (_, Some(policy)) => self.oracle.wrote_keys(id, policy, bytes)?,
+                            _ if key == crate::MEMBERS => self.oracle.wrote_members(id, bytes)?,
+                            _ => return Err(format!("VM {id} wrote a key nobody knows: {key:?}")),
                         }
                         Answer::Written(Ok(()))
                     }
                 }
             }
-            Call::Changes(policy) => Answer::Changes((!refused).then(|| self.changes[*policy])),
-            Call::Changed(policy) => {
-                self.changes[*policy] += 1;
-                self.oracle.announced(id, *policy)?;
+            Call::Changes(breaker) => Answer::Changes((!refused).then(|| self.changes[*breaker])),
+            Call::Changed(breaker) => {
+                self.changes[*breaker] += 1;
+                self.oracle.announced(id, *breaker)?;
                 Answer::Noted
             }
-            Call::Report(_) | Call::Idle(_) => return Err(format!("VM {id} is not to be asked: {call:?}")),
+            Call::Report(..) | Call::Idle(_) => return Err(format!("VM {id} is not to be asked: {call:?}")),
         })
     }
 
-    fn policy_of(&self, key: &[u8]) -> Option<usize> {
-        (0..self.plan.policies).find(|policy| key == crate::key(*policy).as_bytes())
+    pub(crate) fn breaker_at(&self, key: &[u8]) -> Option<usize> {
+        self.keys.iter().position(|known| known.as_bytes() == key)
     }
 }
 

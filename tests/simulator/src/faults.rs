@@ -1,10 +1,12 @@
 //! What goes wrong, and how a run comes to rest afterwards.
 
 use crate::oracle::Verdict;
-use crate::plan::{Fault, MS, SECOND};
+use crate::plan::{Fault, HELD, MS, SECOND};
 use crate::view;
 use crate::vm::Task;
 use crate::world::{Event, World};
+use resilience_core::breaker::Command;
+use std::time::Duration;
 
 /// A stop of this length cannot be told from workers that are late.
 const UNNOTICED: u64 = 2 * SECOND;
@@ -17,6 +19,8 @@ impl World {
         let fault = self.rng.pick(&self.plan.faults);
         self.trace.note(self.now, || format!("-- {fault:?}"));
         let policy = self.rng.index(self.plan.policies);
+        let cluster = self.some_cluster().filter(|cluster| self.oracle.place_of(policy, *cluster).is_some());
+        let breaker = crate::breaker(policy, cluster);
         let victim = self.rng.index(self.slots.len().max(1));
         match fault {
             Fault::Stop => self.stop(),
@@ -33,7 +37,12 @@ impl World {
                 let configuration = self.rng.index(self.plan.configurations.len());
                 self.start(configuration);
             }
-            Fault::Damage => self.damage(policy),
+            Fault::Damage => self.damage(breaker),
+            Fault::MovedOn => self.move_on(breaker),
+            Fault::Force if self.slots.len() > victim => {
+                let command = self.some_command();
+                self.slots[victim].tasks.push(Task::Force { policy, cluster, command });
+            }
             // Once in a run: identities begin with the clock again, so a table that is lost twice in a nanosecond gives one
             // out twice. So be it.
             Fault::MembersDamage if !self.members_damaged => {
@@ -43,7 +52,7 @@ impl World {
                 self.store.overwrite(crate::MEMBERS, &garbage[..len]);
                 self.oracle.members.damaged();
             }
-            Fault::Foreign => self.leave_sections(policy),
+            Fault::Foreign => self.leave_sections(breaker),
             Fault::Stall | Fault::Death | Fault::Departure if self.slots.len() > victim => {
                 self.befall(fault, victim);
             }
@@ -99,19 +108,42 @@ impl World {
         self.oracle.at(self.now);
     }
 
-    fn meddle(&mut self, policy: usize, bytes: &[u8]) {
-        self.trace.note(self.now, || format!("somebody else writes policy {policy}: {bytes:?}"));
-        self.store.overwrite(crate::key(policy).as_bytes(), bytes);
-        self.changes[policy] += 1;
-        self.oracle.meddled(policy, bytes);
+    fn some_command(&mut self) -> Command {
+        let span = Duration::from_nanos(self.rng.spread(MS, HELD));
+        self.rng.pick(&[Command::Open(span), Command::Close(span), Command::Reset])
+    }
+
+    fn meddle(&mut self, breaker: usize, bytes: &[u8]) {
+        self.trace.note(self.now, || format!("somebody else writes breaker {breaker}: {bytes:?}"));
+        self.store.overwrite(self.keys[breaker].as_bytes(), bytes);
+        self.changes[breaker] += 1;
+        self.oracle.meddled(breaker, bytes);
+    }
+
+    /// What rates and recovery need is left as it was: of a generation that is gone.
+    fn move_on(&mut self, breaker: usize) {
+        let Some(found) = self.store.get(self.keys[breaker].as_bytes()) else { return };
+        let Some(model) = self.oracle.policies[breaker].latest().model() else { return };
+        let moved = model.moved_on();
+        let Some(mut sections) = view::sections(&found.bytes) else { return };
+        for (id, version, content) in &mut sections {
+            if (*id, *version) == view::BREAKER {
+                *content = view::closed(moved.generation(), moved.shape().next_probe);
+            }
+        }
+        let bytes = view::write(&sections);
+        self.trace.note(self.now, || format!("an older module moves breaker {breaker} on: {bytes:?}"));
+        self.store.overwrite(self.keys[breaker].as_bytes(), &bytes);
+        self.changes[breaker] += 1;
+        self.oracle.moved_on(breaker, moved);
     }
 
     fn damage(&mut self, policy: usize) {
-        // What is cut twice might be whole again.
-        if self.oracle.policies[policy].latest().is_damaged() {
+        // What is cut twice might be whole again, and so might what an older module left.
+        if self.oracle.policies[policy].latest().is_damaged() || self.oracle.policies[policy].outdated {
             return;
         }
-        let Some(found) = self.store.get(crate::key(policy).as_bytes()) else { return };
+        let Some(found) = self.store.get(self.keys[policy].as_bytes()) else { return };
         let mut bytes = found.bytes;
         match self.rng.below(4) {
             0 => bytes.clear(),
@@ -119,8 +151,11 @@ impl World {
             2 => bytes.iter_mut().take(1).for_each(|byte| *byte = 0),
             _ => {
                 // The section is there and is not what it says.
+                let which = self.rng.between(1, 3) as u8;
                 let mut sections = view::sections(&bytes).unwrap_or_default();
-                for (.., content) in sections.iter_mut().filter(|(id, ..)| *id == view::BREAKER.0) {
+                for (.., content) in
+                    sections.iter_mut().filter(|(id, version, _)| (*id, *version) == (which, 1))
+                {
                     content.pop();
                 }
                 bytes = view::write(&sections);
@@ -131,10 +166,14 @@ impl World {
 
     /// A module of another version was here: it keeps our sections as we keep its own, at whatever place.
     fn leave_sections(&mut self, policy: usize) {
-        let Some(found) = self.store.get(crate::key(policy).as_bytes()) else { return };
+        if self.oracle.policies[policy].outdated {
+            return;
+        }
+        let Some(found) = self.store.get(self.keys[policy].as_bytes()) else { return };
         let Some(mut sections) = view::sections(&found.bytes) else { return };
-        sections.retain(|(id, version, _)| (*id, *version) == view::BREAKER);
-        for (id, version) in [(1, 2), (2, 1), (200, 7)] {
+        let ours = [view::BREAKER, view::RATES, view::RECOVERY];
+        sections.retain(|(id, version, _)| ours.contains(&(*id, *version)));
+        for (id, version) in [(1, 2), (2, 2), (3, 9), (200, 7)] {
             if self.rng.chance(500) {
                 let content = self.rng.next().to_le_bytes()[..self.rng.index(8)].to_vec();
                 let place = self.rng.index(sections.len() + 1);
@@ -168,12 +207,16 @@ impl World {
             if self.now.awake > deadline {
                 return Err(format!("does not come to rest: {}", left.join("; ")));
             }
-            for policy in 0..self.plan.policies {
+            for breaker in 0..self.plan.breakers() {
+                let (policy, cluster) = (crate::policy_of(breaker), crate::cluster_of(breaker));
+                if cluster.is_some_and(|cluster| self.oracle.place_of(policy, cluster).is_none()) {
+                    continue;
+                }
                 // Enough for every place of a stay: a trickle might not fill it before it ends.
                 let closed =
-                    self.oracle.policies[policy].latest().model().is_some_and(|m| m.until().is_none());
+                    self.oracle.policies[breaker].latest().model().is_some_and(|m| m.until().is_none());
                 let count = if closed { 1 } else { self.plan.most_permitted() + 1 };
-                self.burst(policy, count);
+                self.burst(policy, cluster, count);
             }
         }
         Ok(())
@@ -185,6 +228,7 @@ impl World {
         self.calm = true;
         self.outage = false;
         self.weather.fill(0);
+        self.haste.fill(0);
         for slot in &mut self.slots {
             slot.stalled = false;
         }
@@ -208,7 +252,8 @@ impl World {
         }
         let known = self.store.keys().all(|key| {
             key == crate::MEMBERS
-                || (0..self.plan.policies).any(|policy| key == crate::key(policy).as_bytes())
+                || self.breaker_at(key).is_some()
+                || (0..self.plan.policies).any(|policy| key == crate::keys_key(policy).as_bytes())
         });
         if known { Ok(()) } else { Err("the store has keys that nobody knows".into()) }
     }

@@ -30,8 +30,39 @@ const MEMBERS: &[u8] = b"resilience/shop/#members";
 /// A run that needs more has lost its way.
 const MOST_STEPS: u64 = 200_000;
 
-fn key(policy: usize) -> &'static str {
-    ["resilience/shop/policy-0", "resilience/shop/policy-1"][policy]
+/// The upstream clusters that requests go to.
+const CLUSTERS: [&str; 4] = ["cart", "mail", "pay", "search"];
+/// A policy's breakers: its own, and one for each cluster.
+const EACH: usize = CLUSTERS.len() + 1;
+
+/// The breaker of a policy for a cluster, or its own, among all breakers of a run.
+const fn breaker(policy: usize, cluster: Option<usize>) -> usize {
+    policy * EACH
+        + match cluster {
+            Some(cluster) => cluster + 1,
+            None => 0,
+        }
+}
+
+/// The policy of a breaker.
+const fn policy_of(breaker: usize) -> usize {
+    breaker / EACH
+}
+
+/// The cluster of a breaker that is not the policy's own.
+const fn cluster_of(breaker: usize) -> Option<usize> {
+    (breaker % EACH).checked_sub(1)
+}
+
+/// Where a breaker stands in the store.
+fn key(breaker: usize) -> String {
+    let own = format!("resilience/shop/policy-{}", policy_of(breaker));
+    cluster_of(breaker).map_or_else(|| own.clone(), |cluster| format!("{own}#key/{}", CLUSTERS[cluster]))
+}
+
+/// Where a policy's table of keys stands.
+fn keys_key(policy: usize) -> String {
+    format!("resilience/shop/policy-{policy}#keys")
 }
 
 /// What a run was like.

@@ -2,7 +2,8 @@
 
 use crate::rng::Rng;
 use crate::vm::Guarded;
-use resilience_core::breaker::{FailuresInWindow, Settings};
+use resilience_core::breaker::{FailuresInWindow, Growth, Percentage, RampUp, Rates, Settings, Shape};
+use resilience_core::worker::Shared;
 use std::time::Duration;
 
 /// A millisecond, in the clock's unit.
@@ -33,9 +34,16 @@ pub enum Fault {
     MembersDamage,
     /// Another version of the module leaves its own sections in a value.
     Foreign,
+    /// An older module, without rates and recovery, moves a breaker on.
+    MovedOn,
+    /// An operator says something.
+    Force,
 }
 
-const FAULTS: [Fault; 10] = [
+/// The longest span for which an operator holds a breaker.
+pub const HELD: u64 = 6 * SECOND;
+
+const FAULTS: [Fault; 12] = [
     Fault::Stop,
     Fault::Jump,
     Fault::Stall,
@@ -46,6 +54,8 @@ const FAULTS: [Fault; 10] = [
     Fault::Damage,
     Fault::MembersDamage,
     Fault::Foreign,
+    Fault::MovedOn,
+    Fault::Force,
 ];
 
 /// A run's plan.
@@ -103,9 +113,10 @@ impl Plan {
         let stay = if slow { (10 * SECOND, 40 * SECOND) } else { (500 * MS, 20 * SECOND) };
         let latency = if slow { (SECOND, 15 * SECOND) } else { (1, rng.spread(MS, 8 * SECOND)) };
         let stall = if slow { (5 * SECOND, 12 * SECOND) } else { (MS, 25 * SECOND) };
+        let offset = rng.below(SECOND) as u32;
         let configurations: Vec<_> = (0..rng.between(1, 3))
             .map(|index| {
-                (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy, stay)).collect())
+                (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy, stay, offset)).collect())
             })
             .collect();
         // Later configurations join in the middle of the run.
@@ -144,6 +155,12 @@ impl Plan {
         }
     }
 
+    /// How many breakers there can be.
+    #[must_use]
+    pub const fn breakers(&self) -> usize {
+        self.policies * crate::EACH
+    }
+
     /// The most probes that any configuration permits.
     #[must_use]
     pub fn most_permitted(&self) -> u64 {
@@ -154,31 +171,72 @@ impl Plan {
     /// that requests without an answer use up, another wait and stay, and the time it takes to forget the dead.
     #[must_use]
     pub fn patience(&self) -> u64 {
-        let wait = self.most(|settings| settings.wait_duration_in_open_state.as_nanos() as u64);
+        let wait = self.most(|settings| {
+            let grown = settings.wait_duration_growth.map_or(Duration::ZERO, |growth| growth.max);
+            settings.wait_duration_in_open_state.max(grown).as_nanos() as u64
+        });
         let stay = self.most(|settings| settings.max_wait_duration_in_half_open_state.as_nanos() as u64);
-        2 * (wait + stay) + 30 * SECOND
+        2 * (wait + stay) + HELD + 30 * SECOND
     }
 
     fn most(&self, of: impl Fn(&Settings) -> u64) -> u64 {
         let all = self.configurations.iter().flat_map(|(_, policies)| policies);
-        all.filter_map(|(_, settings)| settings.as_ref().map(&of)).max().unwrap_or(0)
+        all.filter_map(|(_, shared)| shared.as_ref().map(|shared| of(&shared.settings))).max().unwrap_or(0)
     }
 }
 
-fn guarded(rng: &mut Rng, policy: usize, stay: (u64, u64)) -> Guarded {
+fn guarded(rng: &mut Rng, policy: usize, stay: (u64, u64), offset: u32) -> Guarded {
     let span = |rng: &mut Rng, low, high| Duration::from_nanos(rng.spread(low, high));
-    let which = rng.below(3);
+    // There is always something that trips it.
+    let which = rng.below(4);
+    let rates = (which == 3 || rng.chance(400)).then(|| rates(rng, offset));
+    let counts = which != 3;
+    let growth = rng.chance(400).then(|| growth(rng));
     let settings = Settings {
-        consecutive_failures: (which != 0).then(|| rng.between(1, 5) as u32),
-        failures_in_window: (which != 1).then(|| FailuresInWindow {
+        consecutive_failures: (counts && which != 0).then(|| rng.between(1, 5) as u32),
+        failures_in_window: (counts && which != 1).then(|| FailuresInWindow {
             failures: rng.spread(1, 12) as u16,
             window: span(rng, 100 * MS, 15 * SECOND),
         }),
-        wait_duration_in_open_state: span(rng, 50 * MS, 8 * SECOND),
+        rates,
+        slow_call_duration_threshold: None,
+        wait_duration_in_open_state: span(rng, 50 * MS, growth.map_or(8 * SECOND, |_| 2 * SECOND)),
+        wait_duration_growth: growth,
         permitted_number_of_calls_in_half_open_state: rng.spread(1, 12) as u32,
         max_wait_duration_in_half_open_state: span(rng, stay.0, stay.1),
+        ramp_up: rng.chance(400).then(|| RampUp {
+            duration: span(rng, 200 * MS, 10 * SECOND),
+            initial: percentage(rng.pick(&[0, 1, 10, 37, 90])),
+        }),
     };
+    let max_keys = rng.chance(400).then(|| rng.between(1, 3) as u16);
     // Not every configuration keeps state for every policy, but there is always one to look at.
     let keeps = policy == 0 || !rng.chance(100);
-    (format!("policy-{policy}"), keeps.then_some(settings))
+    (format!("policy-{policy}"), keeps.then_some(Shared { settings, max_keys }))
+}
+
+fn percentage(of: u64) -> Percentage {
+    Percentage::new(of as f32).expect("a percentage")
+}
+
+fn rates(rng: &mut Rng, offset: u32) -> Rates {
+    let which = rng.below(3);
+    let mut threshold = |unless| (which != unless).then(|| percentage(rng.pick(&[1, 20, 50, 66, 100])));
+    let (failure_rate_threshold, slow_call_rate_threshold) = (threshold(0), threshold(1));
+    let window = if rng.chance(600) {
+        Shape::Count(rng.between(1, 14) as u16)
+    } else {
+        Shape::Time { seconds: rng.between(1, 6) as u16, offset }
+    };
+    let minimum_number_of_calls = rng.spread(1, 12) as u32;
+    Rates { failure_rate_threshold, slow_call_rate_threshold, window, minimum_number_of_calls }
+}
+
+fn growth(rng: &mut Rng) -> Growth {
+    Growth {
+        multiplier_thousandths: rng.pick(&[1000, 1500, 2000, 3333]),
+        max: Duration::from_nanos(rng.between(2, 12) * SECOND),
+        jitter: percentage(rng.pick(&[0, 0, 10, 50])),
+        reset_after: Duration::from_nanos(rng.spread(100 * MS, 5 * SECOND)),
+    }
 }

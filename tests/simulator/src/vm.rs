@@ -4,11 +4,12 @@
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use resilience_core::breaker::{Admission, Outcome, Settings, Ticket};
+use resilience_core::breaker::{Admission, Command, Outcome, Ticket};
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Event, Port, Worker};
+use resilience_core::worker::{Event, Port, Shared, Target, Worker};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// Deep enough for an unoptimized worker.
 const STACK: usize = 256 * 1024;
@@ -25,11 +26,22 @@ pub enum Task {
     Admit {
         /// For which policy.
         policy: usize,
+        /// To which upstream cluster, where it is known.
+        cluster: Option<usize>,
+    },
+    /// Do what an operator says.
+    Force {
+        /// To which policy.
+        policy: usize,
+        /// To which of its clusters.
+        cluster: Option<usize>,
+        /// What.
+        command: Command,
     },
     /// Report what a request proved.
     Record {
-        /// For which policy.
-        policy: usize,
+        /// For which breaker.
+        breaker: usize,
         /// What it was admitted with.
         ticket: Ticket,
         /// What it proved.
@@ -48,12 +60,12 @@ pub enum Call {
     Get(Vec<u8>),
     /// A write.
     Put(Vec<u8>, Vec<u8>, Expected),
-    /// The number of changes.
+    /// The number of a breaker's changes.
     Changes(usize),
-    /// One change more.
+    /// One change more of a breaker.
     Changed(usize),
-    /// An event to be noted.
-    Report(Event),
+    /// An event to be noted, and the breaker it is of.
+    Report(Event, usize),
     /// Something to do; the last task ended like this.
     Idle(Done),
 }
@@ -61,8 +73,10 @@ pub enum Call {
 /// How a task ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Done {
-    /// The decision over a request.
-    Decided(Admission),
+    /// The decision over a request, and the breaker it is of.
+    Decided(usize, Admission),
+    /// The breaker that an operator meant.
+    Forced(usize),
     /// Nothing to tell.
     Done,
 }
@@ -85,7 +99,7 @@ pub enum Answer {
 }
 
 /// A policy of a configuration, as a worker is told.
-pub type Guarded = (String, Option<Settings>);
+pub type Guarded = (String, Option<Shared>);
 
 /// A VM.
 pub struct Vm {
@@ -112,7 +126,7 @@ impl Vm {
             policies.iter().map(|(name, settings)| (name.as_str(), settings.clone())),
         );
         let routine = Coroutine::with_stack(stack, move |yielder: &Yielder<Answer, Call>, _: Answer| {
-            let mut world = World(yielder);
+            let mut world = World { yielder, breakers: BTreeMap::new() };
             let mut done = Done::Done;
             while let Answer::Task(task, now) = yielder.suspend(Call::Idle(done)) {
                 done = perform(&mut worker, &mut world, task, now);
@@ -150,7 +164,7 @@ impl Drop for Vm {
                 Call::Get(_) => Answer::Value(Err(Unavailable)),
                 Call::Put(..) => Answer::Written(Err(PutError::Unavailable)),
                 Call::Changes(_) => Answer::Changes(None),
-                Call::Changed(_) | Call::Report(_) => Answer::Noted,
+                Call::Changed(_) | Call::Report(..) => Answer::Noted,
                 Call::Idle(_) => Answer::End,
             });
         }
@@ -162,8 +176,20 @@ impl Drop for Vm {
 
 fn perform(worker: &mut Worker, world: &mut World<'_>, task: Task, now: Timestamp) -> Done {
     match task {
-        Task::Admit { policy } => return Done::Decided(worker.admit(world, policy, now)),
-        Task::Record { policy, ticket, outcome } => worker.record(world, policy, ticket, outcome, now),
+        Task::Admit { policy, cluster } => {
+            let target = aim(worker, world, policy, cluster);
+            let admission = worker.admit(world, target, now);
+            return Done::Decided(world.breaker(target), admission);
+        }
+        Task::Force { policy, cluster, command } => {
+            let target = aim(worker, world, policy, cluster);
+            worker.force(world, target, command, now);
+            return Done::Forced(world.breaker(target));
+        }
+        Task::Record { breaker, ticket, outcome } => {
+            let target = world.target(breaker);
+            worker.record(world, target, ticket, outcome, now);
+        }
         Task::Tick => {
             worker.tick(world, now);
         }
@@ -172,12 +198,33 @@ fn perform(worker: &mut Worker, world: &mut World<'_>, task: Task, now: Timestam
     Done::Done
 }
 
+fn aim(worker: &mut Worker, world: &mut World<'_>, policy: usize, cluster: Option<usize>) -> Target {
+    let cluster = cluster.map(|cluster| crate::CLUSTERS[cluster].as_bytes());
+    worker.target(world, policy, cluster)
+}
+
 /// A worker's port: each call waits for the world's answer.
-struct World<'a>(&'a Yielder<Answer, Call>);
+struct World<'a> {
+    yielder: &'a Yielder<Answer, Call>,
+    /// Which breaker the worker means by a target that is not a policy's own.
+    breakers: BTreeMap<Target, usize>,
+}
 
 impl World<'_> {
     fn ask(&self, call: Call) -> Answer {
-        self.0.suspend(call)
+        self.yielder.suspend(call)
+    }
+
+    fn breaker(&self, target: Target) -> usize {
+        match target.key {
+            0 => crate::breaker(target.policy, None),
+            _ => self.breakers[&target],
+        }
+    }
+
+    fn target(&self, breaker: usize) -> Target {
+        let found = self.breakers.iter().find(|(_, known)| **known == breaker);
+        found.map_or_else(|| Target::whole(crate::policy_of(breaker)), |(target, _)| *target)
     }
 }
 
@@ -198,18 +245,33 @@ impl Store for World<'_> {
 }
 
 impl Port for World<'_> {
-    fn changes(&mut self, policy: usize) -> Option<u64> {
-        match self.ask(Call::Changes(policy)) {
+    fn changes(&mut self, target: Target) -> Option<u64> {
+        match self.ask(Call::Changes(self.breaker(target))) {
             Answer::Changes(changes) => changes,
             other => panic!("a counter was answered with {other:?}"),
         }
     }
 
-    fn changed(&mut self, policy: usize) {
-        self.ask(Call::Changed(policy));
+    fn changed(&mut self, target: Target) {
+        self.ask(Call::Changed(self.breaker(target)));
+    }
+
+    fn introduce(&mut self, target: Target, key: &[u8]) {
+        let cluster = crate::CLUSTERS.iter().position(|name| name.as_bytes() == key);
+        let breaker = crate::breaker(target.policy, Some(cluster.expect("the name of a cluster")));
+        let known = self.breakers.values().any(|known| *known == breaker);
+        assert!(!known && target.key > 0, "{target:?} is introduced twice");
+        self.breakers.insert(target, breaker);
     }
 
     fn report(&mut self, event: Event) {
-        self.ask(Call::Report(event));
+        let breaker = match event {
+            Event::Transition { target, .. }
+            | Event::Observed { target, .. }
+            | Event::Reclaimed { target, .. } => self.breaker(target),
+            Event::KeysExhausted { policy } => crate::breaker(policy, None),
+            Event::Conflicts { .. } | Event::GaveUp { .. } => 0,
+        };
+        self.ask(Call::Report(event, breaker));
     }
 }

@@ -12,11 +12,13 @@ impl World {
             return;
         }
         let policy = self.rng.index(self.plan.policies);
+        let cluster = self.some_cluster();
         let count = if self.rng.chance(self.plan.bursts) { self.rng.spread(2, 40) } else { 1 };
-        self.burst(policy, count);
+        self.burst(policy, cluster, count);
         let next = self.rng.below(self.plan.pace);
         self.after(next, Event::Requests);
-        let until = self.oracle.policies[policy].latest().model().and_then(Model::until);
+        let until = self.oracle.policies[crate::breaker(policy, cluster)].latest().model();
+        let until = until.and_then(Model::until);
         if let Some(rest) = until.and_then(|until| until.checked_sub(self.now.now))
             && rest < 60 * SECOND
             && self.rng.chance(self.plan.aimed)
@@ -24,15 +26,25 @@ impl World {
             // Off by one is where the mistakes are.
             let rest = (rest + self.rng.below(3)).saturating_sub(1);
             let count = self.rng.between(1, 12);
-            self.after(rest, Event::Burst { policy, count });
+            self.after(rest, Event::Burst { policy, cluster, count });
         }
     }
 
-    pub(crate) fn burst(&mut self, policy: usize, count: u64) {
-        // In the end only those count that keep state for the policy: the others' requests prove nothing to it.
+    /// A cluster, or none: most requests go to few.
+    pub(crate) fn some_cluster(&mut self) -> Option<usize> {
+        let most = if self.rng.chance(700) { 1 } else { crate::CLUSTERS.len() };
+        (!self.rng.chance(100)).then(|| self.rng.index(most))
+    }
+
+    pub(crate) fn burst(&mut self, policy: usize, cluster: Option<usize>, count: u64) {
+        // In the end only those count that keep state for the breaker: the others' requests prove nothing to it.
         let keeps = |world: &Self, index: usize| {
             let configuration = world.slots[index].configuration;
-            !world.calm || world.plan.configurations[configuration].1[policy].1.is_some()
+            let shared = world.plan.configurations[configuration].1[policy].1.as_ref();
+            let place = cluster.map(|cluster| world.oracle.place_of(policy, cluster));
+            let has_key =
+                |max: Option<u16>| place.is_none_or(|place| place.is_some_and(|place| max > Some(place)));
+            !world.calm || shared.is_some_and(|shared| has_key(shared.max_keys))
         };
         let able: Vec<_> = (0..self.slots.len()).filter(|index| keeps(self, *index)).collect();
         if able.is_empty() {
@@ -40,13 +52,14 @@ impl World {
         }
         for _ in 0..count {
             let index = self.rng.pick(&able);
-            self.slots[index].tasks.push(Task::Admit { policy });
+            self.slots[index].tasks.push(Task::Admit { policy, cluster });
         }
     }
 
     pub(crate) fn change_weather(&mut self) {
         let policy = self.rng.index(self.plan.policies);
         self.weather[policy] = if self.calm { 0 } else { self.rng.pick(&[0, 0, 100, 500, 1000, 1000]) };
+        self.haste[policy] = if self.calm { 0 } else { self.rng.pick(&[0, 0, 100, 500, 1000]) };
         let next = self.rng.spread(50 * MS, 8 * SECOND);
         if !self.calm {
             self.after(next, Event::Weather);
@@ -54,16 +67,20 @@ impl World {
     }
 
     /// A request has reached the upstream: what it will prove, and when.
-    pub(crate) fn send(&mut self, policy: usize, ticket: Ticket) -> Option<(Task, u64)> {
+    pub(crate) fn send(&mut self, breaker: usize, ticket: Ticket) -> Option<(Task, u64)> {
         let impatient = !self.calm && self.rng.chance(self.plan.impatient);
+        let policy = crate::policy_of(breaker);
+        let slow = self.rng.chance(self.haste[policy]);
         let outcome = match self.rng.chance(self.weather[policy]) {
             _ if impatient => Outcome::Ignored,
+            true if slow => Outcome::SlowFailure,
             true => Outcome::Failure,
+            false if slow => Outcome::SlowSuccess,
             false => Outcome::Success,
         };
         let (least, most) = if self.calm { (0, 20 * MS) } else { self.plan.latency };
         let latency = self.rng.spread(least, most);
         let answers = self.calm || !self.rng.chance(self.plan.silent);
-        answers.then_some((Task::Record { policy, ticket, outcome }, latency))
+        answers.then_some((Task::Record { breaker, ticket, outcome }, latency))
     }
 }

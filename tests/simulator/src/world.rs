@@ -19,7 +19,7 @@ pub(crate) enum Event {
     /// Requests arrive, as the workload has it.
     Requests,
     /// So many requests at once.
-    Burst { policy: usize, count: u64 },
+    Burst { policy: usize, cluster: Option<usize>, count: u64 },
     /// A request ends.
     Answer { request: usize },
     /// A VM's timer.
@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) now: Moment,
     pub(crate) store: SharedData,
     pub(crate) changes: Vec<u64>,
+    /// Where each breaker stands in the store.
+    pub(crate) keys: Vec<String>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
@@ -68,6 +70,8 @@ pub(crate) struct World {
     pub(crate) calm: bool,
     /// How often each policy's upstream fails, per mille.
     pub(crate) weather: Vec<u64>,
+    /// How often they are slow, per mille.
+    pub(crate) haste: Vec<u64>,
     /// The host could not tell an absent value from one with the number that stands for it: the run proves nothing.
     pub(crate) ambiguous: bool,
     /// Whether the table of members was damaged.
@@ -86,13 +90,15 @@ impl World {
         let mut world = Self {
             now: Moment { step: 0, now: rng.between(1, 3600) * SECOND, awake: 0 },
             store: SharedData::new(plan.first_version),
-            changes: vec![0; plan.policies],
+            changes: vec![0; plan.breakers()],
+            keys: (0..plan.breakers()).map(crate::key).collect(),
             slots: Vec::new(),
             oracle: Oracle::new(plan.policies, plan.configurations.clone()),
             trace,
             outage: false,
             calm: false,
             weather: vec![0; plan.policies],
+            haste: vec![0; plan.policies],
             ambiguous: false,
             members_damaged: false,
             agenda: BinaryHeap::new(),
@@ -191,7 +197,7 @@ impl World {
         self.pass(at.saturating_sub(self.now.now));
         match event {
             Event::Requests => self.requests_arrive(),
-            Event::Burst { policy, count } => self.burst(policy, count),
+            Event::Burst { policy, cluster, count } => self.burst(policy, cluster, count),
             Event::Answer { request } => {
                 let Request { vm, task } = self.requests[request];
                 if let Some(slot) = self.slot(vm) {
@@ -264,9 +270,9 @@ impl World {
         loop {
             let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
             match slot.vm.waits_for.clone() {
-                Call::Report(event) => {
+                Call::Report(event, breaker) => {
                     self.trace.note(self.now, || format!("VM {id} tells {event:?}"));
-                    self.oracle.told(id, event)?;
+                    self.oracle.told(id, event, breaker)?;
                     slot.vm.answer(Answer::Noted);
                 }
                 Call::Idle(done) => return self.finished(id, done),
@@ -280,8 +286,8 @@ impl World {
         self.trace.note(self.now, || format!("VM {id} has done {task:?}: {done:?}"));
         self.oracle.finished(id, done)?;
         match (task, done) {
-            (Some(Task::Admit { policy }), Done::Decided(Admission::Admitted(ticket))) => {
-                if let Some((task, latency)) = self.send(policy, ticket) {
+            (Some(Task::Admit { .. }), Done::Decided(breaker, Admission::Admitted(ticket))) => {
+                if let Some((task, latency)) = self.send(breaker, ticket) {
                     self.requests.push(Request { vm: id, task });
                     self.after(latency, Event::Answer { request: self.requests.len() - 1 });
                 }

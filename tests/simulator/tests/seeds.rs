@@ -17,8 +17,10 @@ fn part(nth: u64, of: u64) {
             Err(failure) => panic!("\n{failure}"),
         }
     }
-    let Reached { transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled } = reached;
+    let Reached { transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled, .. } = reached;
+    let Reached { rates, forced, ramped, exhausted, .. } = reached;
     let all = [transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled];
+    let all = [all.as_slice(), &[rates, forced, ramped, exhausted]].concat();
     assert!(
         seeds < SEEDS || !all.contains(&0),
         "some places were never reached, so nothing is proved: {reached:?}"

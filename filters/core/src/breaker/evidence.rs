@@ -4,7 +4,7 @@
 //! each asks its own question of it, and neither can reset the other's.
 
 use super::settings::Exceeded;
-use super::window::{Tally, Window};
+use super::window::{Shape, Tally, Window};
 use super::{Cause, FailuresInWindow, Numbers, Outcome, Settings};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
@@ -26,11 +26,16 @@ impl Evidence {
     /// Nothing seen.
     pub const EMPTY: Self = Self { consecutive: 0, capacity: 0, failures: Vec::new(), window: None };
 
-    /// Whether one more success that is not slow, under a configuration of these `settings`, would change nothing.
+    /// The shape of the window; none where no window is kept.
     #[must_use]
-    pub fn is_clean(&self, settings: &Settings) -> bool {
-        let saturated = self.window.as_ref().map_or(settings.rates.is_none(), Window::is_saturated);
-        self.consecutive == 0 && saturated
+    pub fn shape(&self) -> Option<Shape> {
+        self.window.as_ref().map(Window::shape)
+    }
+
+    /// Whether one more success that is not slow would change nothing, save for who asks for a window and finds none.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
     }
 
     /// How many failures' moments are kept.

@@ -230,7 +230,7 @@ impl Breaker {
         }
         match &mut self.phase {
             Phase::Closed(closed) => {
-                if !closed.is_held(now)
+                if (!closed.is_held(now) || active(Bug::HeldTrips))
                     && let Some((cause, numbers)) = closed.record(outcome, now, settings)
                 {
                     self.open(settings, now, cause, numbers, transitions);

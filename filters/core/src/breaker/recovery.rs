@@ -1,6 +1,7 @@
 //! How long an open breaker waits, and how traffic comes back after it has closed.
 
 use super::settings::{Growth, RampUp, Settings};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ impl Settings {
 
     /// Whether a breaker that was closed for this long has been healthy long enough for its next trip to be the first.
     pub(super) fn starts_over(&self, healthy: Duration) -> bool {
-        self.wait_duration_growth.is_none_or(|growth| healthy >= growth.reset_after)
+        let over = |growth: Growth| healthy >= growth.reset_after && !active(Bug::NeverStartsOver);
+        self.wait_duration_growth.is_none_or(over)
     }
 }
 

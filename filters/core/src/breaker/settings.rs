@@ -1,6 +1,7 @@
 //! What an operator says of a breaker.
 
 use super::window::{Shape, Tally};
+use crate::planted::{Bug, active};
 use std::time::Duration;
 
 /// The longest wait, stay or window that a configuration may ask for.
@@ -50,6 +51,9 @@ impl Settings {
     /// minimum and what is permitted.
     pub(super) fn probes_that_decide(&self) -> u32 {
         let permitted = self.permitted_number_of_calls_in_half_open_state;
+        if active(Bug::DecidedAtPermitted) {
+            return permitted;
+        }
         self.rates.map_or(permitted, |rates| rates.minimum_number_of_calls.min(permitted))
     }
 

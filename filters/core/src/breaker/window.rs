@@ -13,6 +13,7 @@ pub use seconds::TimeWindow;
 
 use super::Outcome;
 use crate::codec::Reader;
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 
 /// What a window looks at.
@@ -32,7 +33,7 @@ pub enum Shape {
 
 impl Shape {
     /// Whether windows of both shapes hold the same calls.
-    fn is_like(self, other: Self) -> bool {
+    pub(crate) fn is_like(self, other: Self) -> bool {
         match (self, other) {
             (Self::Count(mine), Self::Count(others)) => mine == others,
             (Self::Time { seconds: mine, .. }, Self::Time { seconds: others, .. }) => mine == others,
@@ -60,7 +61,8 @@ impl Tally {
         }
         self.calls = self.calls.saturating_add(1);
         self.failed = self.failed.saturating_add(u32::from(outcome.is_failure()));
-        self.slow = self.slow.saturating_add(u32::from(outcome.is_slow()));
+        let slow = outcome.is_slow() && !(outcome.is_failure() && active(Bug::SlowFailureForgotten));
+        self.slow = self.slow.saturating_add(u32::from(slow));
     }
 
     fn plus(self, other: Self) -> Self {
@@ -127,7 +129,7 @@ impl Window {
         }
     }
 
-    fn shape(&self) -> Shape {
+    pub(super) fn shape(&self) -> Shape {
         match self {
             Self::Count(window) => Shape::Count(window.size()),
             Self::Time(window) => Shape::Time { seconds: window.seconds(), offset: window.offset() },
@@ -165,7 +167,9 @@ impl Window {
     /// Whether one more success that is not slow would leave the window as it is.
     pub(super) fn is_saturated(&self) -> bool {
         match self {
-            Self::Count(window) => window.is_saturated(),
+            Self::Count(window) => {
+                window.is_saturated() || (active(Bug::SaturatedTooEarly) && window.tally().failed == 0)
+            }
             Self::Time(_) => false,
         }
     }

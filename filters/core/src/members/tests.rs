@@ -299,3 +299,15 @@ proptest! {
         prop_assert!(table.members.iter().any(|member| member.owner == me));
     }
 }
+
+#[test]
+fn a_newer_configuration_that_comes_back_is_the_newest_again() {
+    let mut table = Table::new();
+    let mine = table.beat(None, ms(0));
+    let newer = table.members.beat(None, CONFIGURATION + 1, ms(0), &table.watch);
+    watched(&mut table, 0, 6000, &[mine]);
+    let standing = |table: &Table| table.members.standing(CONFIGURATION, ms(6400), &table.watch);
+    assert_eq!(standing(&table), Standing::Alone, "the other shows no sign of life");
+    table.members.beat(Some(newer), CONFIGURATION + 1, ms(6300), &table.watch);
+    assert_eq!(standing(&table), Standing::Superseded, "it does, and nobody has looked yet");
+}

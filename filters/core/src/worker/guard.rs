@@ -1,7 +1,8 @@
 //! A breaker as a worker sees it, and what the worker believes of its state.
 
 use super::{Port, Target};
-use crate::breaker::{Admission, Phase, Settings, State as BreakerState, Ticket};
+use crate::breaker::{Admission, Phase, Settings, Shape, State as BreakerState, Ticket};
+use crate::members::Standing;
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::Unavailable;
@@ -42,6 +43,8 @@ pub(super) enum View {
     Closed {
         ticket: Ticket,
         clean: bool,
+        /// The shape of the window of calls, if one is kept.
+        window: Option<Shape>,
         since: Option<Timestamp>,
         held_until: Option<Timestamp>,
     },
@@ -56,13 +59,14 @@ pub(super) enum View {
 
 impl View {
     /// `None` for a state that only a write can decide over.
-    pub(super) fn of(state: &State, settings: &Settings) -> Option<Self> {
+    pub(super) fn of(state: &State) -> Option<Self> {
         let breaker = &state.breaker;
         match breaker.phase() {
             _ if state.repaired => None,
             Phase::Closed(closed) => Some(Self::Closed {
                 ticket: Ticket { generation: breaker.generation(), probe: None },
-                clean: closed.evidence.is_clean(settings),
+                clean: closed.evidence.is_clean(),
+                window: closed.evidence.shape(),
                 since: closed.since,
                 held_until: closed.held_until,
             }),
@@ -72,11 +76,23 @@ impl View {
     }
 
     /// Whether a success under `ticket` would change nothing.
-    pub(super) fn absorbs_success(self, ticket: Ticket, now: Timestamp) -> bool {
+    pub(super) fn absorbs_success(
+        self,
+        settings: &Settings,
+        standing: Standing,
+        ticket: Ticket,
+        now: Timestamp,
+    ) -> bool {
         match self {
-            Self::Closed { clean, ticket: present, held_until, .. } => {
+            Self::Closed { clean, window, ticket: present, held_until, .. } => {
                 let held = held_until.is_some_and(|until| now <= until);
-                clean || held || present.generation != ticket.generation
+                // Who asks for a rate begins the window, or gives it its shape: a success counts from the first one on.
+                let counted = settings.rates.is_none_or(|rates| {
+                    window.map_or(active(Bug::FirstSuccessLost), |shape| {
+                        standing == Standing::Superseded || shape.is_like(rates.window)
+                    })
+                });
+                (clean && counted) || held || present.generation != ticket.generation
             }
             Self::Open { .. } | Self::Full { .. } => true,
         }
@@ -116,7 +132,7 @@ impl Guard {
         let share = settings.ramp_up.zip(since).and_then(|(ramp, since)| ramp.share(since, now));
         let Some(share) = share else { return true };
         self.credit += share;
-        let enough = self.credit >= 1.0;
+        let enough = self.credit >= 1.0 || active(Bug::RampForgotten);
         if enough {
             self.credit -= 1.0;
         }
@@ -135,7 +151,6 @@ impl Guard {
     /// then shows. `None` for a state that only a write can decide over.
     pub(super) fn read<P: Port + ?Sized>(
         &mut self,
-        settings: &Settings,
         port: &mut P,
         changes: Option<u64>,
         now: Timestamp,
@@ -143,7 +158,7 @@ impl Guard {
         let found = port.get(&self.key)?;
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
-        let view = View::of(&state, settings);
+        let view = View::of(&state);
         self.belief =
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
         Ok(view)
@@ -152,7 +167,6 @@ impl Guard {
     /// What the worker believes, or else reads.
     pub(super) fn look<P: Port + ?Sized>(
         &mut self,
-        settings: &Settings,
         port: &mut P,
         target: Target,
         now: Timestamp,
@@ -160,7 +174,7 @@ impl Guard {
         let changes = port.changes(target);
         match self.believed(changes, now) {
             Some(view) => Ok(Some(view)),
-            None => self.read(settings, port, changes, now),
+            None => self.read(port, changes, now),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::{Event, Guard, Operation, Port, Scope, Target, Worker, report_conflicts};
 use crate::codec::{Reader, put_list};
+use crate::planted::{Bug, active};
 use crate::store::{Change, update};
 use std::collections::HashMap;
 
@@ -23,6 +24,11 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(max: u16) -> Self {
         Self { max: usize::from(max), known: HashMap::new() }
+    }
+
+    /// How many keys there may be.
+    fn bound(&self) -> usize {
+        self.max.saturating_add(usize::from(active(Bug::KeyTooMany)))
     }
 }
 
@@ -58,7 +64,7 @@ impl Worker {
         let Some(name) = cluster.filter(|name| !name.is_empty()) else { return whole };
         let known = |worker: &Self| {
             let keys = worker.scope(policy)?.keys.as_ref()?;
-            Some((keys.known.get(name).copied(), keys.known.len() < keys.max))
+            Some((keys.known.get(name).copied(), keys.known.len() < keys.bound()))
         };
         let Some((found, room)) = known(self) else { return whole };
         if let Some(key) = found {
@@ -107,7 +113,7 @@ impl Worker {
         let table = [own.as_slice(), b"#keys"].concat();
         let learnt = update(port, &table, |bytes| {
             let mut names = decode(bytes);
-            match new.filter(|new| names.len() < keys.max && !names.iter().any(|name| name == new)) {
+            match new.filter(|new| names.len() < keys.bound() && !names.iter().any(|name| name == new)) {
                 Some(new) => {
                     names.push(new.to_vec());
                     Change::Write(encode(&names), names)
@@ -119,7 +125,7 @@ impl Worker {
         let Some(names) = learnt.answer else {
             return port.report(Event::GaveUp { operation: Operation::Keys });
         };
-        for name in names.into_iter().take(keys.max) {
+        for name in names.into_iter().take(keys.bound()) {
             if keys.known.contains_key(&name) {
                 continue;
             }

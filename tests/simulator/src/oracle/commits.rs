@@ -1,27 +1,13 @@
 //! A write that was committed must be explained by something its writer was asked to do.
 
-use super::{Deed, Moment, Oracle, Verdict, Vm, VmId};
+use super::explain::{Explained, Reason, explain};
+use super::{Moment, Oracle, Untold, Verdict, VmId};
 use crate::model::Model;
 use crate::view;
 use crate::vm::Task;
-use resilience_core::breaker::{Admission, Owner, Recorded, Settings, Transition};
+use resilience_core::breaker::{Admission, Recorded};
 use resilience_core::state::State;
 use resilience_core::time::Timestamp;
-use std::collections::BTreeSet;
-
-/// Why a write was right.
-enum Reason {
-    Admission(Admission),
-    /// The outcome at this place of the VM's list.
-    Outcome(usize, Recorded),
-    Housekeeping(BTreeSet<Owner>),
-}
-
-struct Explained {
-    model: Model,
-    told: Vec<Transition>,
-    reason: Reason,
-}
 
 impl Oracle {
     /// A VM has written a policy's value.
@@ -32,7 +18,7 @@ impl Oracle {
         let Some(writer) = self.vms.get(&vm) else { return Err(format!("VM {vm} writes after its end")) };
         let Some(deed) = &writer.deed else { return Err(format!("VM {vm} writes with nothing to do")) };
         let value = view::value(bytes);
-        let Some(shape) = &value.breaker else {
+        let Some(shape) = value.breaker.as_ref().filter(|_| value.sound) else {
             return Err(format!("VM {vm} wrote what cannot be read: {bytes:?}"));
         };
         let history = &self.policies[policy];
@@ -46,12 +32,13 @@ impl Oracle {
         let Some(settings) = self.settings(writer, policy) else {
             return Err(format!("VM {vm} wrote policy {policy}, of which it keeps no state"));
         };
-        let base = history.latest().model().cloned();
-        let base = base.unwrap_or_else(|| Model::fresh(deed.begun.now));
+        let (base, damaged) = (history.latest().model(), history.latest().is_damaged());
+        let base = base.map_or_else(|| Model::fresh(deed.begun.now), |model| model.read(deed.begun.now));
         let Some(explained) = explain(writer, deed, settings, policy, &base, shape) else {
             return Err(format!(
-                "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}\n  with open: {:?}\n      found: {:?}\n      wrote: {shape:?}",
+                "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}, with standings {:?}\n  with open: {:?}\n      found: {:?}\n      wrote: {shape:?}",
                 deed.task,
+                writer.standings,
                 writer.unsettled,
                 base.shape()
             ));
@@ -62,18 +49,33 @@ impl Oracle {
                 self.members.may_reclaim(*probe, begun, |vm| self.vms.contains_key(&vm))?;
             }
         }
-        self.commit(vm, policy, &base, explained)
+        self.commit(vm, policy, &base, damaged, explained)
     }
 
-    fn commit(&mut self, vm: VmId, policy: usize, base: &Model, explained: Explained) -> Verdict {
+    fn commit(
+        &mut self,
+        vm: VmId,
+        policy: usize,
+        base: &Model,
+        damaged: bool,
+        explained: Explained,
+    ) -> Verdict {
         let now = self.now;
         let Some(writer) = self.vms.get_mut(&vm) else { return Ok(()) };
         let Some(deed) = &mut writer.deed else { return Ok(()) };
-        deed.untold.extend(explained.told.into_iter().map(|transition| (policy, transition)));
-        deed.unannounced.push(policy);
+        deed.untold.extend(explained.told.into_iter().enumerate().map(|(nth, transition)| {
+            let others = explained.others.iter().filter_map(|told| told.get(nth).copied()).collect();
+            Untold { breaker: policy, transition, others }
+        }));
+        // Only what somebody may believe otherwise is announced.
+        if damaged || base.belief() != explained.model.belief() {
+            deed.unannounced.push(policy);
+        }
         match explained.reason {
             Reason::Admission(admission) => {
-                deed.promised = Some(admission);
+                // Of what is closed no write decides: it was written for something else.
+                let by_write = !matches!(admission, Admission::Admitted(ticket) if ticket.probe.is_none());
+                deed.promised = by_write.then_some(admission);
                 if let Admission::Admitted(ticket) = admission
                     && let Some(probe) = ticket.probe
                 {
@@ -83,12 +85,13 @@ impl Oracle {
             }
             Reason::Outcome(place, recorded) => {
                 let report = writer.unsettled[place];
-                deed.counted |= matches!(deed.task, Task::Record { policy, ticket, outcome }
-                    if (policy, ticket, outcome) == (report.policy, report.ticket, report.outcome));
+                deed.counted |= matches!(deed.task, Task::Record { breaker, ticket, outcome }
+                    if (breaker, ticket, outcome) == (report.breaker, report.ticket, report.outcome));
                 if recorded == Recorded::Counted {
                     writer.unsettled.remove(place);
                 }
             }
+            Reason::Force => deed.forced = true,
             Reason::Housekeeping(dead) => {
                 let lost: Vec<_> =
                     base.out().into_iter().filter(|probe| dead.contains(&probe.owner)).collect();
@@ -96,7 +99,11 @@ impl Oracle {
                 self.policies[policy].reclaimed(base.generation(), &lost);
             }
         }
-        self.policies[policy].becomes(now, Some(explained.model));
+        let history = &mut self.policies[policy];
+        history.outdated = false;
+        let mut model = explained.model;
+        model.chosen = None;
+        history.becomes(now, Some(model));
         self.knows(vm, policy);
         Ok(())
     }
@@ -107,56 +114,23 @@ impl Oracle {
         self.reached.meddled += 1;
         let history = &mut self.policies[policy];
         let kept = history.latest().model().cloned();
-        let model = kept.filter(|model| value.breaker.as_ref() == Some(&model.shape()));
+        let maybe = [(false, false), (true, false), (false, true), (true, true)];
+        let maybe = maybe.map(|(rates, recovery)| kept.as_ref().map(|kept| kept.without(rates, recovery)));
+        let mut maybe = maybe.into_iter().flatten();
+        let model = maybe.find(|model| value.breaker.as_ref() == Some(&model.shape()));
         history.foreign = value.foreign;
         history.becomes(self.now, model);
         history.announced(self.now.step);
     }
 }
 
-/// Looks for what the writer may have done: what stands in the store must be what the model makes of it.
-fn explain(
-    writer: &Vm,
-    deed: &Deed,
-    settings: &Settings,
-    policy: usize,
-    base: &Model,
-    shape: &view::Breaker,
-) -> Option<Explained> {
-    let now = deed.begun.now;
-    let attempt = |act: &mut dyn FnMut(&mut Model, &mut Vec<Transition>) -> Reason| {
-        let (mut model, mut told) = (base.clone(), Vec::new());
-        let reason = act(&mut model, &mut told);
-        (model.shape() == *shape).then_some(Explained { model, told, reason })
-    };
-    let reports = writer.unsettled.iter().enumerate().filter(|(_, report)| report.policy == policy);
-    let as_outcome = reports.map(|(place, report)| {
-        attempt(&mut |model, told| {
-            Reason::Outcome(place, model.record(settings, &report.ticket, report.outcome, now, told))
-        })
-    });
-    let asks = matches!(deed.task, Task::Admit { policy: asked } if asked == policy);
-    let me = writer.me.filter(|_| asks && deed.promised.is_none());
-    let as_admission =
-        me.and_then(|me| attempt(&mut |model, told| Reason::Admission(model.admit(settings, me, now, told))));
-    let found = as_outcome.flatten().next().or(as_admission);
-    found.or_else(|| {
-        // The end of a stay may be written by anyone; the dead are for a leader on its tick.
-        let left = match &shape.phase {
-            view::Phase::HalfOpen { probes, .. } => probes.as_slice(),
-            _ => &[],
-        };
-        let gone = base.out().into_iter().filter(|probe| !left.contains(&(probe.owner.0, probe.id)));
-        let dead: BTreeSet<_> = gone.map(|probe| probe.owner).collect();
-        let dead = if deed.task == Task::Tick && matches!(shape.phase, view::Phase::HalfOpen { .. }) {
-            dead
-        } else {
-            BTreeSet::new()
-        };
-        let owners: Vec<_> = dead.iter().copied().collect();
-        attempt(&mut |model, told| {
-            model.maintain(settings, now, &owners, told);
-            Reason::Housekeeping(dead.clone())
-        })
-    })
+impl Oracle {
+    /// An older module has written a policy's value, of which this is what can be read, and announces it.
+    pub fn moved_on(&mut self, breaker: usize, model: Model) {
+        self.reached.meddled += 1;
+        let history = &mut self.policies[breaker];
+        history.outdated = true;
+        history.becomes(self.now, Some(model));
+        history.announced(self.now.step);
+    }
 }

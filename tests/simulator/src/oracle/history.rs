@@ -55,6 +55,8 @@ pub struct History {
     outside: Outside,
     /// Probes that were taken back, by generation, owner and number.
     given_away: BTreeSet<(u64, u64, u32)>,
+    /// An older module was the last that wrote: what rates and recovery need is of a generation that is gone.
+    pub outdated: bool,
     /// Sections that the core does not know and must carry.
     pub foreign: Vec<view::Foreign>,
     most_permitted: u32,
@@ -65,12 +67,14 @@ impl History {
     pub(super) fn new(most_permitted: u32, most_moments: u32) -> Self {
         let first = Entry { step: 0, now: 0, model: Some(Rc::new(Model::fresh(0))) };
         // By the layout: the head of the value, then whichever state needs most.
-        let most_bytes = 64 + (8 * most_moments as usize).max(12 * most_permitted as usize);
+        // Windows are of 14 calls or 6 seconds at most, besides which there is what all of them need.
+        let most_bytes = 64 + 128 + (8 * most_moments as usize).max(12 * most_permitted as usize);
         Self {
             entries: vec![first],
             announced: Vec::new(),
             outside: Outside::default(),
             given_away: BTreeSet::new(),
+            outdated: false,
             foreign: Vec::new(),
             most_permitted,
             most_bytes,
@@ -173,8 +177,8 @@ impl History {
         if bytes.len() > self.most_bytes + foreign {
             return Err(format!("the value has grown to {} bytes", bytes.len()));
         }
-        if let view::Phase::HalfOpen { permitted, succeeded, probes, .. } = &shape.phase {
-            let used = *succeeded as usize + probes.len();
+        if let view::Phase::HalfOpen { permitted, answers: [answered, ..], probes, .. } = &shape.phase {
+            let used = *answered as usize + probes.len();
             if used > *permitted as usize || *permitted > self.most_permitted {
                 return Err(format!("{used} probes are used of {permitted}: {shape:?}"));
             }

@@ -4,6 +4,7 @@ use super::{Moment, Oracle, Verdict, VmId};
 use crate::view::{self, Line};
 use crate::vm::Task;
 use resilience_core::breaker::{Owner, Probe};
+use resilience_core::members::Standing;
 use std::collections::BTreeMap;
 
 const SECOND: u64 = 1_000_000_000;
@@ -153,10 +154,35 @@ impl Oracle {
             }
             self.members.beats.entry(vm).or_default().push(self.now);
         }
+        let standings = self.standings(fingerprint, &lines, me, begun);
         self.members.lines = lines;
         if let Some(writer) = self.vms.get_mut(&vm) {
             writer.me = me;
+            writer.standings = standings;
         }
         Ok(())
+    }
+
+    /// How a configuration may stand to the others by these lines: who has been silent for long may count or not.
+    fn standings(&self, mine: u64, lines: &[Line], me: Option<Owner>, begun: Moment) -> Vec<Standing> {
+        let alive = |vm| self.vms.contains_key(&vm);
+        let surely = |line: &&Line| {
+            Some(Owner(line.owner)) == me || self.members.may_forget(line.owner, begun, alive).is_err()
+        };
+        let newest = |of_mine: bool, sure: bool| {
+            let lines = lines.iter().filter(|line| (line.configuration == mine) == of_mine);
+            lines.filter(|line| !sure || surely(line)).map(|line| line.owner).max()
+        };
+        let mut possible = Vec::new();
+        if newest(true, true) < newest(false, false) {
+            possible.push(Standing::Superseded);
+        }
+        if newest(false, false).is_some() && newest(true, false) > newest(false, true) {
+            possible.push(Standing::Newest);
+        }
+        if newest(false, true).is_none() {
+            possible.push(Standing::Alone);
+        }
+        possible
     }
 }

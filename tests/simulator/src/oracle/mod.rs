@@ -5,14 +5,18 @@
 
 mod answers;
 mod commits;
+mod explain;
 mod history;
+mod keys;
 mod members;
+mod shares;
 
 pub use history::History;
 pub use members::Members;
 
 use crate::vm::{Done, Guarded, Task};
 use resilience_core::breaker::{Admission, Cause, Outcome, Owner, Settings, State, Ticket, Transition};
+use resilience_core::members::Standing;
 use resilience_core::worker::{Event, Operation};
 use std::collections::BTreeMap;
 
@@ -41,6 +45,14 @@ pub struct Reached {
     pub died: u64,
     /// Values damaged or written by something that is not ours.
     pub meddled: u64,
+    /// Trips by a rate.
+    pub rates: u64,
+    /// What operators said and was done.
+    pub forced: u64,
+    /// Requests that a ramp kept out.
+    pub ramped: u64,
+    /// Requests that found no key left.
+    pub exhausted: u64,
 }
 
 impl std::ops::AddAssign for Reached {
@@ -53,6 +65,10 @@ impl std::ops::AddAssign for Reached {
         self.gave_up += other.gave_up;
         self.died += other.died;
         self.meddled += other.meddled;
+        self.rates += other.rates;
+        self.forced += other.forced;
+        self.ramped += other.ramped;
+        self.exhausted += other.exhausted;
     }
 }
 
@@ -70,9 +86,17 @@ pub struct Moment {
 /// An outcome that a VM has been told, and that may not have been counted yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
-    policy: usize,
+    breaker: usize,
     ticket: Ticket,
     outcome: Outcome,
+}
+
+/// A transition that is committed and not yet told, and what else the same write may have been.
+#[derive(Clone, Debug)]
+struct Untold {
+    breaker: usize,
+    transition: Transition,
+    others: Vec<Transition>,
 }
 
 /// What a VM is doing.
@@ -84,13 +108,16 @@ struct Deed {
     promised: Option<Admission>,
     /// Whether the outcome this is about was counted.
     counted: bool,
+    /// Whether what an operator says was done.
+    forced: bool,
     /// Transitions that are committed and not yet told.
-    untold: Vec<(usize, Transition)>,
+    untold: Vec<Untold>,
     /// Writes that are not yet announced.
     unannounced: Vec<usize>,
     /// Probes reclaimed and not yet told.
     reclaimed: usize,
     conflicts: u32,
+    exhausted: bool,
     gave_up: Vec<Operation>,
 }
 
@@ -116,14 +143,20 @@ struct Vm {
     seen: Vec<Vec<State>>,
     /// Whether it has read for a request: what a leader sees on its rounds does not stand in for an answer.
     asked: Vec<bool>,
+    /// How its configuration may stand to the others.
+    standings: Vec<Standing>,
+    /// How much of a request each ramp may have let in and not used: the least and the most.
+    credits: BTreeMap<usize, (f64, f64)>,
 }
 
 /// The judge of a run.
 #[derive(Debug)]
 pub struct Oracle {
     configurations: Vec<(u64, Vec<Guarded>)>,
-    /// By policy.
+    /// By breaker.
     pub policies: Vec<History>,
+    /// By policy, the clusters that have a key, in the order of the table.
+    keys: Vec<Vec<usize>>,
     /// The table of members.
     pub members: Members,
     vms: BTreeMap<VmId, Vm>,
@@ -138,12 +171,13 @@ impl Oracle {
     pub fn new(policies: usize, configurations: Vec<(u64, Vec<Guarded>)>) -> Self {
         let most = |count: fn(&Settings) -> u32| {
             let settings = configurations.iter().flat_map(|(_, policies)| policies);
-            settings.filter_map(|(_, settings)| settings.as_ref().map(count)).max().unwrap_or(0)
+            settings.filter_map(|(_, shared)| Some(count(&shared.as_ref()?.settings))).max().unwrap_or(0)
         };
         let permitted = most(|settings| settings.permitted_number_of_calls_in_half_open_state);
         let moments = most(|settings| settings.failures_in_window.map_or(0, |window| window.failures.into()));
         Self {
-            policies: (0..policies).map(|_| History::new(permitted, moments)).collect(),
+            policies: (0..policies * crate::EACH).map(|_| History::new(permitted, moments)).collect(),
+            keys: vec![Vec::new(); policies],
             configurations,
             members: Members::default(),
             vms: BTreeMap::new(),
@@ -161,7 +195,9 @@ impl Oracle {
     pub fn started(&mut self, vm: VmId, configuration: usize) {
         let seen = vec![Vec::new(); self.policies.len()];
         let asked = vec![false; self.policies.len()];
-        self.vms.insert(vm, Vm { configuration, me: None, deed: None, unsettled: Vec::new(), seen, asked });
+        let (standings, credits) = (vec![Standing::Superseded], BTreeMap::new());
+        let (me, deed, unsettled) = (None, None, Vec::new());
+        self.vms.insert(vm, Vm { configuration, me, deed, unsettled, seen, asked, standings, credits });
     }
 
     /// A VM is no more, in whatever way.
@@ -173,10 +209,10 @@ impl Oracle {
     pub fn begins(&mut self, vm: VmId, task: Task) {
         let begun = self.now;
         let Some(found) = self.vms.get_mut(&vm) else { return };
-        if let Task::Record { policy, ticket, outcome } = task {
-            found.unsettled.push(Report { policy, ticket, outcome });
+        if let Task::Record { breaker, ticket, outcome } = task {
+            found.unsettled.push(Report { breaker, ticket, outcome });
             if let Some(probe) = ticket.probe {
-                self.policies[policy].answered(ticket.generation, probe, outcome);
+                self.policies[breaker].answered(ticket.generation, probe, outcome);
             }
         }
         found.deed = Some(Deed {
@@ -184,6 +220,8 @@ impl Oracle {
             begun,
             promised: None,
             counted: false,
+            forced: false,
+            exhausted: false,
             untold: Vec::new(),
             unannounced: Vec::new(),
             reclaimed: 0,
@@ -204,7 +242,8 @@ impl Oracle {
     }
 
     fn settings(&self, vm: &Vm, policy: usize) -> Option<&Settings> {
-        self.configurations[vm.configuration].1.get(policy)?.1.as_ref()
+        let shared = self.configurations[vm.configuration].1.get(crate::policy_of(policy))?.1.as_ref();
+        shared.map(|shared| &shared.settings)
     }
 
     /// A VM has read a policy's value, or written it.
@@ -245,7 +284,7 @@ impl Oracle {
     ///
     /// # Errors
     /// What is wrong.
-    pub fn told(&mut self, vm: VmId, event: Event) -> Verdict {
+    pub fn told(&mut self, vm: VmId, event: Event, policy: usize) -> Verdict {
         match event {
             Event::GaveUp { operation: Operation::Lease } => self.reached.late += 1,
             Event::GaveUp { .. } => self.reached.gave_up += 1,
@@ -254,14 +293,20 @@ impl Oracle {
                 self.reached.transitions += 1;
                 self.reached.timeouts += u64::from(transition.cause == Cause::HalfOpenTimeout);
                 self.reached.closed += u64::from(transition.to == State::Closed);
+                let by_rate = matches!(transition.cause, Cause::FailureRate | Cause::SlowCallRate);
+                self.reached.rates += u64::from(by_rate);
+                self.reached.forced += u64::from(transition.cause == Cause::Forced);
             }
+            Event::KeysExhausted { .. } => self.reached.exhausted += 1,
             Event::Conflicts { .. } | Event::Observed { .. } => {}
         }
         let deed = self.deed(vm)?;
         match event {
-            Event::Transition { policy, transition } => {
-                let Some(place) = deed.untold.iter().position(|untold| *untold == (policy, transition))
-                else {
+            Event::Transition { transition, .. } => {
+                let Some(place) = deed.untold.iter().position(|untold| {
+                    let right = untold.transition == transition || untold.others.contains(&transition);
+                    right && untold.breaker == policy
+                }) else {
                     return Err(format!(
                         "VM {vm} told a transition of policy {policy} that it had not committed, or told already: {transition}"
                     ));
@@ -275,13 +320,14 @@ impl Oracle {
                     .ok_or_else(|| format!("VM {vm} counted conflicts that never were"))?;
             }
             Event::GaveUp { operation } => deed.gave_up.push(operation),
-            Event::Reclaimed { count, policy } => {
+            Event::KeysExhausted { .. } => deed.exhausted = true,
+            Event::Reclaimed { count, .. } => {
                 deed.reclaimed = deed
                     .reclaimed
                     .checked_sub(count)
                     .ok_or_else(|| format!("VM {vm} told of probes of policy {policy} never reclaimed"))?;
             }
-            Event::Observed { policy, state } => {
+            Event::Observed { state, .. } => {
                 let begun = deed.begun;
                 if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
                     return Err(format!("VM {vm} shows policy {policy} as {state}, which it was not"));
@@ -297,7 +343,7 @@ impl Oracle {
     /// What is wrong.
     pub fn finished(&mut self, vm: VmId, done: Done) -> Verdict {
         let Some(deed) = self.vms.get_mut(&vm).and_then(|vm| vm.deed.take()) else { return Ok(()) };
-        if let Some((policy, transition)) = deed.untold.first() {
+        if let Some(Untold { breaker: policy, transition, .. }) = deed.untold.first() {
             return Err(format!("VM {vm} never told a transition of policy {policy}: {transition}"));
         }
         if let Some(policy) = deed.unannounced.first() {
@@ -309,11 +355,19 @@ impl Oracle {
                 deed.reclaimed, deed.conflicts
             ));
         }
-        if let Done::Decided(admission) = done {
-            self.decided(vm, &deed, admission)?;
+        if let Done::Decided(breaker, _) | Done::Forced(breaker) = done {
+            self.aimed(vm, &deed, breaker)?;
         }
-        if let Task::Record { policy, ticket, outcome } = deed.task {
-            self.recorded(vm, &deed, Report { policy, ticket, outcome })?;
+        if let Done::Decided(breaker, admission) = done {
+            self.decided(vm, &deed, breaker, admission)?;
+        }
+        if let Task::Force { .. } = deed.task
+            && deed.forced == (deed.times(Operation::Force) > 0)
+        {
+            return Err(format!("VM {vm} neither did what the operator said nor gave it up: {deed:?}"));
+        }
+        if let Task::Record { breaker, ticket, outcome } = deed.task {
+            self.recorded(vm, &deed, Report { breaker, ticket, outcome })?;
         }
         self.settled(vm, &deed)
     }

@@ -2,6 +2,7 @@
 
 use super::{Outcome, Tally};
 use crate::codec::Reader;
+use crate::planted::{Bug, active};
 
 const FAILED: u8 = 0b01;
 const SLOW: u8 = 0b10;
@@ -35,7 +36,8 @@ impl CountWindow {
             return;
         }
         let failed = if outcome.is_failure() { FAILED } else { 0 };
-        let slow = if outcome.is_slow() { SLOW } else { 0 };
+        let forgotten = outcome.is_failure() && active(Bug::SlowFailureForgotten);
+        let slow = if outcome.is_slow() && !forgotten { SLOW } else { 0 };
         self.push(failed | slow);
     }
 

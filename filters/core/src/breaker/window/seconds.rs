@@ -2,6 +2,7 @@
 
 use super::{Outcome, Tally};
 use crate::codec::{Reader, put_list};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +38,11 @@ impl TimeWindow {
         self.offset
     }
 
+    /// How many seconds it keeps.
+    fn kept(&self) -> usize {
+        usize::from(self.seconds).saturating_add(usize::from(active(Bug::SecondTooMany)))
+    }
+
     fn second(&self, now: Timestamp) -> u64 {
         Duration::from_nanos(now.as_nanos().saturating_add(u64::from(self.offset))).as_secs()
     }
@@ -49,7 +55,7 @@ impl TimeWindow {
         self.advance(second);
         // Workers take their time before they win the write: a call can be of an earlier second than the latest.
         let back = usize::try_from(self.latest.saturating_sub(second)).unwrap_or(usize::MAX);
-        while self.buckets.len() <= back && self.buckets.len() < usize::from(self.seconds) {
+        while self.buckets.len() <= back && self.buckets.len() < self.kept() {
             self.buckets.push_front(Tally::default());
         }
         let index = self.buckets.len().checked_sub(back).and_then(|index| index.checked_sub(1));
@@ -61,7 +67,7 @@ impl TimeWindow {
 
     /// Moves on to `second`, if that is later.
     fn advance(&mut self, second: u64) {
-        let seconds = u64::from(self.seconds);
+        let seconds = u64::try_from(self.kept()).unwrap_or(u64::MAX);
         let steps = second.saturating_sub(self.latest);
         if self.buckets.is_empty() || steps >= seconds {
             self.buckets.clear();
@@ -78,7 +84,7 @@ impl TimeWindow {
 
     /// Lets go of seconds that have left the window, and of empty ones at its beginning.
     fn trim(&mut self) {
-        let excess = self.buckets.len().saturating_sub(usize::from(self.seconds));
+        let excess = self.buckets.len().saturating_sub(self.kept());
         self.buckets.drain(..excess);
         while self.buckets.front().is_some_and(|bucket| bucket.calls == 0) && self.buckets.len() > 1 {
             self.buckets.pop_front();
@@ -94,8 +100,7 @@ impl TimeWindow {
     /// The calls of the window that ends with the second of `now`, or with the latest if that is later.
     pub(super) fn tally(&self, now: Timestamp) -> Tally {
         let passed = self.second(now).saturating_sub(self.latest);
-        let left = u64::from(self.seconds).saturating_sub(passed);
-        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let left = self.kept().saturating_sub(usize::try_from(passed).unwrap_or(usize::MAX));
         self.buckets.iter().rev().take(left).fold(Tally::default(), |sum, bucket| sum.plus(*bucket))
     }
 
@@ -125,6 +130,6 @@ impl TimeWindow {
     fn is_sound(&self) -> bool {
         let begins = self.buckets.len() < 2 || self.buckets.front().is_some_and(|first| first.calls > 0);
         let aligned = Duration::from_nanos(u64::from(self.offset)).as_secs() == 0;
-        self.seconds > 0 && self.buckets.len() <= usize::from(self.seconds) && begins && aligned
+        self.seconds > 0 && self.buckets.len() <= self.kept() && begins && aligned
     }
 }
