@@ -56,13 +56,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether all that was read of the route still holds, once the answer is there.
+    /// Whether all that was read of the route still holds, once the answer is there. What cannot be read now says nothing
+    /// against it.
     pub fn holds(&self, facts: &mut dyn Facts) -> bool {
-        self.route.as_ref().is_none_or(|name| facts.route().unwrap_or_default() == *name)
-            && self
-                .metadata
-                .iter()
-                .all(|(namespace, key, value)| facts.metadata(namespace, key).unwrap_or_default() == *value)
+        let same = |now: Option<Vec<u8>>, then: &Vec<u8>| now.is_none_or(|now| now == *then);
+        self.route.as_ref().is_none_or(|name| same(facts.route(), name))
+            && self.metadata.iter().all(|(namespace, key, value)| same(facts.metadata(namespace, key), value))
     }
 
     /// The same request by the route that `facts` show now. What was not read of it then is taken as absent: by now its

@@ -145,14 +145,19 @@ impl Members {
         self.members.retain(|member| member.owner != me);
     }
 
-    /// How `configuration` stands to the others whose VMs `watch` believes alive. The one that a VM joined for last is the
-    /// newest: identities grow.
+    /// How `configuration` stands to the others whose VMs `watch` believes alive. Identities grow, so the
+    /// newest is the one whose oldest VM joined last: a VM that comes back under a new identity makes no old one new.
     #[must_use]
     pub fn standing(&self, configuration: u64, now: Timestamp, watch: &Watch) -> Standing {
         // One that has come back since `watch` was last brought up to date is alive.
         let back = |member: &Member| watch.last_beat(member.owner) != Some(member.beat);
         let alive = || self.members.iter().filter(|member| back(member) || !watch.is_dead(member.owner, now));
-        let newest = alive().max_by_key(|member| member.owner).map(|member| member.configuration);
+        let mut first: BTreeMap<u64, Owner> = BTreeMap::new();
+        for member in alive() {
+            let owner = first.entry(member.configuration).or_insert(member.owner);
+            *owner = member.owner.min(*owner);
+        }
+        let newest = first.iter().max_by_key(|(_, owner)| **owner).map(|(configuration, _)| *configuration);
         if newest != Some(configuration) {
             return Standing::Superseded;
         }

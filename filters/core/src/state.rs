@@ -55,7 +55,7 @@ impl State {
         let breaker = of(BREAKER).and_then(Breaker::decode).map(|mut breaker| {
             // What cannot be read of these starts afresh, by itself.
             of(RATES).and_then(|bytes| breaker.decode_rates(bytes, now));
-            of(RECOVERY).and_then(|bytes| breaker.decode_recovery(bytes));
+            of(RECOVERY).and_then(|bytes| breaker.decode_recovery(bytes, now));
             breaker
         });
         let breaker = breaker.filter(|breaker| breaker.is_plausible(now));

@@ -110,7 +110,7 @@ pub(crate) fn round_trip(breaker: &Breaker, now: Timestamp) -> Option<Breaker> {
         read.decode_rates(rates, now)?;
     }
     if !recovery.is_empty() {
-        read.decode_recovery(recovery)?;
+        read.decode_recovery(recovery, now)?;
     }
     Some(read)
 }

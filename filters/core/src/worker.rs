@@ -170,20 +170,40 @@ impl Worker {
         outcome: Outcome,
         now: Timestamp,
     ) {
+        self.record_evidence(port, target, ticket, outcome, now, || true);
+    }
+
+    /// As [`Self::record`]; `is_evidence` is asked only where the outcome would change shared state. If it is none, the
+    /// request has proved nothing.
+    pub fn record_evidence<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        target: Target,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Timestamp,
+        is_evidence: impl FnOnce() -> bool,
+    ) {
         self.flush(port, now);
-        let pending = Pending { target, ticket, outcome };
+        let mut pending = Pending { target, ticket, outcome };
+        if self.changes_nothing(port, pending, now) {
+            return;
+        }
+        if outcome != Outcome::Ignored && !is_evidence() {
+            pending.outcome = Outcome::Ignored;
+            if ticket.probe.is_none() {
+                return;
+            }
+        }
         let kept = ticket.probe.is_some() && !active(Bug::PendingForgotten);
-        if !self.try_record(port, pending, now) && kept {
+        if !self.write(port, pending, now) && kept {
             self.pending.push(pending);
         }
     }
 
     /// Returns false where the store would not take it.
-    fn try_record<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
+    fn write<P: Port + ?Sized>(&mut self, port: &mut P, pending: Pending, now: Timestamp) -> bool {
         let Pending { target, ticket, outcome } = pending;
-        if self.changes_nothing(port, pending, now) {
-            return true;
-        }
         self.know_standing(port, target, now);
         let operation = match outcome {
             Outcome::Ignored => Operation::HandBack,
@@ -257,7 +277,7 @@ impl Worker {
             return;
         }
         let mut waiting = std::mem::take(&mut self.pending);
-        waiting.retain(|pending| !self.try_record(port, *pending, now));
+        waiting.retain(|pending| !self.write(port, *pending, now));
         self.pending = waiting;
     }
 

@@ -1,11 +1,12 @@
 //! One configuration in one VM.
 
 use crate::calls::{self, Level, log};
-use crate::facts::cluster;
+use crate::facts::{CurrentRequest, cluster};
 use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
+use crate::stream::Call;
 use resilience_core::answer::Reply;
-use resilience_core::breaker::{Outcome, Ticket};
+use resilience_core::breaker::Outcome;
 use resilience_core::config::{Document, Policy};
 use resilience_core::control::{self, Order, Problem};
 use resilience_core::decision::{Decision, decide, state_by_mode};
@@ -14,8 +15,18 @@ use resilience_core::members::TICK;
 use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Target, Worker};
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+
+/// Whether the route that a request took leads to the policy, and to the cluster, that let it in.
+fn went_where_it_was_to(policies: &Matcher, call: &Call) -> bool {
+    let facts = &mut CurrentRequest;
+    let leads_there =
+        call.seen.holds(facts) || policies.find(&mut call.seen.again(facts)) == Some(call.target.policy);
+    let same_cluster = || cluster().is_none_or(|now| call.cluster.as_ref() == Some(&now));
+    leads_there && (call.cluster.is_none() || same_cluster())
+}
 
 /// One in so many outcomes that change nothing is worth a look at the route that the request went by.
 const UNCHECKED: u32 = 128;
@@ -123,11 +134,6 @@ impl Root {
         (active && !exempt).then(|| (index, request.seen()))
     }
 
-    /// Whether a request went by a route that leads to this policy, too, whatever it showed when it came.
-    pub(crate) fn route_holds(&self, index: usize, seen: &Seen, facts: &mut dyn Facts) -> bool {
-        seen.holds(facts) || self.policies.find(&mut seen.again(facts)) == Some(index)
-    }
-
     pub(crate) fn policy(&self, index: usize) -> Option<&Policy> {
         self.document.policies.get(index)
     }
@@ -143,18 +149,19 @@ impl Root {
         }
     }
 
+    /// The upstream cluster of a request of a policy that keeps a breaker for each; `None` for any other.
+    pub(crate) fn cluster(&self, index: usize) -> Option<Vec<u8>> {
+        if self.worker.has_keys(index) { cluster() } else { None }
+    }
+
     /// Decides over a request of a policy: the moment, whose breaker it is, and what happens.
-    pub(crate) fn decide(&mut self, index: usize) -> (Timestamp, Target, Decision) {
+    pub(crate) fn decide(&mut self, index: usize, cluster: Option<&[u8]>) -> (Timestamp, Target, Decision) {
         self.now = clock().unwrap_or(self.now);
         let Self { document, worker, now, .. } = self;
         let whole = Target::whole(index);
         let Some(policy) = document.policies.get(index) else { return (*now, whole, Decision::Call(None)) };
         let mut port = HostPort { names: &document.policies, policies: &mut self.metrics };
-        let target = if worker.has_keys(index) {
-            worker.target(&mut port, index, cluster().as_deref())
-        } else {
-            whole
-        };
+        let target = if cluster.is_some() { worker.target(&mut port, index, cluster) } else { whole };
         (*now, target, decide(policy, || worker.admit(&mut port, target, *now)))
     }
 
@@ -171,24 +178,42 @@ impl Root {
         outcome.timed(breaker.zip(duration).is_some_and(|(breaker, it)| breaker.settings.is_slow(it)))
     }
 
-    /// Whether an outcome is worth a look at the route that the request went by: one that can change a breaker's state, and
-    /// of the others one of so many, so that operators hear of it too.
-    pub(crate) const fn checks_route(&mut self, matters: bool) -> bool {
-        self.unchecked = self.unchecked.saturating_add(1);
-        if matters || self.unchecked >= UNCHECKED {
-            self.unchecked = 0;
-            return true;
+    /// Counts what a call proved. Where that can change a breaker's state, and of the others for one of so many so that
+    /// operators hear of it too, a look is taken at where the request went: one whose route, or upstream cluster, is not
+    /// that of the breaker that let it in proved nothing. One that passed without a ticket was admitted by no breaker and
+    /// tells it nothing.
+    pub(crate) fn record(&mut self, call: &Call, outcome: Outcome) {
+        let target = call.target;
+        let looked = Cell::new(None);
+        self.now = clock().unwrap_or(self.now);
+        let Self { policies, worker, document, metrics, now, .. } = self;
+        let look = || {
+            let held = went_where_it_was_to(policies, call);
+            looked.set(Some(held));
+            held
+        };
+        if let Some(ticket) = call.ticket {
+            let mut port = HostPort { names: &document.policies, policies: metrics };
+            worker.record_evidence(&mut port, target, ticket, outcome, *now, look);
+        } else if outcome.is_failure() {
+            look();
         }
-        false
-    }
-
-    /// Counts an outcome. A request that passed without a ticket was admitted by no breaker and tells it nothing.
-    pub(crate) fn record(&mut self, target: Target, ticket: Option<Ticket>, outcome: Outcome) {
-        if let Some(ticket) = ticket {
-            self.with_worker(|worker, port, now| worker.record(port, target, ticket, outcome, now));
+        self.unchecked = self.unchecked.saturating_add(1);
+        let due = self.unchecked >= UNCHECKED && outcome != Outcome::Ignored;
+        if due && looked.get().is_none() {
+            looked.set(Some(went_where_it_was_to(&self.policies, call)));
+        }
+        if looked.get().is_some() {
+            self.unchecked = 0;
         }
         // After the state: whoever sees the count can rely on what it did.
-        self.metrics(target.policy, |metrics| metrics.call(outcome));
+        let stale = looked.get() == Some(false);
+        self.metrics(target.policy, |metrics| {
+            if stale {
+                metrics.stale_route();
+            }
+            metrics.call(if stale { Outcome::Ignored } else { outcome });
+        });
     }
 
     /// Whether this configuration only answers operators.

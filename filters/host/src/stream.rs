@@ -2,7 +2,6 @@
 
 use crate::calls::{self, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
-use crate::metrics::PolicyMetrics;
 use crate::root::Root;
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
 use resilience_core::breaker::{Outcome, Ticket};
@@ -42,15 +41,17 @@ pub(crate) struct Stream {
 
 /// A request that was let through.
 #[derive(Debug)]
-struct Call {
+pub(crate) struct Call {
     /// Whose it is.
-    target: Target,
+    pub(crate) target: Target,
     /// The breaker's, if one admitted it.
-    ticket: Option<Ticket>,
+    pub(crate) ticket: Option<Ticket>,
     /// When it came.
     began: Timestamp,
     /// What its policy was found by.
-    seen: Seen,
+    pub(crate) seen: Seen,
+    /// The upstream cluster that it was to go to, where each has a breaker of its own.
+    pub(crate) cluster: Option<Vec<u8>>,
     /// How long its answer took to begin, once it has and where anybody asks.
     duration: Option<Duration>,
     /// What has been seen of the answer.
@@ -72,7 +73,8 @@ impl Stream {
             return send(&root.control(&method, &path));
         }
         let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
-        let (began, target, decision) = root.decide(policy);
+        let cluster = root.cluster(policy);
+        let (began, target, decision) = root.decide(policy, cluster.as_deref());
         let ticket = match decision {
             Decision::Call(ticket) => ticket,
             Decision::Shadowed(reason) => {
@@ -82,7 +84,7 @@ impl Stream {
             Decision::Refuse(refusal) => return answer(root, policy, refusal),
         };
         let answer = Answer::default();
-        self.call = Some(Call { target, ticket, began, seen, duration: None, answer });
+        self.call = Some(Call { target, ticket, began, seen, cluster, duration: None, answer });
         Action::Continue
     }
 
@@ -142,19 +144,12 @@ impl Call {
         self.ticket.is_some_and(|ticket| ticket.probe.is_some())
     }
 
-    /// Counts what the call proved. One whose route does not lead to the policy that let it in proved nothing about that
-    /// policy's upstream.
+    /// Counts what the call proved.
     fn settle(self, root: &mut Root, outcome: Outcome) {
         let policy = self.target.policy;
         let duration = self.duration.or_else(|| root.duration(policy, self.began));
-        let mut outcome = root.timed(policy, outcome, duration);
-        let matters = self.is_probe() || outcome != Outcome::Success;
-        let checks = outcome != Outcome::Ignored && root.checks_route(matters);
-        if checks && !root.route_holds(policy, &self.seen, &mut CurrentRequest) {
-            root.metrics(policy, PolicyMetrics::stale_route);
-            outcome = Outcome::Ignored;
-        }
-        root.record(self.target, self.ticket, outcome);
+        let outcome = root.timed(policy, outcome, duration);
+        root.record(&self, outcome);
     }
 }
 

@@ -78,7 +78,7 @@ pub enum Done {
     /// The breaker that an operator meant.
     Forced(usize),
     /// Nothing to tell.
-    Done,
+    Quietly,
 }
 
 /// What the world answers.
@@ -127,12 +127,12 @@ impl Vm {
         );
         let routine = Coroutine::with_stack(stack, move |yielder: &Yielder<Answer, Call>, _: Answer| {
             let mut world = World { yielder, breakers: BTreeMap::new() };
-            let mut done = Done::Done;
+            let mut done = Done::Quietly;
             while let Answer::Task(task, now) = yielder.suspend(Call::Idle(done)) {
                 done = perform(&mut worker, &mut world, task, now);
             }
         });
-        let mut vm = Self { routine: Some(routine), waits_for: Call::Idle(Done::Done) };
+        let mut vm = Self { routine: Some(routine), waits_for: Call::Idle(Done::Quietly) };
         vm.answer(Answer::End);
         vm
     }
@@ -195,7 +195,7 @@ fn perform(worker: &mut Worker, world: &mut World<'_>, task: Task, now: Timestam
         }
         Task::Leave => worker.leave(world, now),
     }
-    Done::Done
+    Done::Quietly
 }
 
 fn aim(worker: &mut Worker, world: &mut World<'_>, policy: usize, cluster: Option<usize>) -> Target {

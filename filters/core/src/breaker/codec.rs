@@ -15,10 +15,14 @@ use super::{Breaker, Evidence, Owner, Phase, Probe, State, Tally, Window};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
+use std::time::Duration;
 
 /// Whether this is the build that stands in for another version of the module in tests of upgrades: it can read section 1
 /// only, and what it writes besides cannot be read by the module that ships.
 const OTHER: bool = cfg!(feature = "test-other-version");
+
+/// How much later another worker's clock reading may be than the one that judges.
+const AHEAD: Duration = Duration::from_secs(60);
 
 const SINCE: u8 = 0b01;
 const HELD: u8 = 0b10;
@@ -118,7 +122,7 @@ impl Breaker {
     }
 
     /// Takes over what [`Self::encode_recovery`] wrote; `None`, and nothing is taken over, for anything else.
-    pub fn decode_recovery(&mut self, bytes: &[u8]) -> Option<()> {
+    pub fn decode_recovery(&mut self, bytes: &[u8], now: Timestamp) -> Option<()> {
         let mut input = Reader::new(bytes);
         let generation = input.u64()?;
         let trips = input.u32()?;
@@ -127,7 +131,9 @@ impl Breaker {
             if flags & flag == 0 { Some(None) } else { input.timestamp().map(Some) }
         };
         let (since, held_until): (Option<Timestamp>, _) = (moment(SINCE)?, moment(HELD)?);
-        if !input.is_empty() || flags & !(SINCE | HELD) != 0 {
+        // One that closed far ahead would ramp up until then.
+        let ahead = since.is_some_and(|since| since.since(now) > AHEAD);
+        if !input.is_empty() || flags & !(SINCE | HELD) != 0 || ahead {
             return None;
         }
         self.trips = trips;

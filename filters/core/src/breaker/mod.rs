@@ -332,11 +332,7 @@ impl Breaker {
     ) {
         self.trips = match &self.phase {
             _ if settings.wait_duration_growth.is_none() => 0,
-            Phase::Closed(closed)
-                if closed.since.is_none_or(|since| settings.starts_over(at.since(since))) =>
-            {
-                1
-            }
+            Phase::Closed(closed) if closed.starts_over(settings, at) => 1,
             _ => self.trips.saturating_add(1),
         };
         let wait = settings.wait(self.trips, recovery::chance(self.generation, at));

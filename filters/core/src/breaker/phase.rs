@@ -50,6 +50,11 @@ impl Closed {
         self.held_until.is_some_and(|until| now <= until)
     }
 
+    /// Whether a trip at `now` counts as the first.
+    pub(super) fn starts_over(&self, settings: &Settings, now: Timestamp) -> bool {
+        self.since.is_none_or(|since| settings.starts_over(now.since(since)))
+    }
+
     /// Counts an outcome; returns the trigger that is met, if one is.
     pub(super) fn record(
         &mut self,

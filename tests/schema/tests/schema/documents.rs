@@ -111,6 +111,8 @@ pub fn valid() -> Vec<Value> {
     {
         documents.push(json!({"policies": policies(&[json!({key: breaker[key]})])}));
     }
+    // A breaker that only looks on, with nothing inherited.
+    documents.push(json!({"policies": policies(&[json!({"consecutive_failures": 2, "mode": "shadow"})])}));
     documents.push(serde_json::from_str(&super::read("envoy/policies.json")).expect("the example is JSON"));
     documents
 }

@@ -59,8 +59,11 @@ pub struct Model {
 pub struct Belief {
     known: (u64, State),
     until: Option<u64>,
-    closed: Option<(bool, Option<Shape>, Option<u64>, Option<u64>)>,
+    closed: Option<Settled>,
 }
+
+/// What a closed breaker shows: whether it is clean, the shape of its window, since when, and held until when.
+type Settled = (bool, Option<Shape>, Option<u64>, Option<u64>);
 
 fn nanos(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)

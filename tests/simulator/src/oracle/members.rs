@@ -169,18 +169,33 @@ impl Oracle {
         let surely = |line: &&Line| {
             Some(Owner(line.owner)) == me || self.members.may_forget(line.owner, begun, alive).is_err()
         };
-        let newest = |of_mine: bool, sure: bool| {
-            let lines = lines.iter().filter(|line| (line.configuration == mine) == of_mine);
-            lines.filter(|line| !sure || surely(line)).map(|line| line.owner).max()
-        };
+        // A configuration is as new as the oldest of its VMs that count.
+        let mut least: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut most: BTreeMap<u64, (bool, u64)> = BTreeMap::new();
+        for line in lines {
+            let low = least.entry(line.configuration).or_insert(line.owner);
+            *low = line.owner.min(*low);
+            let (sure, high) = most.entry(line.configuration).or_insert((false, line.owner));
+            (*sure, *high) = match (*sure, surely(&line)) {
+                (false, true) => (true, line.owner),
+                (true, true) => (true, line.owner.min(*high)),
+                (true, false) => (true, *high),
+                (false, false) => (false, line.owner.max(*high)),
+            };
+        }
+        let others = || most.iter().filter(|(configuration, _)| **configuration != mine);
+        let (low, high) = (least.get(&mine).copied(), most.get(&mine).map(|(_, high)| *high));
         let mut possible = Vec::new();
-        if newest(true, true) < newest(false, false) {
+        if low.is_none() || others().any(|(_, (_, theirs))| Some(*theirs) > low) {
             possible.push(Standing::Superseded);
         }
-        if newest(false, false).is_some() && newest(true, false) > newest(false, true) {
+        let older = |configuration| least.get(configuration).copied() < high;
+        if others().any(|(configuration, _)| older(configuration))
+            && others().filter(|(_, (sure, _))| *sure).all(|(configuration, _)| older(configuration))
+        {
             possible.push(Standing::Newest);
         }
-        if newest(false, true).is_none() {
+        if !others().any(|(_, (sure, _))| *sure) {
             possible.push(Standing::Alone);
         }
         possible
