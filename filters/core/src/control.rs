@@ -10,7 +10,9 @@
 
 use crate::answer::{Reply, Source};
 use crate::breaker::{Command, State};
-use crate::config::parse_duration;
+use crate::config::{Policy, parse_duration};
+use crate::time::Timestamp;
+use crate::worker::{Port, Worker};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -20,18 +22,18 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What an operator wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Order<'a> {
+struct Order<'a> {
     /// The policy's name.
-    pub policy: &'a str,
+    policy: &'a str,
     /// The upstream cluster, where not all are meant.
-    pub key: Option<Cow<'a, [u8]>>,
+    key: Option<Cow<'a, [u8]>>,
     /// What to do.
-    pub command: Command,
+    command: Command,
 }
 
 /// Why nothing was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Problem {
+enum Problem {
     /// There is no such path, or no such policy or key.
     NotFound,
     /// Only `POST` changes anything.
@@ -74,11 +76,44 @@ impl Problem {
     }
 }
 
+/// Answers a request by its `:method` and `:path`, and does what it says to the breakers of `policies`.
+pub fn answer<P: Port + ?Sized>(
+    method: &[u8],
+    path: &[u8],
+    policies: &[Policy],
+    worker: &mut Worker,
+    port: &mut P,
+    now: Timestamp,
+) -> Reply {
+    let obeyed = parse(method, path).and_then(|order| obey(&order, policies, worker, port, now));
+    obeyed.unwrap_or_else(refused)
+}
+
+fn obey<P: Port + ?Sized>(
+    order: &Order<'_>,
+    policies: &[Policy],
+    worker: &mut Worker,
+    port: &mut P,
+    now: Timestamp,
+) -> Result<Reply, Problem> {
+    let named = |policy: &Policy| policy.name == order.policy;
+    let policy = policies.iter().position(named).ok_or(Problem::NotFound)?;
+    if !worker.keeps_state(policy) {
+        return Err(Problem::NoState);
+    }
+    let targets = worker.targets(port, policy, order.key.as_deref());
+    let mut state = Err(Problem::NotFound);
+    for target in &targets {
+        state = Ok(worker.force(port, *target, order.command, now).ok_or(Problem::Store)?);
+    }
+    Ok(done(order.policy, state?, targets.len()))
+}
+
 /// Reads a request by its `:method` and `:path`.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse<'a>(method: &[u8], path: &'a [u8]) -> Result<Order<'a>, Problem> {
+fn parse<'a>(method: &[u8], path: &'a [u8]) -> Result<Order<'a>, Problem> {
     let path = std::str::from_utf8(path).map_err(|_| Problem::NotFound)?;
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let rest = path.strip_prefix("/breakers/").ok_or(Problem::NotFound)?;
@@ -110,15 +145,13 @@ pub fn parse<'a>(method: &[u8], path: &'a [u8]) -> Result<Order<'a>, Problem> {
 }
 
 /// Answers an order that was carried out on so many breakers.
-#[must_use]
-pub fn done(policy: &str, state: State, breakers: usize) -> Reply {
+fn done(policy: &str, state: State, breakers: usize) -> Reply {
     let body = serde_json::json!({ "policy": policy, "state": state.to_string(), "breakers": breakers });
     json(200, &body)
 }
 
 /// Answers an order that was not carried out.
-#[must_use]
-pub fn refused(problem: Problem) -> Reply {
+fn refused(problem: Problem) -> Reply {
     let mut reply = json(problem.status(), &serde_json::json!({ "error": problem.text() }));
     if problem == Problem::Method {
         reply.headers.push(("allow".to_owned(), "POST".to_owned()));

@@ -39,7 +39,7 @@ pub struct Request<'a> {
     reversed: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
     method: Option<Vec<u8>>,
-    metadata: Vec<(String, String, Vec<u8>)>,
+    metadata: Vec<Vec<u8>>,
 }
 
 /// What was read of a request to find its policy, to see later whether that policy was the right one.
@@ -49,24 +49,17 @@ pub struct Request<'a> {
 #[derive(Debug, Default)]
 pub struct Seen {
     route: Option<Vec<u8>>,
-    metadata: Vec<(String, String, Vec<u8>)>,
+    /// Of each pair that the matcher looks at, in its order.
+    metadata: Vec<Vec<u8>>,
     host: Option<Vec<u8>>,
     path: Option<Vec<u8>>,
     method: Option<Vec<u8>>,
 }
 
 impl Seen {
-    /// Whether all that was read of the route still holds, once the answer is there. What cannot be read now says nothing
-    /// against it.
-    pub fn holds(&self, facts: &mut dyn Facts) -> bool {
-        let same = |now: Option<Vec<u8>>, then: &Vec<u8>| now.is_none_or(|now| now == *then);
-        self.route.as_ref().is_none_or(|name| same(facts.route(), name))
-            && self.metadata.iter().all(|(namespace, key, value)| same(facts.metadata(namespace, key), value))
-    }
-
     /// The same request by the route that `facts` show now. What was not read of it then is taken as absent: by now its
     /// headers are gone.
-    pub fn again<'a>(&self, facts: &'a mut dyn Facts) -> Request<'a> {
+    fn again<'a>(&self, facts: &'a mut dyn Facts) -> Request<'a> {
         let read = |fact: &Option<Vec<u8>>| Some(fact.clone().unwrap_or_default());
         Request {
             host: read(&self.host),
@@ -93,10 +86,10 @@ impl<'a> Request<'a> {
 
     // Something absent is read as empty, which no pattern can be.
 
-    fn metadata(&mut self, namespace: &str, key: &str) -> Vec<u8> {
+    fn metadata(&mut self, namespace: &str, key: &str) -> &[u8] {
         let value = self.facts.metadata(namespace, key).unwrap_or_default();
-        self.metadata.push((namespace.to_owned(), key.to_owned(), value.clone()));
-        value
+        self.metadata.push(value);
+        self.metadata.last().map_or(&[], Vec::as_slice)
     }
 
     /// What was read.
@@ -255,11 +248,21 @@ impl Matcher {
     #[must_use]
     pub fn find(&self, request: &mut Request<'_>) -> Option<usize> {
         let by_metadata = self.metadata.iter().filter_map(|((namespace, key), values)| {
-            let value = request.metadata(namespace, key);
-            values.get(&value)?.find(request)
+            values.get(request.metadata(namespace, key))?.find(request)
         });
         let found = by_metadata.min().or_else(|| self.rest.find(request));
         found.map(|(_, target)| target)
+    }
+
+    /// Whether a request that was found to be of `target` went by a route that leads there, too, now that its answer is
+    /// there. What cannot be read now says nothing against it.
+    #[must_use]
+    pub fn still_finds(&self, target: usize, seen: &Seen, facts: &mut dyn Facts) -> bool {
+        let same = |now: Option<Vec<u8>>, then: &Vec<u8>| now.is_none_or(|now| now == *then);
+        let mut metadata = self.metadata.keys().zip(&seen.metadata);
+        let unchanged = seen.route.as_ref().is_none_or(|name| same(facts.route(), name))
+            && metadata.all(|((namespace, key), value)| same(facts.metadata(namespace, key), value));
+        unchanged || self.find(&mut seen.again(facts)) == Some(target)
     }
 }
 

@@ -33,6 +33,9 @@ use guard::{Guard, View};
 use keys::Keys;
 use std::collections::BTreeSet;
 
+/// One in so many outcomes that change nothing is worth a look at where the request went.
+const SAMPLE: u32 = 128;
+
 /// An outcome of a probe that the store would not take yet.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
@@ -71,6 +74,8 @@ pub struct Worker {
     beaten: Timestamp,
     watch: Watch,
     pending: Vec<Pending>,
+    /// How many outcomes have been taken since it was last asked whether one is evidence.
+    unasked: u32,
     next_swept: usize,
     /// Who held probes in the sweep under way, and in the one before.
     holders: BTreeSet<Owner>,
@@ -103,6 +108,7 @@ impl Worker {
             beaten: Timestamp::default(),
             watch: Watch::default(),
             pending: Vec::new(),
+            unasked: 0,
             next_swept: 0,
             holders: BTreeSet::new(),
             known_holders: Vec::new(),
@@ -170,35 +176,44 @@ impl Worker {
         outcome: Outcome,
         now: Timestamp,
     ) {
-        self.record_evidence(port, target, ticket, outcome, now, || true);
+        self.judge(port, target, Some(ticket), outcome, now, || true);
     }
 
-    /// As [`Self::record`]; `is_evidence` is asked only where the outcome would change shared state. If it is none, the
-    /// request has proved nothing.
-    pub fn record_evidence<P: Port + ?Sized>(
+    /// As [`Self::record`], for a request that may have gone elsewhere than to the breaker's upstream: then it proved
+    /// nothing, and `is_evidence`, which costs the host a read, says so. It is asked where the outcome can change shared state
+    /// or is a failure, and for one in [`SAMPLE`] of the others, so that operators hear of it too. Returns the outcome as it
+    /// was taken. A request without a ticket was admitted by no breaker and tells it nothing.
+    pub fn judge<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
         target: Target,
-        ticket: Ticket,
+        ticket: Option<Ticket>,
         outcome: Outcome,
         now: Timestamp,
         is_evidence: impl FnOnce() -> bool,
-    ) {
+    ) -> Outcome {
         self.flush(port, now);
-        let mut pending = Pending { target, ticket, outcome };
-        if self.changes_nothing(port, pending, now) {
-            return;
+        let pending = ticket.map(|ticket| Pending { target, ticket, outcome });
+        let pending = pending.filter(|pending| !self.changes_nothing(port, *pending, now));
+        self.unasked = self.unasked.saturating_add(1);
+        let ask = pending.is_some() || outcome.is_failure() || self.unasked >= SAMPLE;
+        let taken = if outcome == Outcome::Ignored || !ask {
+            outcome
+        } else {
+            self.unasked = 0;
+            if is_evidence() { outcome } else { Outcome::Ignored }
+        };
+        let Some(pending) = pending.map(|pending| Pending { outcome: taken, ..pending }) else {
+            return taken;
+        };
+        let probe = pending.ticket.probe.is_some();
+        if taken == Outcome::Ignored && !probe {
+            return taken;
         }
-        if outcome != Outcome::Ignored && !is_evidence() {
-            pending.outcome = Outcome::Ignored;
-            if ticket.probe.is_none() {
-                return;
-            }
-        }
-        let kept = ticket.probe.is_some() && !active(Bug::PendingForgotten);
-        if !self.write(port, pending, now) && kept {
+        if !self.write(port, pending, now) && probe && !active(Bug::PendingForgotten) {
             self.pending.push(pending);
         }
+        taken
     }
 
     /// Returns false where the store would not take it.
@@ -260,6 +275,12 @@ impl Worker {
             port.report(Event::GaveUp { operation: Operation::Force });
         }
         forced
+    }
+
+    /// Whether a policy keeps anything in shared state.
+    #[must_use]
+    pub fn keeps_state(&self, policy: usize) -> bool {
+        self.scope(policy).is_some()
     }
 
     fn scope(&self, policy: usize) -> Option<&Scope> {

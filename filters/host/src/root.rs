@@ -8,28 +8,14 @@ use crate::stream::Call;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
 use resilience_core::config::{Document, Policy};
-use resilience_core::control::{self, Order, Problem};
+use resilience_core::control;
 use resilience_core::decision::{Decision, decide, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::members::TICK;
 use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Target, Worker};
-use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
-
-/// Whether the route that a request took leads to the policy, and to the cluster, that let it in.
-fn went_where_it_was_to(policies: &Matcher, call: &Call) -> bool {
-    let facts = &mut CurrentRequest;
-    let leads_there =
-        call.seen.holds(facts) || policies.find(&mut call.seen.again(facts)) == Some(call.target.policy);
-    let same_cluster = || cluster().is_none_or(|now| call.cluster.as_ref() == Some(&now));
-    leads_there && (call.cluster.is_none() || same_cluster())
-}
-
-/// One in so many outcomes that change nothing is worth a look at the route that the request went by.
-const UNCHECKED: u32 = 128;
 
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
@@ -39,8 +25,6 @@ pub(crate) struct Root {
     exempt: Option<Matcher>,
     worker: Worker,
     metrics: Vec<PolicyMetrics>,
-    /// How many outcomes have been counted since the last look at a request's route.
-    unchecked: u32,
     /// The last moment that the host told: stands in where it does not tell.
     now: Timestamp,
 }
@@ -114,7 +98,6 @@ impl Root {
             exempt,
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
-            unchecked: 0,
             now,
             document,
         }
@@ -158,61 +141,41 @@ impl Root {
     pub(crate) fn decide(&mut self, index: usize, cluster: Option<&[u8]>) -> (Timestamp, Target, Decision) {
         self.now = clock().unwrap_or(self.now);
         let Self { document, worker, now, .. } = self;
-        let whole = Target::whole(index);
-        let Some(policy) = document.policies.get(index) else { return (*now, whole, Decision::Call(None)) };
+        let Some(policy) = document.policies.get(index) else {
+            return (*now, Target::whole(index), Decision::Call(None));
+        };
         let mut port = HostPort { names: &document.policies, policies: &mut self.metrics };
-        let target = if cluster.is_some() { worker.target(&mut port, index, cluster) } else { whole };
+        let target = worker.target(&mut port, index, cluster);
         (*now, target, decide(policy, || worker.admit(&mut port, target, *now)))
     }
 
-    /// How long a request has taken that came at `began`, if its policy asks.
-    pub(crate) fn duration(&mut self, policy: usize, began: Timestamp) -> Option<Duration> {
-        self.policy(policy)?.circuit_breaker.as_ref()?.settings.slow_call_duration_threshold?;
+    /// Whether an answer that begins now to a request that came at `began` is slow; `None` where its policy does not ask.
+    pub(crate) fn is_slow(&mut self, policy: usize, began: Timestamp) -> Option<bool> {
+        let settings = &self.document.policies.get(policy)?.circuit_breaker.as_ref()?.settings;
+        settings.slow_call_duration_threshold?;
         self.now = clock().unwrap_or(self.now);
-        Some(self.now.since(began))
+        Some(settings.is_slow(self.now.since(began)))
     }
 
-    /// This outcome of a call that took so long until its answer began.
-    pub(crate) fn timed(&self, policy: usize, outcome: Outcome, duration: Option<Duration>) -> Outcome {
-        let breaker = self.policy(policy).and_then(|policy| policy.circuit_breaker.as_ref());
-        outcome.timed(breaker.zip(duration).is_some_and(|(breaker, it)| breaker.settings.is_slow(it)))
-    }
-
-    /// Counts what a call proved. Where that can change a breaker's state, and of the others for one of so many so that
-    /// operators hear of it too, a look is taken at where the request went: one whose route, or upstream cluster, is not
-    /// that of the breaker that let it in proved nothing. One that passed without a ticket was admitted by no breaker and
-    /// tells it nothing.
+    /// Counts what a call proved: nothing, where the route and the upstream cluster that it took are not those of the breaker
+    /// that let it in.
     pub(crate) fn record(&mut self, call: &Call, outcome: Outcome) {
-        let target = call.target;
-        let looked = Cell::new(None);
         self.now = clock().unwrap_or(self.now);
         let Self { policies, worker, document, metrics, now, .. } = self;
-        let look = || {
-            let held = went_where_it_was_to(policies, call);
-            looked.set(Some(held));
-            held
+        let policy = call.target.policy;
+        let went_there = || {
+            let same = |then: &Vec<u8>| cluster().is_none_or(|now| now == *then);
+            policies.still_finds(policy, &call.seen, &mut CurrentRequest)
+                && call.cluster.as_ref().is_none_or(same)
         };
-        if let Some(ticket) = call.ticket {
-            let mut port = HostPort { names: &document.policies, policies: metrics };
-            worker.record_evidence(&mut port, target, ticket, outcome, *now, look);
-        } else if outcome.is_failure() {
-            look();
-        }
-        self.unchecked = self.unchecked.saturating_add(1);
-        let due = self.unchecked >= UNCHECKED && outcome != Outcome::Ignored;
-        if due && looked.get().is_none() {
-            looked.set(Some(went_where_it_was_to(&self.policies, call)));
-        }
-        if looked.get().is_some() {
-            self.unchecked = 0;
-        }
+        let mut port = HostPort { names: &document.policies, policies: metrics };
+        let taken = worker.judge(&mut port, call.target, call.ticket, outcome, *now, went_there);
         // After the state: whoever sees the count can rely on what it did.
-        let stale = looked.get() == Some(false);
-        self.metrics(target.policy, |metrics| {
-            if stale {
+        self.metrics(policy, |metrics| {
+            if taken != outcome {
                 metrics.stale_route();
             }
-            metrics.call(if stale { Outcome::Ignored } else { outcome });
+            metrics.call(taken);
         });
     }
 
@@ -223,29 +186,10 @@ impl Root {
 
     /// Carries out what an operator says.
     pub(crate) fn control(&mut self, method: &[u8], path: &[u8]) -> Reply {
-        match control::parse(method, path).and_then(|order| self.obey(&order)) {
-            Ok(reply) => reply,
-            Err(problem) => control::refused(problem),
-        }
-    }
-
-    fn obey(&mut self, order: &Order<'_>) -> Result<Reply, Problem> {
-        let named = |policy: &Policy| policy.name == order.policy;
-        let policy = self.document.policies.iter().position(named).ok_or(Problem::NotFound)?;
-        if self.policy(policy).and_then(|policy| policy.shared(0)).is_none() {
-            return Err(Problem::NoState);
-        }
-        self.with_worker(|worker, port, now| {
-            let targets = worker.targets(port, policy, order.key.as_deref());
-            let mut state = Err(Problem::NotFound);
-            for target in &targets {
-                state = worker.force(port, *target, order.command, now).ok_or(Problem::Store);
-                if state.is_err() {
-                    break;
-                }
-            }
-            state.map(|state| control::done(order.policy, state, targets.len()))
-        })
+        self.now = clock().unwrap_or(self.now);
+        let Self { document, worker, metrics, now, .. } = self;
+        let mut port = HostPort { names: &document.policies, policies: metrics };
+        control::answer(method, path, &document.policies, worker, &mut port, *now)
     }
 
     pub(crate) fn tick(&mut self) {

@@ -10,10 +10,8 @@ use resilience_core::matcher::Seen;
 use resilience_core::outcome::{
     self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
 };
-
 use resilience_core::time::Timestamp;
 use resilience_core::worker::Target;
-use std::time::Duration;
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
@@ -52,8 +50,8 @@ pub(crate) struct Call {
     pub(crate) seen: Seen,
     /// The upstream cluster that it was to go to, where each has a breaker of its own.
     pub(crate) cluster: Option<Vec<u8>>,
-    /// How long its answer took to begin, once it has and where anybody asks.
-    duration: Option<Duration>,
+    /// Whether its answer was slow to begin, once it has and where anybody asks.
+    slow: Option<bool>,
     /// What has been seen of the answer.
     answer: Answer,
 }
@@ -84,7 +82,7 @@ impl Stream {
             Decision::Refuse(refusal) => return answer(root, policy, refusal),
         };
         let answer = Answer::default();
-        self.call = Some(Call { target, ticket, began, seen, cluster, duration: None, answer });
+        self.call = Some(Call { target, ticket, began, seen, cluster, slow: None, answer });
         Action::Continue
     }
 
@@ -98,7 +96,7 @@ impl Stream {
 
     fn judge_headers(&mut self, root: &mut Root) {
         let Some(call) = &mut self.call else { return };
-        call.duration = root.duration(call.target.policy, call.began);
+        call.slow = root.is_slow(call.target.policy, call.began);
         let Some(rules) = root.rules(call.target.policy) else { return };
         call.answer = read_answer(rules);
         let settled = match rules.standing(call.answer, call.is_probe()) {
@@ -147,9 +145,8 @@ impl Call {
     /// Counts what the call proved.
     fn settle(self, root: &mut Root, outcome: Outcome) {
         let policy = self.target.policy;
-        let duration = self.duration.or_else(|| root.duration(policy, self.began));
-        let outcome = root.timed(policy, outcome, duration);
-        root.record(&self, outcome);
+        let slow = self.slow.or_else(|| root.is_slow(policy, self.began)).unwrap_or(false);
+        root.record(&self, outcome.timed(slow));
     }
 }
 
