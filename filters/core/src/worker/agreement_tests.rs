@@ -1,11 +1,8 @@
 //! What workers with rates, and workers whose breaker ramps up, agree on.
 
 use super::fake::{Fake, P, enter, request, worker_of};
-use super::{Event, Port, Shared, Target, Worker};
-use crate::breaker::{
-    Admission, Outcome, Percentage, Phase, RampUp, Rates, Settings, Shape, State, Tally, Ticket,
-};
-use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
+use super::{Shared, Worker};
+use crate::breaker::{Admission, Outcome, Percentage, Phase, RampUp, Rates, Settings, Shape, State, Tally};
 use crate::testing::{ms, settings};
 use crate::time::Timestamp;
 use std::time::Duration;
@@ -55,49 +52,8 @@ fn a_success_fills_the_window_of_a_newer_configuration() {
     assert_eq!(tally(&port).calls, 4);
 }
 
-/// A port on which another worker closes the breaker before the next write is decided over.
-struct Overtaken {
-    port: Fake,
-    reads: usize,
-    other: Option<(Worker, Ticket)>,
-}
-
 /// When the wait of a breaker that tripped at 0 is over.
 const PROBING: Timestamp = Timestamp::from_nanos(30_000_000_001);
-
-impl Store for Overtaken {
-    fn get(&mut self, key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
-        self.reads += 1;
-        if self.reads == 2
-            && let Some((mut other, ticket)) = self.other.take()
-        {
-            other.record(&mut self.port, P, ticket, Outcome::Success, PROBING);
-        }
-        self.port.get(key)
-    }
-
-    fn put(&mut self, key: &[u8], bytes: &[u8], expected: Expected) -> Result<(), PutError> {
-        self.port.put(key, bytes, expected)
-    }
-}
-
-impl Port for Overtaken {
-    fn changes(&mut self, target: Target) -> Option<u64> {
-        self.port.changes(target)
-    }
-
-    fn changed(&mut self, target: Target) {
-        self.port.changed(target);
-    }
-
-    fn introduce(&mut self, target: Target, key: &[u8]) {
-        self.port.introduce(target, key);
-    }
-
-    fn report(&mut self, event: Event) {
-        self.port.report(event);
-    }
-}
 
 #[test]
 fn a_ramp_decides_over_whoever_comes_while_the_breaker_closes() {
@@ -114,8 +70,11 @@ fn a_ramp_decides_over_whoever_comes_while_the_breaker_closes() {
     worker.tick(&mut port, PROBING);
     other.tick(&mut port, PROBING);
     let ticket = enter(&mut other, &mut port, PROBING);
-    let mut port = Overtaken { port, reads: 0, other: Some((other, ticket)) };
+    // The other closes it after this one has read it, and before its write is decided over.
+    port.meanwhile.push_back(("get", Box::new(|_: &mut Fake| {})));
+    let closes = move |port: &mut Fake| other.record(port, P, ticket, Outcome::Success, PROBING);
+    port.meanwhile.push_back(("get", Box::new(closes)));
     let admission = worker.admit(&mut port, P, PROBING);
-    assert_eq!(port.port.breaker_state(), State::Closed, "the other was faster");
+    assert_eq!(port.breaker_state(), State::Closed, "the other was faster");
     assert_eq!(admission, Admission::Refused { wait: None });
 }

@@ -8,7 +8,7 @@ use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
 use crate::testing::settings;
 use crate::time::Timestamp;
 use crate::worker::Worker;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// The breaker of [`worker`]'s policy.
 pub(super) const P: Target = Target::whole(0);
@@ -40,10 +40,16 @@ pub(super) struct Fake {
     pub(super) calls: Vec<&'static str>,
     pub(super) events: Vec<Event>,
     pub(super) introduced: Vec<(Target, Vec<u8>)>,
+    /// What others do before calls to come, each before the next call of its name.
+    pub(super) meanwhile: VecDeque<(&'static str, Meanwhile)>,
 }
+
+/// What others do.
+pub(super) type Meanwhile = Box<dyn FnOnce(&mut Fake)>;
 
 impl Store for Fake {
     fn get(&mut self, key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
+        self.interrupt("get");
         self.calls.push("get");
         match self.trouble.get(key) {
             Some(Trouble::Unreadable) => Err(Unavailable),
@@ -52,6 +58,7 @@ impl Store for Fake {
     }
 
     fn put(&mut self, key: &[u8], bytes: &[u8], expected: Expected) -> Result<(), PutError> {
+        self.interrupt("put");
         self.calls.push("put");
         match self.trouble.get(key) {
             Some(Trouble::Unreadable | Trouble::Unwritable) => return Err(PutError::Unavailable),
@@ -85,11 +92,20 @@ impl Port for Fake {
     }
 
     fn report(&mut self, event: Event) {
+        self.interrupt("report");
         self.events.push(event);
     }
 }
 
 impl Fake {
+    fn interrupt(&mut self, call: &str) {
+        if self.meanwhile.front().is_some_and(|(name, _)| *name == call)
+            && let Some((_, act)) = self.meanwhile.pop_front()
+        {
+            act(self);
+        }
+    }
+
     /// Writes past all checks.
     pub(super) fn set(&mut self, key: &[u8], bytes: &[u8]) {
         let version = self.values.get(key).map_or(0, |value| value.version) + 1;

@@ -214,42 +214,15 @@ fn a_transition_is_told_once_however_often_the_write_was_tried() {
         one.record(&mut port, P, *ticket, Outcome::Failure, ms(0));
     }
     port.events.clear();
-    // The first write finds another's: a store whose number for the key moves on between read and write.
-    struct Racy<'a>(&'a mut Fake, u32);
-    impl Store for Racy<'_> {
-        fn get(&mut self, key: &[u8]) -> Result<Option<crate::store::Versioned>, Unavailable> {
-            self.0.get(key)
-        }
-        fn put(
-            &mut self,
-            key: &[u8],
-            bytes: &[u8],
-            expected: crate::store::Expected,
-        ) -> Result<(), crate::store::PutError> {
-            if self.1 > 0 {
-                self.1 -= 1;
-                let present = self.0.values[key].bytes.clone();
-                self.0.set(key, &present);
-            }
-            self.0.put(key, bytes, expected)
-        }
+    // Two writes find another's: the number for the key moves on between read and write.
+    for _ in 0..2 {
+        let faster = |port: &mut Fake| {
+            let present = port.values[POLICY].bytes.clone();
+            port.set(POLICY, &present);
+        };
+        port.meanwhile.push_back(("put", Box::new(faster)));
     }
-    impl Port for Racy<'_> {
-        fn changes(&mut self, target: Target) -> Option<u64> {
-            self.0.changes(target)
-        }
-        fn changed(&mut self, target: Target) {
-            self.0.changed(target);
-        }
-        fn introduce(&mut self, target: Target, key: &[u8]) {
-            self.0.introduce(target, key);
-        }
-
-        fn report(&mut self, event: Event) {
-            self.0.report(event);
-        }
-    }
-    one.record(&mut Racy(&mut port, 2), P, tickets[2], Outcome::Failure, ms(0));
+    one.record(&mut port, P, tickets[2], Outcome::Failure, ms(0));
     assert_eq!(transitions(&port.events), [(BreakerState::Open, Cause::ConsecutiveFailures)]);
     assert_eq!(port.events[0], Event::Conflicts { operation: Operation::Record, count: 2 });
     assert_eq!(port.events.len(), 2);
