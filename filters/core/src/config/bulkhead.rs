@@ -101,12 +101,15 @@ fn read(node: &Node, class: Option<&Node>, complete: bool, errors: &mut Errors) 
     const REQUIRED: &str = "how many calls may be in flight";
     let mut object = Object::new(node, errors)?;
     let mode = object.get("mode").map(|node| word(node, &MODES, errors));
-    let calls = demand(&mut object, "max_concurrent_calls", REQUIRED, complete, errors);
+    let calls = match complete {
+        true => object.require("max_concurrent_calls", REQUIRED, errors),
+        false => object.get("max_concurrent_calls"),
+    };
     let calls = calls.and_then(|node| integer(node, CALLS, errors));
     let wait = object.get("max_wait_duration").map(|node| duration(node, &WAIT, errors));
     let queue_node = object.get("max_queue");
     let queue = queue_node.map(|node| integer(node, QUEUE, errors));
-    let priority = object.get("priority").map(|node| Shares::read(node, class, complete, errors));
+    let priority = object.get("priority").map(|node| Shares::read(node, class, errors));
     // An unknown key may be `priority` that is misspelt, or `max_wait_duration`, and is told as that.
     let all_known = object.finish(errors);
     if let Some(class) = class.filter(|_| priority.is_none() && all_known) {
@@ -130,17 +133,6 @@ fn read(node: &Node, class: Option<&Node>, complete: bool, errors: &mut Errors) 
     Some(Bulkhead { settings, mode: mode.unwrap_or(Some(BulkheadMode::Enforce))? })
 }
 
-/// The value of a key that a complete section must have.
-fn demand<'a>(
-    object: &mut Object<'a>,
-    key: &'static str,
-    expected: &str,
-    complete: bool,
-    errors: &mut Errors,
-) -> Option<&'a Node> {
-    if complete { object.require(key, expected, errors) } else { object.get(key) }
-}
-
 /// `priority`, before it is known what the shares are shares of.
 struct Shares {
     source: Option<ClassSource>,
@@ -150,15 +142,14 @@ struct Shares {
 }
 
 impl Shares {
-    fn read(node: &Node, class: Option<&Node>, complete: bool, errors: &mut Errors) -> Option<Self> {
+    fn read(node: &Node, class: Option<&Node>, errors: &mut Errors) -> Option<Self> {
         let mut object = Object::new(node, errors)?;
         let source = source(&mut object, errors);
-        let default = demand(&mut object, "default", "the name of one of the classes", complete, errors);
-        let listed = demand(&mut object, "classes", LIST, complete, errors);
+        let default = object.require("default", "the name of one of the classes", errors);
+        let listed = object.require("classes", LIST, errors);
         let listed = listed.and_then(|node| classes(node, errors));
         object.finish(errors);
-        // What a policy is going to complete may get other classes.
-        let classes = listed.filter(|_| complete)?;
+        let classes = listed?;
         let names = classes.iter().enumerate();
         let names: Vec<_> = names.map(|(index, (name, _))| (name.as_str(), index)).collect();
         let default = default.and_then(|node| word(node, &names, errors));

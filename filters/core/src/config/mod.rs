@@ -10,6 +10,8 @@ mod breaker;
 mod breaker_tests;
 mod bulkhead;
 #[cfg(test)]
+mod bulkhead_mistakes_tests;
+#[cfg(test)]
 mod bulkhead_tests;
 mod decode;
 mod duration;
