@@ -33,7 +33,7 @@ async fn another_worker_resumes_a_paused_request_or_answers_it() {
         assert!(!pending.is_over());
         let (_, other) = workers.iter_mut().find(|(other, _)| **other != vm).unwrap();
         let what = if at % 2 == 0 { "resume" } else { "refuse" };
-        let told = ask_one(other, &format!("tell to={vm} what={what} stream={stream}")).await;
+        let told = ask_one(other, &format!("tell to={vm} as=told {what} stream={stream}")).await;
         assert_eq!(told, "ok");
         let answer = pending.headers().await.unwrap().finish().await;
         let case = format!("paused-{vm}");

@@ -74,7 +74,7 @@ async fn telling_a_dead_vm_harms_nobody() {
     let (dead, mut victim) = workers.pop_first().unwrap();
     assert_eq!(victim.send(command("trap")).await.unwrap().status, 503);
     for worker in workers.values_mut() {
-        assert_eq!(ask_one(worker, &format!("tell to={dead} what=resume stream=1")).await, "ok");
+        assert_eq!(ask_one(worker, &format!("tell to={dead} as=told resume stream=1")).await, "ok");
     }
 }
 
