@@ -224,7 +224,9 @@ fn run(id: u32, command: &Command<'_>) -> String {
         "resume" | "refuse" | "look" => said(act(id, command)),
         "period" => said(calls::set_tick_period(command.number("milliseconds"))),
         // Of the plugin `of` in this VM.
-        "ticks" => Ok(vm::with(|vm| vm.ticks.get(command.get("of")).copied().unwrap_or_default()).to_string()),
+        "ticks" => {
+            Ok(vm::with(|vm| vm.ticks.get(command.get("of")).copied().unwrap_or_default()).to_string())
+        }
         "effective" => said(calls::set_effective_context(command.number("stream"))),
         "trap" => panic!("told to trap"),
         word => panic!("x-probe: {word}"),

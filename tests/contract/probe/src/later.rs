@@ -1,6 +1,6 @@
 //! Commands that run outside of the request that gave them: from a queue, at a tick, at the end of a stream.
 //!
-//! They are set off by `&`, the first word is `as=<case>`, and what they say is logged under that case: one field,
+//! They are set off by `&`, the first word is `as=<case>` (with a space or a comma behind it), and what they say is logged under that case: one field,
 //! with `|` between the answers.
 
 use crate::{commands, vm};
@@ -8,7 +8,7 @@ use resilience_host::calls::{self, Level};
 
 /// Runs them in the callback `place` of the context `id`, which belongs to `root`.
 pub(crate) fn run(place: &str, id: u32, root: u32, text: &str) {
-    let (label, commands) = text.split_once(' ').expect("a name and commands");
+    let (label, commands) = text.split_once([' ', ',']).expect("a name and commands");
     let case = label.strip_prefix("as=").expect("the name of a case");
     let said: Vec<String> =
         commands.split('&').map(|command| commands::from_elsewhere(id, command.trim())).collect();

@@ -47,7 +47,8 @@ impl Peer {
     pub async fn until(&mut self, what: &str, check: impl Fn(&[u8]) -> bool) -> &[u8] {
         while !check(&self.received) {
             let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
-            let so_far = || String::from_utf8_lossy(&self.received[..self.received.len().min(2000)]).into_owned();
+            let so_far =
+                || String::from_utf8_lossy(&self.received[..self.received.len().min(2000)]).into_owned();
             match read {
                 Ok(Ok(count)) if count > 0 => {}
                 other => panic!("{what}: {other:?} after {}", so_far()),

@@ -2,8 +2,8 @@
 //!
 //! Each was first measured. When a new Envoy version breaks one of these, what relies on it must change.
 
-mod endings;
 mod draining;
+mod endings;
 mod headers;
 mod leaving;
 mod metrics;
@@ -30,9 +30,11 @@ fn since(major: u32, minor: u32) -> bool {
     Envoy::version() >= (major, minor)
 }
 
-/// An Envoy whose edge has one probe, with `more` in its document, before a route to `upstream`.
+/// An Envoy whose edge has one probe, with `more` in its document, before a route to `upstream`; `/bad` leads to a
+/// cluster without hosts.
 async fn with_probe(more: &str, upstream: SocketAddr) -> (Envoy, SocketAddr) {
-    let (routes, clusters) = ([route("all", "/", "up")], [cluster("up", &[upstream])]);
+    let routes = [route("bad", "/bad", "none"), route("all", "/", "up")];
+    let clusters = [cluster("up", &[upstream]), cluster("none", &[])];
     let envoy = envoy(&[probe("probe", "vm", more)], &routes, &clusters).start().await;
     let edge = envoy.addr("edge").await;
     (envoy, edge)

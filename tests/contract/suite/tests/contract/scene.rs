@@ -18,7 +18,8 @@ pub(crate) struct Place {
 /// Waits until a request was paused, and says where.
 pub(crate) async fn place(envoy: &Envoy, plugin: &str, case: &str) -> Place {
     eventually(&format!("request headers of {case}"), PATIENCE, async || {
-        let event = events(envoy, plugin, case).into_iter().find(|event| event.name() == "request_headers")?;
+        let event =
+            events(envoy, plugin, case).into_iter().find(|event| event.name() == "request_headers")?;
         Some(Place { vm: event.get("vm").parse().ok()?, stream: event.get("stream").parse().ok()? })
     })
     .await
@@ -32,6 +33,13 @@ pub(crate) async fn said(envoy: &Envoy, case: &str, callback: &str) -> Vec<Strin
     })
     .await;
     said.split('|').map(str::to_owned).collect()
+}
+
+/// Makes another worker than that of a paused request resume it, by the queue of its VM.
+pub(crate) async fn resume(workers: &mut BTreeMap<u32, Connection>, at: Place, case: &str) {
+    let (_, other) = workers.iter_mut().find(|(vm, _)| **vm != at.vm).unwrap();
+    let tell = format!("tell to={} as={case} resume stream={}", at.vm, at.stream);
+    assert_eq!(ask_one(other, &tell).await, "ok");
 }
 
 /// An Envoy with one probe whose VMs have a queue each, and an HTTP/2 connection to each worker.
@@ -52,8 +60,12 @@ impl Scene {
 
     /// A VM and another one.
     pub(crate) fn two(&self) -> (u32, u32) {
-        let mut vms = self.workers.keys();
-        (*vms.next().unwrap(), *vms.next().unwrap())
+        let one = *self.workers.keys().next().unwrap();
+        (one, self.another(one))
+    }
+
+    pub(crate) fn another(&self, than: u32) -> u32 {
+        *self.workers.keys().find(|vm| **vm != than).unwrap()
     }
 
     pub(crate) fn worker(&mut self, vm: u32) -> &mut Connection {
