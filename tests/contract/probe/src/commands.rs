@@ -1,6 +1,6 @@
 //! What a request can tell the probe to do.
 
-use crate::events::{integer, text};
+use crate::events::{self, integer, text};
 use crate::{CONTINUE, PAUSE, vm};
 use resilience_host::calls::{self, Direction, LocalResponse, Map, Metric, MetricKind, Queue, Result};
 use std::fmt::Display;
@@ -25,6 +25,16 @@ impl<'a> Command<'a> {
 
     fn get(&self, key: &str) -> &'a str {
         self.optional(key).unwrap_or_else(|| panic!("{} needs {key}", self.word))
+    }
+
+    /// The words of another command that follow those of its own, as they were written.
+    fn rest(&self, own: &[&str]) -> String {
+        let rest = self.arguments.iter().filter(|(key, _)| !own.contains(key));
+        let words = rest.map(|(key, value)| match *value {
+            "" => (*key).to_owned(),
+            value => format!("{key}={value}"),
+        });
+        words.collect::<Vec<_>>().join(" ")
     }
 
     fn number<T: std::str::FromStr>(&self, key: &str) -> T {
@@ -57,11 +67,7 @@ pub(crate) fn from_request(id: u32, commands: &str) -> u32 {
             }
             // As `go`, and these commands run when response headers come.
             "on-response" => {
-                let later = command.arguments.iter().map(|(key, value)| match *value {
-                    "" => (*key).to_owned(),
-                    value => format!("{key}={value}"),
-                });
-                vm::with(|vm| vm.stream(id).on_response = later.collect::<Vec<_>>().join(" "));
+                vm::with(|vm| vm.stream(id).on_response = command.rest(&[]));
                 return CONTINUE;
             }
             // Nothing happens until somebody else resumes or answers it.
@@ -105,20 +111,33 @@ pub(crate) fn on_response(id: u32, command: &str) -> u32 {
     CONTINUE
 }
 
-/// Runs what another VM put into a queue of this one: `resume STREAM` or `refuse STREAM`.
-pub(crate) fn from_queue(entry: &str) {
-    let (word, stream) = entry.split_once(' ').expect("a word and a stream");
-    act_on(word, stream.parse().expect("a stream"));
+/// Runs one command where the host says `id` is the context, and answers what it said.
+pub(crate) fn from_elsewhere(id: u32, command: &str) -> String {
+    run(id, &Command::parse(command))
 }
 
-fn act_on(word: &str, stream: u32) {
-    calls::set_effective_context(stream).expect("a stream that lives");
+/// Does something to a stream: to `stream` of this VM, or to the one in whose callback this is.
+fn act(id: u32, command: &Command<'_>) -> Result<()> {
+    let Some(_) = command.optional("stream") else { return act_on_effective(command.word) };
+    let stream = command.number("stream");
+    calls::set_effective_context(stream)?;
+    let done = if command.word == "look" {
+        events::log(stream, "look");
+        Ok(())
+    } else {
+        act_on_effective(command.word)
+    };
+    calls::set_effective_context(id)?;
+    done
+}
+
+fn act_on_effective(word: &str) -> Result<()> {
     match word {
-        "resume" => calls::continue_stream(Direction::Request).expect("a paused stream"),
+        "resume" => calls::continue_stream(Direction::Request),
         "refuse" => {
             let details = "refused_while_waiting";
             let response = LocalResponse { status: 429, details, headers: &[], body: b"", grpc_status: None };
-            calls::send_local_response(&response).expect("a local reply");
+            calls::send_local_response(&response)
         }
         _ => panic!("{word}"),
     }
@@ -187,12 +206,26 @@ fn run(id: u32, command: &Command<'_>) -> String {
             Some(entry) => String::from_utf8_lossy(&entry).into_owned(),
             None => "empty".to_owned(),
         }),
-        // To the VM `to`, whose queue has a name of its own: do `what` to the stream `stream` of yours.
+        // Commands that run elsewhere (`later.rs`), and what they say is logged as the case `as`: in the VM `to`, whose
+        // queue has a name of its own;
         "tell" => said(tell(command)),
-        // The same for a stream of this very VM, at once.
-        "resume" | "refuse" => {
-            act_on(command.word, command.number("stream"));
-            said(calls::set_effective_context(id))
+        // at the next tick of the plugin `of` in this VM;
+        "on-tick" => {
+            let commands = command.rest(&["of"]);
+            vm::with(|vm| vm.at_tick.push((command.get("of").to_owned(), commands)));
+            Ok("ok".to_owned())
+        }
+        // in the callback `event` at the end of this stream.
+        "on-end" => {
+            let commands = command.rest(&["event"]);
+            vm::with(|vm| drop(vm.stream(id).at_end.insert(command.get("event").to_owned(), commands)));
+            Ok("ok".to_owned())
+        }
+        "resume" | "refuse" | "look" => said(act(id, command)),
+        "period" => said(calls::set_tick_period(command.number("milliseconds"))),
+        // Of the plugin `of` in this VM.
+        "ticks" => {
+            Ok(vm::with(|vm| vm.ticks.get(command.get("of")).copied().unwrap_or_default()).to_string())
         }
         "effective" => said(calls::set_effective_context(command.number("stream"))),
         "trap" => panic!("told to trap"),
@@ -237,7 +270,7 @@ fn metric(command: &Command<'_>) -> Result<Metric> {
 
 fn tell(command: &Command<'_>) -> Result<()> {
     let queue = calls::resolve_queue("", &queue_name(command.number("to")))?.expect("a queue for each VM");
-    calls::enqueue(queue, format!("{} {}", command.get("what"), command.get("stream")).as_bytes())
+    calls::enqueue(queue, command.rest(&["to"]).as_bytes())
 }
 
 /// `status`, and optionally `details`, `body`, `grpc`, and headers as `h:name=value`.

@@ -5,9 +5,9 @@ use resilience_host::calls::{self, Level, Map, Result};
 
 /// Logs `event`, in fields set off by tabs (code details may hold anything else), with what the host says there of how the exchange went, and which headers it lets us read.
 pub(crate) fn log(id: u32, event: &str) {
-    let (name, case) = vm::with(|vm| {
+    let (name, case, number) = vm::with(|vm| {
         let Some(stream) = vm.streams.get(&id) else { return Default::default() };
-        (vm.roots.get(&stream.root).cloned().unwrap_or_default(), stream.case.clone())
+        (vm.roots.get(&stream.root).cloned().unwrap_or_default(), stream.case.clone(), vm.number)
     });
     if name.is_empty() {
         return;
@@ -16,6 +16,8 @@ pub(crate) fn log(id: u32, event: &str) {
         ("plugin", name),
         ("case", case),
         ("event", event.to_owned()),
+        ("vm", number.to_string()),
+        ("stream", id.to_string()),
         ("details", text(calls::property(b"response\0code_details"))),
         ("flags", integer(calls::property(b"response\0flags"))),
         ("code", integer(calls::property(b"response\0code"))),
@@ -23,6 +25,7 @@ pub(crate) fn log(id: u32, event: &str) {
         ("request", readable(calls::header(Map::RequestHeaders, ":path"))),
         ("response", readable(calls::header(Map::ResponseHeaders, ":status"))),
         ("route", text(calls::property(b"xds\0route_name"))),
+        ("cluster", text(calls::property(b"xds\0cluster_name"))),
         ("asked-type", text(calls::header(Map::RequestHeaders, "content-type"))),
         ("answer-type", text(calls::header(Map::ResponseHeaders, "content-type"))),
         ("trailer", text(calls::header(Map::ResponseTrailers, "grpc-status"))),

@@ -3,13 +3,15 @@
 //!
 //! A request with `x-probe: word key=value ...; word ...` runs these commands (`commands.rs`) when its headers arrive and
 //! is answered with one line for each, unless a command says otherwise. A request with `x-case: name` has each of
-//! its callbacks logged with what can be read in it (`events.rs`), under that name.
+//! its callbacks logged with what can be read in it (`events.rs`), under that name. Commands can also be left for other
+//! callbacks (`later.rs`).
 //!
 //! The exports are written out here, so that what the host calls, and in what order, is plain to see. The suite hides
 //! some of them from the host to see what it does without.
 
 mod commands;
 mod events;
+mod later;
 mod vm;
 
 use resilience_host::calls::{self, Map};
@@ -73,13 +75,15 @@ pub extern "C" fn proxy_on_configure(root: u32, _size: usize) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_tick(root: u32) {
     vm::with(|vm| vm.tick(root));
+    later::tick(root);
 }
 
 /// Something is in a queue of this VM.
 #[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_queue_ready(_root: u32, queue: u32) {
+pub extern "C" fn proxy_on_queue_ready(root: u32, queue: u32) {
     while let Ok(Some(entry)) = calls::dequeue(calls::Queue(queue)) {
-        commands::from_queue(&String::from_utf8(entry).expect("the suite writes text"));
+        let commands = String::from_utf8(entry).expect("the suite writes text");
+        later::run("queue_ready", root, root, &commands);
     }
 }
 
@@ -123,16 +127,18 @@ pub extern "C" fn proxy_on_response_trailers(id: u32, _trailers: usize) -> u32 {
     CONTINUE
 }
 
-/// Only looks.
+/// Looks, and runs what was left for it.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_log(id: u32) {
     events::log(id, "log");
+    later::end("log", id);
 }
 
-/// Only looks.
+/// Looks, and runs what was left for it.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_done(id: u32) -> bool {
     events::log(id, "done");
+    later::end("done", id);
     true
 }
 
@@ -140,6 +146,7 @@ pub extern "C" fn proxy_on_done(id: u32) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_delete(id: u32) {
     events::log(id, "delete");
+    later::end("delete", id);
     vm::with(|vm| vm.remove(id));
 }
 

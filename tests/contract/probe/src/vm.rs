@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     pub(crate) answer: Vec<String>,
     /// Commands that wait for the response headers.
     pub(crate) on_response: String,
+    /// Commands that wait for a callback at its end, by its name.
+    pub(crate) at_end: HashMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +39,10 @@ pub(crate) struct Vm {
     /// Whether the plugins of this VM only look.
     pub(crate) deaf: bool,
     pub(crate) streams: HashMap<u32, Stream>,
+    /// Commands that wait for a tick, with the plugin whose tick it is.
+    pub(crate) at_tick: Vec<(String, String)>,
+    /// How often each plugin ticked.
+    pub(crate) ticks: HashMap<String, u64>,
 }
 
 impl Vm {
@@ -106,7 +112,9 @@ impl Vm {
     }
 
     pub(crate) fn tick(&mut self, root: u32) {
-        count(&format!("probe_ticks_{}_{}", self.roots[&root], self.number));
+        let plugin = self.roots[&root].clone();
+        count(&format!("probe_ticks_{plugin}_{}", self.number));
+        *self.ticks.entry(plugin).or_default() += 1;
     }
 }
 

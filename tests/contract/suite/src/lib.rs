@@ -2,8 +2,10 @@
 //!
 //! The facts themselves are in `tests/contract/`, one file for each part of the host.
 
+mod peer;
 mod wire;
 
+pub use peer::{Peer, listen};
 pub use wire::{flag_names, hide_exports};
 
 use resilience_test_harness::config::{self, connection_manager, listener, wasm_filter};

@@ -2,17 +2,23 @@
 //!
 //! Each was first measured. When a new Envoy version breaks one of these, what relies on it must change.
 
+mod draining;
 mod endings;
 mod headers;
+mod leaving;
 mod metrics;
 mod queues;
 mod reading;
 mod replies;
 mod rerouting;
+mod scene;
 mod shared_data;
+mod timers;
 mod traps;
+mod tunnels;
 mod updates;
 mod vms;
+mod waiting;
 
 use resilience_host_contract::{envoy, probe};
 use resilience_test_harness::Envoy;
@@ -24,9 +30,11 @@ fn since(major: u32, minor: u32) -> bool {
     Envoy::version() >= (major, minor)
 }
 
-/// An Envoy whose edge has one probe, with `more` in its document, before a route to `upstream`.
+/// An Envoy whose edge has one probe, with `more` in its document, before a route to `upstream`; `/bad` leads to a
+/// cluster without hosts.
 async fn with_probe(more: &str, upstream: SocketAddr) -> (Envoy, SocketAddr) {
-    let (routes, clusters) = ([route("all", "/", "up")], [cluster("up", &[upstream])]);
+    let routes = [route("bad", "/bad", "none"), route("all", "/", "up")];
+    let clusters = [cluster("up", &[upstream]), cluster("none", &[])];
     let envoy = envoy(&[probe("probe", "vm", more)], &routes, &clusters).start().await;
     let edge = envoy.addr("edge").await;
     (envoy, edge)

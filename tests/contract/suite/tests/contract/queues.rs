@@ -1,7 +1,8 @@
 //! Shared queues: how one worker wakes another, and how a paused request goes on.
 
+use crate::scene::said;
 use crate::with_probe;
-use resilience_host_contract::{a_connection_to_each_worker, ask, ask_one, names};
+use resilience_host_contract::{a_connection_to_each_worker, ask, ask_one, names, probe};
 use resilience_test_harness::{Connection, Pending, Request, Upstream};
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ async fn another_worker_resumes_a_paused_request_or_answers_it() {
         assert!(!pending.is_over());
         let (_, other) = workers.iter_mut().find(|(other, _)| **other != vm).unwrap();
         let what = if at % 2 == 0 { "resume" } else { "refuse" };
-        let told = ask_one(other, &format!("tell to={vm} what={what} stream={stream}")).await;
+        let told = ask_one(other, &format!("tell to={vm} as=told {what} stream={stream}")).await;
         assert_eq!(told, "ok");
         let answer = pending.headers().await.unwrap().finish().await;
         let case = format!("paused-{vm}");
@@ -99,4 +100,34 @@ async fn a_queue_is_found_by_name_and_keeps_its_order() {
         format!("enqueue queue={queue} data=a; enqueue queue={queue} data=b; dequeue queue={queue}");
     let in_order = ask(&mut two, &format!("{commands}; dequeue queue={queue}; dequeue queue={queue}")).await;
     assert_eq!(in_order, ["ok", "ok", "a", "b", "empty"]);
+}
+
+/// The root of the VM that registered a queue last is woken, whoever put something in, and where.
+#[tokio::test(flavor = "multi_thread")]
+async fn to_register_a_queue_again_moves_the_waking() {
+    let filters = [probe("probe", "vm", ""), probe("other", "other", "")];
+    let envoy = resilience_host_contract::envoy(&filters, &[], &[]).start().await;
+    let mut workers = a_connection_to_each_worker(envoy.addr("edge").await, 4).await;
+    let vms: Vec<u32> = workers.keys().copied().collect();
+    let mut asked =
+        async |vm: u32, commands: &str| ask(workers.get_mut(&vm).unwrap(), commands).await.pop().unwrap();
+    let woken = async |case: &str| said(&envoy, case, "queue_ready").await.remove(0);
+
+    let queue = asked(vms[0], "only name=probe; register name=q").await;
+    let put = |case: &str| format!("enqueue queue={queue} data=as={case},vm");
+    for (case, by) in [("by-another", vms[3]), ("by-itself", vms[0])] {
+        assert_eq!(asked(by, &put(case)).await, "ok");
+        assert_eq!(woken(case).await, vms[0].to_string());
+    }
+    assert_eq!(asked(vms[1], "register name=q").await, queue);
+    for (case, by) in [("after", vms[3]), ("by-the-first", vms[0])] {
+        assert_eq!(asked(by, &put(case)).await, "ok");
+        assert_eq!(woken(case).await, vms[1].to_string());
+    }
+    // The number is enough, for those who do not share its `vm_id` too.
+    let foreign = put("foreign");
+    assert_eq!(asked(vms[2], &format!("only name=other; resolve vm_id=vm name=q; {foreign}")).await, "ok");
+    assert_eq!(woken("foreign").await, vms[1].to_string());
+    assert_eq!(asked(vms[2], &format!("register name=q; {}", put("last"))).await, "ok");
+    assert_eq!(woken("last").await, vms[2].to_string());
 }

@@ -1,5 +1,6 @@
 //! A VM that dies, with the policy to reload it.
 
+use crate::scene::said;
 use resilience_host_contract::{
     a_connection_to_each_worker, ask, ask_one, command, edge, events, names, probe,
 };
@@ -65,17 +66,25 @@ async fn a_trap_costs_one_worker_its_vm_and_what_was_in_flight_there() {
     assert_eq!(names(&events(&envoy, "probe", "elsewhere")).last(), Some(&"delete"));
 }
 
-/// The queue of a dead VM is still there for those who know its number, with nobody to wake.
+/// The queue of a dead VM is still there for those who know its number, with nobody to wake, until another VM takes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn telling_a_dead_vm_harms_nobody() {
     let upstream = Upstream::start().await;
-    let (_envoy, edge) = crate::with_probe("queue", upstream.addr()).await;
+    let (envoy, edge) = crate::with_probe("queue", upstream.addr()).await;
     let mut workers = a_connection_to_each_worker(edge, 4).await;
     let (dead, mut victim) = workers.pop_first().unwrap();
     assert_eq!(victim.send(command("trap")).await.unwrap().status, 503);
     for worker in workers.values_mut() {
-        assert_eq!(ask_one(worker, &format!("tell to={dead} what=resume stream=1")).await, "ok");
+        assert_eq!(ask_one(worker, &format!("tell to={dead} as=lost vm")).await, "ok");
     }
+    let (heir, mut worker) = workers.pop_first().unwrap();
+    let queue = ask_one(&mut worker, &format!("register name=probe.{dead}")).await;
+    for _ in 0..3 {
+        assert_eq!(ask_one(&mut worker, &format!("dequeue queue={queue}")).await, "as=lost vm");
+    }
+    let (_, mut other) = workers.pop_first().unwrap();
+    assert_eq!(ask_one(&mut other, &format!("tell to={dead} as=heir vm")).await, "ok");
+    assert_eq!(said(&envoy, "heir", "queue_ready").await, [heir.to_string()]);
 }
 
 /// Why the policy is always set: without it that worker refuses everything from then on.
