@@ -24,4 +24,5 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod timer;
 pub mod worker;

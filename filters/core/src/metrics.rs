@@ -25,10 +25,35 @@ pub fn calls(policy: &str, outcome: Outcome) -> String {
     format!("resilience_calls_total;policy={policy};outcome={outcome};slow={slow}")
 }
 
-/// Requests refused.
+/// Requests refused; `class` where the policy tells classes apart.
 #[must_use]
-pub fn rejections(policy: &str, reason: Reason) -> String {
-    format!("resilience_rejections_total;policy={policy};reason={reason};class={NONE}")
+pub fn rejections(policy: &str, reason: Reason, class: Option<&str>) -> String {
+    let class = class.unwrap_or(NONE);
+    format!("resilience_rejections_total;policy={policy};reason={reason};class={class}")
+}
+
+/// Calls in flight through a bulkhead.
+#[must_use]
+pub fn in_flight(policy: &str) -> String {
+    format!("resilience_bulkhead_in_flight;policy={policy}")
+}
+
+/// How many calls a bulkhead lets be in flight.
+#[must_use]
+pub fn limit(policy: &str) -> String {
+    format!("resilience_bulkhead_limit;policy={policy}")
+}
+
+/// Requests that wait for a permit.
+#[must_use]
+pub fn waiting(policy: &str) -> String {
+    format!("resilience_bulkhead_waiting;policy={policy}")
+}
+
+/// How long requests waited for a permit.
+#[must_use]
+pub fn waits(policy: &str) -> String {
+    format!("resilience_bulkhead_wait_milliseconds;policy={policy}")
 }
 
 /// The breaker's state: 0 closed, 1 half-open, 2 open. `key` is empty for the policy's own.

@@ -2,6 +2,7 @@
 
 use crate::calls::{self, Level, Map, log};
 use resilience_core::answer::Caller;
+use resilience_core::bulkhead::ClassSource;
 use resilience_core::matcher::Facts;
 use resilience_core::outcome::is_grpc_type;
 
@@ -42,6 +43,14 @@ impl Caller for CurrentRequest {
 
     fn request_id(&mut self) -> Vec<u8> {
         header(Map::RequestHeaders, "x-request-id").unwrap_or_default()
+    }
+}
+
+/// What a request says of its class.
+pub(crate) fn named_class(source: &ClassSource) -> Option<Vec<u8>> {
+    match source {
+        ClassSource::Header(name) => header(Map::RequestHeaders, name),
+        ClassSource::Metadata { namespace, key } => CurrentRequest.metadata(namespace, key),
     }
 }
 

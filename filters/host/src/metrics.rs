@@ -7,6 +7,7 @@ use resilience_core::breaker::{Outcome, State, Transition};
 use resilience_core::metrics as names;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::time::Duration;
 
 thread_local! {
     static DEFINED: RefCell<HashMap<String, Metric>> = RefCell::default();
@@ -50,6 +51,16 @@ pub(crate) struct PolicyMetrics {
     ignored: Lazy,
     /// The policy's own breaker, and those of its keys by their numbers.
     breakers: Vec<BreakerMetrics>,
+    bulkhead: BulkheadMetrics,
+}
+
+/// The metrics of a policy's bulkhead.
+#[derive(Debug, Default)]
+struct BulkheadMetrics {
+    in_flight: Lazy,
+    waiting: Lazy,
+    limit: Lazy,
+    waits: Lazy,
 }
 
 /// The metrics of one breaker.
@@ -86,6 +97,7 @@ impl PolicyMetrics {
             slow_failure: Lazy::default(),
             ignored: Lazy::default(),
             breakers: vec![BreakerMetrics::new(String::new())],
+            bulkhead: BulkheadMetrics::default(),
         }
     }
 
@@ -115,8 +127,23 @@ impl PolicyMetrics {
         );
     }
 
-    pub(crate) fn rejection(&mut self, reason: Reason) {
-        count(names::rejections(&self.policy, reason), 1);
+    pub(crate) fn rejection(&mut self, reason: Reason, class: Option<&str>) {
+        count(names::rejections(&self.policy, reason, class), 1);
+    }
+
+    pub(crate) fn crowd(&mut self, in_flight: u32, waiting: u32, limit: Option<u32>) {
+        let Self { policy, bulkhead, .. } = self;
+        record(&mut bulkhead.in_flight, MetricKind::Gauge, || names::in_flight(policy), in_flight.into());
+        record(&mut bulkhead.waiting, MetricKind::Gauge, || names::waiting(policy), waiting.into());
+        if let Some(limit) = limit {
+            record(&mut bulkhead.limit, MetricKind::Gauge, || names::limit(policy), limit.into());
+        }
+    }
+
+    pub(crate) fn waited(&mut self, waited: Duration) {
+        let Self { policy, bulkhead, .. } = self;
+        let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        record(&mut bulkhead.waits, MetricKind::Histogram, || names::waits(policy), milliseconds);
     }
 
     pub(crate) fn fallback(&mut self, reason: Reason, source: Source) {
@@ -143,8 +170,7 @@ impl PolicyMetrics {
     pub(crate) fn show(&mut self, number: usize, state: State) {
         let policy = &self.policy;
         let Some(BreakerMetrics { key, state: gauge, .. }) = self.breakers.get_mut(number) else { return };
-        let gauge = gauge.get(MetricKind::Gauge, || names::breaker_state(policy, key));
-        settle(gauge.and_then(|gauge| gauge.record(state as u64)));
+        record(gauge, MetricKind::Gauge, || names::breaker_state(policy, key), state as u64);
     }
 
     /// `None` where the counter does not count: then nothing may be believed.
@@ -195,6 +221,10 @@ pub(crate) mod store {
     pub(crate) fn gave_up(operation: Operation) {
         count(names::give_ups(operation), 1);
     }
+}
+
+fn record(metric: &mut Lazy, kind: MetricKind, name: impl FnOnce() -> String, value: u64) {
+    settle(metric.get(kind, name).and_then(|metric| metric.record(value)));
 }
 
 fn count(name: String, by: i64) {

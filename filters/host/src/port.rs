@@ -1,8 +1,9 @@
 //! The world of a worker, made of host calls.
 
-use crate::calls::{self, Level, Status};
+use crate::calls::{self, Level, Queue, Status};
 use crate::metrics::{PolicyMetrics, store};
 use resilience_core::breaker::{Cause, State};
+use resilience_core::bulkhead::Wake;
 use resilience_core::config::Policy;
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::worker::{Event, Port, Target};
@@ -65,6 +66,24 @@ impl Port for HostPort<'_> {
         self.metrics(target.policy, |metrics| metrics.introduce(target.key, key));
     }
 
+    fn listen(&mut self, name: &str) -> Option<u32> {
+        let registered = calls::register_queue(name);
+        if let Err(status) = registered {
+            let harm = "requests that wait hear of their turn on the next tick only";
+            calls::log(Level::Warn, &format!("the shared queue {name} cannot be had, {harm}: {status}"));
+        }
+        registered.ok().map(|Queue(token)| token)
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        if let Err(status) = calls::enqueue(Queue(wake.queue), &wake.id.to_le_bytes()) {
+            calls::log(
+                Level::Debug,
+                &format!("a worker could not be woken, it will look by itself: {status}"),
+            );
+        }
+    }
+
     fn report(&mut self, event: Event) {
         match event {
             Event::Transition { target, transition } => {
@@ -78,13 +97,16 @@ impl Port for HostPort<'_> {
             Event::Observed { target, state } => {
                 self.metrics(target.policy, |metrics| metrics.show(target.key, state));
             }
+            Event::Crowd { policy, in_flight, waiting, limit } => {
+                self.metrics(policy, |metrics| metrics.crowd(in_flight, waiting, limit));
+            }
             Event::Conflicts { operation, count } => store::conflicts(operation, count),
             Event::GaveUp { operation } => store::gave_up(operation),
             Event::KeysExhausted { policy } => self.metrics(policy, PolicyMetrics::keys_exhausted),
-            Event::Reclaimed { target, count } => {
+            Event::Reclaimed { target, probes, permits } => {
                 let name = self.name(target);
-                let message =
-                    format!("{name}: gave back {count} probes of a worker that shows no sign of life");
+                let held = format!("{probes} probes and {permits} permits");
+                let message = format!("{name}: gave back {held} of workers that show no sign of life");
                 calls::log(Level::Warn, &message);
             }
         }

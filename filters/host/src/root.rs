@@ -1,20 +1,21 @@
 //! One configuration in one VM.
 
-use crate::calls::{self, Level, log};
-use crate::facts::{CurrentRequest, cluster};
+use crate::calls::{self, Level, Queue, log};
+use crate::facts::{CurrentRequest, cluster, named_class};
 use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
 use crate::stream::Call;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
+use resilience_core::bulkhead::Permit;
 use resilience_core::config::{Document, Policy};
 use resilience_core::control;
 use resilience_core::decision::{Decision, decide, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
-use resilience_core::members::TICK;
 use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Target, Worker};
+use resilience_core::timer::Timer;
+use resilience_core::worker::{Arrival, Completion, Pass, Resumed, Target, Verdict, Worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// A root context: the document, and what this VM does with it.
@@ -27,6 +28,16 @@ pub(crate) struct Root {
     metrics: Vec<PolicyMetrics>,
     /// The last moment that the host told: stands in where it does not tell.
     now: Timestamp,
+    timer: Timer,
+}
+
+/// A request of a policy, and what happens to it.
+pub(crate) struct Arrived {
+    pub(crate) at: Timestamp,
+    pub(crate) target: Target,
+    /// Its class, where the policy tells classes apart.
+    pub(crate) class: Option<usize>,
+    pub(crate) decision: Decision,
 }
 
 /// The moment, by the clock that all VMs share.
@@ -67,16 +78,12 @@ impl Root {
             // It forces what others keep, and keeps nothing itself.
             return Some(Self::new(document, fingerprint(text), clock().unwrap_or_default()));
         }
-        let period = u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX);
-        if let Err(status) = calls::set_tick_period(period) {
-            log(Level::Error, &format!("the host refuses a timer: {status}"));
-            return None;
-        }
         let Some(now) = clock() else {
             log(Level::Error, "the host has no monotonic clock");
             return None;
         };
-        Some(Self::new(document, fingerprint(text), now))
+        let mut root = Self::new(document, fingerprint(text), now);
+        root.set_timer().then_some(root)
     }
 
     fn new(mut document: Document, fingerprint: u64, now: Timestamp) -> Self {
@@ -99,6 +106,7 @@ impl Root {
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
             now,
+            timer: Timer::new(now),
             document,
         }
     }
@@ -137,16 +145,36 @@ impl Root {
         if self.worker.has_keys(index) { cluster() } else { None }
     }
 
-    /// Decides over a request of a policy: the moment, whose breaker it is, and what happens.
-    pub(crate) fn decide(&mut self, index: usize, cluster: Option<&[u8]>) -> (Timestamp, Target, Decision) {
+    /// Decides over a request of a policy; `call` is its stream.
+    pub(crate) fn decide(&mut self, index: usize, cluster: Option<&[u8]>, call: u32) -> Arrived {
         self.now = clock().unwrap_or(self.now);
-        let Self { document, worker, now, .. } = self;
+        let Self { document, worker, now, metrics, .. } = self;
+        let at = *now;
         let Some(policy) = document.policies.get(index) else {
-            return (*now, Target::whole(index), Decision::Call(None));
+            let decision = Decision::Call(Pass::default());
+            return Arrived { at, target: Target::whole(index), class: None, decision };
         };
-        let mut port = HostPort { names: &document.policies, policies: &mut self.metrics };
+        let class = policy.priority().map(|priority| {
+            let named = priority.source.as_ref().and_then(named_class);
+            priority.class(named.as_deref())
+        });
+        let mut port = HostPort { names: &document.policies, policies: metrics };
         let target = worker.target(&mut port, index, cluster);
-        (*now, target, decide(policy, || worker.admit(&mut port, target, *now)))
+        let decision = decide(policy, || worker.admit(&mut port, target, Arrival { call, class }, at));
+        if decision == Decision::Wait {
+            self.set_timer();
+        }
+        Arrived { at, target, class, decision }
+    }
+
+    /// Decides over a request whose wait is over, by what its patterns said.
+    pub(crate) fn decide_again(&self, index: usize, verdict: Verdict) -> Decision {
+        self.policy(index).map_or(Decision::Call(Pass::default()), |policy| decide(policy, || verdict))
+    }
+
+    /// The name of a class of a policy's requests.
+    pub(crate) fn class_name(&self, index: usize, class: Option<usize>) -> Option<&str> {
+        Some(self.policy(index)?.priority()?.classes.get(class?)?.name.as_str())
     }
 
     /// Whether an answer that begins now to a request that came at `began` is slow; `None` where its policy does not ask.
@@ -158,25 +186,61 @@ impl Root {
     }
 
     /// Counts what a call proved: nothing, where the route and the upstream cluster that it took are not those of the breaker
-    /// that let it in.
-    pub(crate) fn record(&mut self, call: &Call, outcome: Outcome) {
+    /// that let it in. Gives back its `permit`, if it ends with this.
+    pub(crate) fn complete(&mut self, call: &Call, outcome: Outcome, permit: Option<Permit>) {
         self.now = clock().unwrap_or(self.now);
         let Self { policies, worker, document, metrics, now, .. } = self;
-        let policy = call.target.policy;
+        let Call { target, ticket, .. } = *call;
         let went_there = || {
             let same = |then: &Vec<u8>| cluster().is_none_or(|now| now == *then);
-            policies.still_finds(policy, &call.seen, &mut CurrentRequest)
+            policies.still_finds(target.policy, &call.seen, &mut CurrentRequest)
                 && call.cluster.as_ref().is_none_or(same)
         };
         let mut port = HostPort { names: &document.policies, policies: metrics };
-        let taken = worker.judge(&mut port, call.target, call.ticket, outcome, *now, went_there);
+        let completion = Completion { target, ticket, outcome, permit };
+        let taken = worker.complete(&mut port, completion, *now, went_there);
         // After the state: whoever sees the count can rely on what it did.
-        self.metrics(policy, |metrics| {
+        self.metrics(target.policy, |metrics| {
             if taken != outcome {
                 metrics.stale_route();
             }
             metrics.call(taken);
         });
+    }
+
+    /// Gives back the permit of a request that ends.
+    pub(crate) fn release(&mut self, target: Target, permit: Permit) {
+        self.with_worker(|worker, port, now| worker.release(port, target, permit, now));
+    }
+
+    /// Forgets a request that waits, if it does.
+    pub(crate) fn withdraw(&mut self, call: u32) {
+        if self.worker.waits(call) {
+            self.with_worker(|worker, port, now| worker.withdraw(port, call, now));
+        }
+    }
+
+    /// Hears of the end of a wait for which there is no stream any more.
+    pub(crate) fn forget(&mut self, resumed: Resumed) {
+        let Verdict::Admitted(pass) = resumed.verdict else { return };
+        let Resumed { target, .. } = resumed;
+        let completion =
+            Completion { target, ticket: pass.ticket, outcome: Outcome::Ignored, permit: pass.permit };
+        self.with_worker(|worker, port, now| worker.complete(port, completion, now, || false));
+    }
+
+    /// Reads the messages that others have left, and looks after the waiters that they name.
+    pub(crate) fn read_queue(&mut self, queue: Queue) -> Vec<Resumed> {
+        let mut resumed = Vec::new();
+        // Nobody leaves more while this runs than there are waiters: the bound is for a host that does not take them out.
+        for _ in 0..=u16::MAX {
+            let Ok(Some(message)) = calls::dequeue(queue) else { break };
+            let Ok(call) = message.try_into().map(u32::from_le_bytes) else { continue };
+            if self.worker.waits(call) {
+                resumed.extend(self.with_worker(|worker, port, now| worker.woken(port, call, now)));
+            }
+        }
+        resumed
     }
 
     /// Whether this configuration only answers operators.
@@ -192,7 +256,27 @@ impl Root {
         control::answer(method, path, &document.policies, worker, &mut port, *now)
     }
 
-    pub(crate) fn tick(&mut self) {
+    /// The timer: the end of somebody's wait, or time for a sign of life. Returns whose wait is over.
+    pub(crate) fn tick(&mut self) -> Vec<Resumed> {
+        let mut resumed = self.with_worker(|worker, port, now| worker.wait_over(port, now));
+        if self.timer.went_off(self.now) {
+            self.keep_house();
+            resumed.extend(self.with_worker(|worker, port, now| worker.look_after_all(port, now)));
+        }
+        resumed
+    }
+
+    /// Sets the timer to whatever is due next. Returns false where the host refuses.
+    pub(crate) fn set_timer(&mut self) -> bool {
+        let Some(period) = self.timer.set(self.now, self.worker.next_due()) else { return true };
+        let set = calls::set_tick_period(period);
+        if let Err(status) = set {
+            log(Level::Error, &format!("the host refuses a timer: {status}"));
+        }
+        set.is_ok()
+    }
+
+    fn keep_house(&mut self) {
         if !self.with_worker(|worker, port, now| worker.tick(port, now)) {
             return;
         }
@@ -201,6 +285,11 @@ impl Root {
                 metrics.show(0, state);
             }
         }
+    }
+
+    /// The last moment that the host told.
+    pub(crate) const fn now(&self) -> Timestamp {
+        self.now
     }
 
     pub(crate) fn leave(&mut self) {

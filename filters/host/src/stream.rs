@@ -1,17 +1,18 @@
 //! One request, from its headers to its end.
 
-use crate::calls::{self, Level, LocalResponse, Map, log};
+use crate::calls::{self, Direction, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
-use crate::root::Root;
+use crate::root::{Arrived, Root};
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
 use resilience_core::breaker::{Outcome, Ticket};
+use resilience_core::bulkhead::Permit;
 use resilience_core::decision::Decision;
 use resilience_core::matcher::Seen;
 use resilience_core::outcome::{
     self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
 };
 use resilience_core::time::Timestamp;
-use resilience_core::worker::Target;
+use resilience_core::worker::{Pass, Resumed, Target, Verdict};
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
@@ -31,24 +32,31 @@ pub enum Action {
 /// A stream of a root context.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    id: u32,
     pub(crate) root: u32,
+    /// The request while it is held back.
+    held: Option<Call>,
     /// The call to the upstream whose outcome is still to be found out. `None` where the request is not ours, where we
     /// answered it ourselves, and once it is judged: then nothing that still comes is evidence.
     call: Option<Call>,
+    /// What it gives back at its end, if it is in flight through a bulkhead.
+    permit: Option<(Target, Permit)>,
 }
 
-/// A request that was let through.
+/// A request that was let through, or is going to be.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// Whose it is.
     pub(crate) target: Target,
     /// The breaker's, if one admitted it.
     pub(crate) ticket: Option<Ticket>,
-    /// When it came.
+    /// Its class, where its policy tells classes apart.
+    class: Option<usize>,
+    /// When it came, or its wait was over: waiting is no slowness of the upstream.
     began: Timestamp,
     /// What its policy was found by.
     pub(crate) seen: Seen,
-    /// The upstream cluster that it was to go to, where each has a breaker of its own.
+    /// The upstream cluster that it was to go to, where each has a state of its own.
     pub(crate) cluster: Option<Vec<u8>>,
     /// Whether its answer was slow to begin, once it has and where anybody asks.
     slow: Option<bool>,
@@ -57,8 +65,8 @@ pub(crate) struct Call {
 }
 
 impl Stream {
-    pub(crate) const fn new(root: u32) -> Self {
-        Self { root, call: None }
+    pub(crate) const fn new(id: u32, root: u32) -> Self {
+        Self { id, root, held: None, call: None, permit: None }
     }
 
     pub(crate) fn request_headers(&mut self, root: &mut Root) -> Action {
@@ -72,18 +80,64 @@ impl Stream {
         }
         let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
         let cluster = root.cluster(policy);
-        let (began, target, decision) = root.decide(policy, cluster.as_deref());
-        let ticket = match decision {
-            Decision::Call(ticket) => ticket,
-            Decision::Shadowed(reason) => {
-                root.metrics(policy, |metrics| metrics.shadow(reason));
-                None
-            }
-            Decision::Refuse(refusal) => return answer(root, policy, refusal),
-        };
+        let Arrived { at, target, class, decision } = root.decide(policy, cluster.as_deref(), self.id);
         let answer = Answer::default();
-        self.call = Some(Call { target, ticket, began, seen, cluster, slow: None, answer });
-        Action::Continue
+        let call = Call { target, ticket: None, class, began: at, seen, cluster, slow: None, answer };
+        self.obey(root, call, decision)
+    }
+
+    /// Does with a request what was decided.
+    fn obey(&mut self, root: &mut Root, call: Call, decision: Decision) -> Action {
+        match decision {
+            Decision::Call(pass) => {
+                self.begin(root, call, pass);
+                Action::Continue
+            }
+            Decision::Wait => {
+                self.held = Some(call);
+                Action::Pause
+            }
+            Decision::Refuse(refusal) => answer(root, call.target.policy, call.class, refusal),
+        }
+    }
+
+    /// The request goes to the upstream.
+    fn begin(&mut self, root: &mut Root, call: Call, pass: Pass) {
+        let Pass { ticket, permit, shadowed } = pass;
+        root.metrics(call.target.policy, |metrics| {
+            shadowed.into_iter().for_each(|reason| metrics.shadow(reason));
+        });
+        self.permit = permit.map(|permit| (call.target, permit));
+        self.call = Some(Call { ticket, ..call });
+    }
+
+    /// The end of a wait, heard of in a callback that is not this stream's.
+    pub(crate) fn resume(&mut self, root: &mut Root, resumed: Resumed) {
+        let Some(mut call) = self.held.take() else { return self.resume_in_name(root, resumed) };
+        let policy = call.target.policy;
+        root.metrics(policy, |metrics| metrics.waited(resumed.waited));
+        call.began = root.now();
+        if let Err(status) = calls::set_effective_context(self.id) {
+            // Its end gives back what it has.
+            log(Level::Debug, &format!("a request that waited is gone: {status}"));
+        }
+        let decision = root.decide_again(policy, resumed.verdict);
+        if self.obey(root, call, decision) == Action::Continue
+            && let Err(status) = calls::continue_stream(Direction::Request)
+        {
+            log(Level::Warn, &format!("a request that waited could not go on: {status}"));
+        }
+    }
+
+    /// The end of a wait in name only, under a bulkhead in shadow mode: the request went on at once.
+    fn resume_in_name(&mut self, root: &mut Root, resumed: Resumed) {
+        match resumed.verdict {
+            Verdict::Admitted(pass) => self.permit = pass.permit.map(|permit| (resumed.target, permit)),
+            Verdict::Refused(refused) => {
+                root.metrics(resumed.target.policy, |metrics| metrics.shadow(refused.reason));
+            }
+            Verdict::Waits => {}
+        }
     }
 
     pub(crate) fn response_headers(&mut self, root: &mut Root) {
@@ -124,16 +178,23 @@ impl Stream {
         let Some(call) = self.call.take() else { return };
         let judge = |rules| outcome::of_answer(rules, call.answer, &stream_info());
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        call.settle(root, outcome);
+        call.settle(root, outcome, None);
     }
 
     /// The end, however it came about. Runs once, when the host gives the stream up; nothing follows it.
     pub(crate) fn end(mut self, root: &mut Root) {
-        let Some(call) = self.call.take() else { return };
+        root.withdraw(self.id);
+        let permit = self.permit.take();
+        let Some(call) = self.call.take() else {
+            if let Some((target, permit)) = permit {
+                root.release(target, permit);
+            }
+            return;
+        };
         let upstream_answered = || property(b"upstream\0address").is_some();
         let judge = |rules| outcome::of_end(rules, call.answer, &stream_info(), upstream_answered);
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        call.settle(root, outcome);
+        call.settle(root, outcome, permit.map(|(_, permit)| permit));
     }
 }
 
@@ -142,22 +203,23 @@ impl Call {
         self.ticket.is_some_and(|ticket| ticket.probe.is_some())
     }
 
-    /// Counts what the call proved.
-    fn settle(self, root: &mut Root, outcome: Outcome) {
+    /// Counts what the call proved, and gives back its `permit`, if it ends with this.
+    fn settle(self, root: &mut Root, outcome: Outcome, permit: Option<Permit>) {
         let policy = self.target.policy;
         let slow = self.slow.or_else(|| root.is_slow(policy, self.began)).unwrap_or(false);
-        root.record(&self, outcome.timed(slow));
+        root.complete(&self, outcome.timed(slow), permit);
     }
 }
 
-fn answer(root: &mut Root, policy: usize, refusal: Refusal) -> Action {
+fn answer(root: &mut Root, policy: usize, class: Option<usize>, refusal: Refusal) -> Action {
     let expose = root.exposes();
     let Some(reply) = root.policy(policy).map(|policy| refuse(policy, expose, refusal, &mut CurrentRequest))
     else {
         return Action::Continue;
     };
+    let class = root.class_name(policy, class).map(str::to_owned);
     root.metrics(policy, |metrics| {
-        metrics.rejection(refusal.reason);
+        metrics.rejection(refusal.reason, class.as_deref());
         if reply.source != Source::None {
             metrics.fallback(refusal.reason, reply.source);
         }

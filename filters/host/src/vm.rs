@@ -3,11 +3,12 @@
 //! A VM is one thread, and no host call we make runs one of our callbacks except `proxy_on_memory_allocate`, which touches
 //! nothing here; should a host ever do otherwise, the inner callback does nothing.
 
-use crate::calls::{self, Level, log};
+use crate::calls::{self, Level, Queue, log};
 use crate::root::{Root, fingerprint};
 use crate::stream::Stream;
 
 pub use crate::stream::Action;
+use resilience_core::worker::Resumed;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -57,6 +58,18 @@ impl Vm {
         act(stream, root)
     }
 
+    /// Has a root look after those that wait, and lets those go on, or answers them, whose wait is over.
+    fn resume(&mut self, id: u32, look: impl FnOnce(&mut Root) -> Vec<Resumed>) {
+        let Some(root) = self.roots.get_mut(&id) else { return };
+        for resumed in look(root) {
+            match self.streams.get_mut(&resumed.call) {
+                Some(stream) => stream.resume(root, resumed),
+                None => root.forget(resumed),
+            }
+        }
+        root.set_timer();
+    }
+
     fn configure(&mut self, id: u32) -> bool {
         let text = match calls::plugin_configuration() {
             Ok(text) => text,
@@ -84,7 +97,7 @@ impl Vm {
 pub fn on_context_create(id: u32, parent: u32) {
     if parent != 0 {
         with(|vm| {
-            vm.streams.insert(id, Stream::new(parent));
+            vm.streams.insert(id, Stream::new(id, parent));
         });
     }
 }
@@ -97,11 +110,13 @@ pub fn on_configure(root: u32) -> bool {
 
 /// `proxy_on_tick`.
 pub fn on_tick(root: u32) {
-    with(|vm| {
-        if let Some(root) = vm.roots.get_mut(&root) {
-            root.tick();
-        }
-    });
+    with(|vm| vm.resume(root, Root::tick));
+}
+
+/// `proxy_on_queue_ready`: some of our requests may have got their turn. Here, and on ticks, no stream is in hand: what a
+/// stream's own callbacks lead to in another must take this way, or Envoy may crash.
+pub fn on_queue_ready(root: u32, queue: u32) {
+    with(|vm| vm.resume(root, |root| root.read_queue(Queue(queue))));
 }
 
 /// `proxy_on_request_headers`.
@@ -172,6 +187,11 @@ macro_rules! export {
             #[unsafe(no_mangle)]
             extern "C" fn proxy_on_tick(root: u32) {
                 vm::on_tick(root);
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_queue_ready(root: u32, queue: u32) {
+                vm::on_queue_ready(root, queue);
             }
 
             #[unsafe(no_mangle)]

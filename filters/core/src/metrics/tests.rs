@@ -11,7 +11,7 @@ fn names_are_those_of_the_interface() {
         (calls("p", Outcome::Failure), "resilience_calls_total;policy=p;outcome=failure;slow=false"),
         (calls("p", Outcome::Ignored), "resilience_calls_total;policy=p;outcome=ignored;slow=false"),
         (
-            rejections("p", Reason::CircuitOpen),
+            rejections("p", Reason::CircuitOpen, None),
             "resilience_rejections_total;policy=p;reason=circuit_open;class=_",
         ),
         (breaker_state("p", ""), "resilience_circuit_breaker_state;policy=p;key=_"),

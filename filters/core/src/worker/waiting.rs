@@ -61,6 +61,12 @@ impl Worker {
         self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, held });
     }
 
+    /// Whether a request waits, if only in name.
+    #[must_use]
+    pub fn waits(&self, call: u32) -> bool {
+        self.waiting.contains_key(&call)
+    }
+
     /// Forgets a waiter whose client left. Does nothing for a request that does not wait.
     pub fn withdraw<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) {
         let Some(waiting) = self.waiting.remove(&call) else { return };
