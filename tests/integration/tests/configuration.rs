@@ -48,7 +48,7 @@ async fn every_mistake_of_a_document_is_told_at_once_in_its_order() {
                 "fallback": [{"on": ["full"], "static": {"status": 99, "text": "a", "json": {}}}]
             },
             {"name": "a", "match": [], "mode": "forced_open"},
-            {"match": [{"any": true}], "bulkhead": {}, "name": "a", "circuit_breaker": {}}
+            {"match": [{"any": true}], "bulkhead": {}, "retry": {}, "name": "a", "circuit_breaker": {}}
         ],
         "exempt": [{}],
         "expose": "no"
@@ -69,7 +69,8 @@ async fn every_mistake_of_a_document_is_told_at_once_in_its_order() {
             r#"policies[0].fallback[0].static.json: a second body, expected one of "text", "json", "base64""#,
             r#"policies[1].match: found [], expected a list of matches such as [{"route": "checkout"}]"#,
             r#"policies[1].mode: found "forced_open", expected one of "enforce", "shadow", "disabled""#,
-            r#"policies[2].bulkhead: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "fallback", "key", "max_keys", "discourage_retries""#,
+            r#"policies[2].bulkhead: missing key "max_concurrent_calls", expected how many calls may be in flight"#,
+            r#"policies[2].retry: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "fallback", "key", "max_keys", "discourage_retries""#,
             r#"policies[2].name: found "a", expected a name that is not yet taken by policies[1].name"#,
             r#"policies[2].circuit_breaker: found {}, expected at least one trigger: "consecutive_failures", "failures_in_window", "failure_rate_threshold" or "slow_call_rate_threshold""#,
             r#"exempt[0]: found {}, expected at least one key, or {"any": true}"#,
