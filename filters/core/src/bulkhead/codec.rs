@@ -2,7 +2,7 @@
 //! u32, queue u32`, then behind its length (u16) each waiter: `VM u16 (by its place in the list), id u32, limit u32, rank u8,
 //! granted u8`.
 
-use super::{Address, Bulkhead, Holder, MOST_HOLDERS, MOST_WAITING, Standing, Waiter};
+use super::{Address, Bulkhead, Claim, Holder, MOST_HOLDERS, MOST_WAITING, Waiter};
 use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
 use std::collections::BTreeSet;
@@ -29,8 +29,8 @@ impl Bulkhead {
             let place = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
             out.extend(place.to_le_bytes());
             out.extend(waiter.id.to_le_bytes());
-            out.extend(waiter.standing.limit.to_le_bytes());
-            out.extend([waiter.standing.rank, u8::from(waiter.granted)]);
+            out.extend(waiter.claim.limit.to_le_bytes());
+            out.extend([waiter.claim.rank, u8::from(waiter.granted)]);
         });
     }
 
@@ -48,8 +48,8 @@ impl Bulkhead {
             let owner = holders.get(usize::from(input.u16()?))?.address.owner;
             let (id, limit) = (input.u32()?, input.u32()?);
             let (rank, granted) = (input.u8()?, input.u8()?);
-            let standing = Standing { rank, limit };
-            (granted <= 1).then_some(Waiter { owner, id, standing, granted: granted == 1 })
+            let claim = Claim { rank, limit };
+            (granted <= 1).then_some(Waiter { owner, id, claim, granted: granted == 1 })
         })?;
         let read = Self { next_epoch, holders, waiters };
         (input.is_empty() && read.is_plausible()).then_some(read)

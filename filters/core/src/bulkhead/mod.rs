@@ -18,7 +18,7 @@ const MOST_HOLDERS: usize = 512;
 
 /// How a request stands towards others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct Claim {
     /// Its class: 0 is the highest.
     pub rank: u8,
     /// It may go on while fewer than this are in flight.
@@ -64,7 +64,7 @@ struct Holder {
 struct Waiter {
     owner: Owner,
     id: u32,
-    standing: Standing,
+    claim: Claim,
     /// Whether it has a permit, and only has to be told.
     granted: bool,
 }
@@ -117,8 +117,8 @@ impl Bulkhead {
     }
 
     /// Gives a newcomer a permit, if there is one for it.
-    pub fn enter(&mut self, address: Address, standing: Standing) -> Option<Permit> {
-        if self.in_flight() >= standing.limit && !active(Bug::ShareExceeded) {
+    pub fn enter(&mut self, address: Address, claim: Claim) -> Option<Permit> {
+        if self.in_flight() >= claim.limit && !active(Bug::ShareExceeded) {
             return None;
         }
         let holder = self.holder(address)?;
@@ -132,31 +132,32 @@ impl Bulkhead {
         &mut self,
         address: Address,
         id: u32,
-        standing: Standing,
+        claim: Claim,
         max_queue: u16,
         wakes: &mut Vec<Wake>,
     ) -> bool {
-        if self.waiting() >= u32::from(max_queue.min(MOST_WAITING)) && !self.evict(standing.rank, wakes) {
+        let full = self.waiting() >= u32::from(max_queue);
+        let youngest = self.youngest_below(claim.rank);
+        // Those that have a permit and were not told yet stand in the list, too.
+        let no_room = self.waiters.len() >= usize::from(MOST_WAITING);
+        if no_room || (full && youngest.is_none()) || self.holder(address).is_none() {
             return false;
         }
-        if self.waiters.len() >= usize::from(MOST_WAITING) || self.holder(address).is_none() {
-            return false;
+        self.waiters.push(Waiter { owner: address.owner, id, claim, granted: false });
+        if full && let Some(index) = youngest {
+            let evicted = self.waiters.remove(index);
+            self.wake(&evicted, wakes);
+            self.tidy(evicted.owner);
         }
-        self.waiters.push(Waiter { owner: address.owner, id, standing, granted: false });
         true
     }
 
-    /// Sends away the youngest waiter of the lowest rank below `rank`; returns whether there was one.
-    fn evict(&mut self, rank: u8, wakes: &mut Vec<Wake>) -> bool {
-        let lower = |waiter: &Waiter| !waiter.granted && waiter.standing.rank > rank;
+    /// The youngest waiter of the lowest rank below `rank`, by its place.
+    fn youngest_below(&self, rank: u8) -> Option<usize> {
+        let lower = |waiter: &Waiter| !waiter.granted && waiter.claim.rank > rank;
         let candidates = self.waiters.iter().enumerate().filter(|(_, waiter)| lower(waiter));
         // Of equals the last is taken.
-        let youngest = candidates.max_by_key(|(_, waiter)| waiter.standing.rank).map(|(index, _)| index);
-        let Some(index) = youngest else { return false };
-        let waiter = self.waiters.remove(index);
-        self.wake(&waiter, wakes);
-        self.tidy(waiter.owner);
-        true
+        candidates.max_by_key(|(_, waiter)| waiter.claim.rank).map(|(index, _)| index)
     }
 
     /// Takes a permit back and gives it to whose turn it is. Returns false for one that was reclaimed.
@@ -217,10 +218,10 @@ impl Bulkhead {
         }
         loop {
             let in_flight = self.in_flight();
-            let may = |waiter: &Waiter| !waiter.granted && in_flight < waiter.standing.limit;
+            let may = |waiter: &Waiter| !waiter.granted && in_flight < waiter.claim.limit;
             let candidates = self.waiters.iter_mut().filter(|waiter| may(waiter));
             // Of equals the first is taken.
-            let Some(next) = candidates.min_by_key(|waiter| waiter.standing.rank) else { return };
+            let Some(next) = candidates.min_by_key(|waiter| waiter.claim.rank) else { return };
             next.granted = true;
             let next = *next;
             self.wake(&next, wakes);

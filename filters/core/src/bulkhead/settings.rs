@@ -1,6 +1,6 @@
 //! What an operator says of a bulkhead.
 
-use crate::bulkhead::Standing;
+use crate::bulkhead::Claim;
 use std::time::Duration;
 
 /// How many calls may be in flight at once, and what becomes of those for whom there is no room.
@@ -60,13 +60,13 @@ pub struct Class {
 impl Settings {
     /// How a request of a class stands towards others; `class` is an index of [`Priority::classes`].
     #[must_use]
-    pub fn standing(&self, class: Option<usize>) -> Standing {
+    pub fn claim(&self, class: Option<usize>) -> Claim {
         let of_class = || {
             let class = class?;
             let limit = self.priority.as_ref()?.classes.get(class)?.limit;
-            Some(Standing { rank: u8::try_from(class).unwrap_or(u8::MAX), limit })
+            Some(Claim { rank: u8::try_from(class).unwrap_or(u8::MAX), limit })
         };
-        of_class().unwrap_or(Standing { rank: 0, limit: self.max_concurrent_calls })
+        of_class().unwrap_or(Claim { rank: 0, limit: self.max_concurrent_calls })
     }
 }
 

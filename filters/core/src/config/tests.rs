@@ -64,7 +64,7 @@ fn all_errors_come_at_once_in_the_order_of_the_document() {
         r#"policies[0].circuit_breaker: found {"mode":"on"}, expected at least one trigger: "consecutive_failures", "failures_in_window", "failure_rate_threshold" or "slow_call_rate_threshold""#,
         r#"policies[0].circuit_breaker.mode: found "on", expected one of "enforce", "shadow", "disabled", "forced_open""#,
         r#"policies[0].name: found "A", expected a name such as "checkout" ([a-z][a-z0-9_-]{0,63})"#,
-        r#"policies[1].fallback[0].on[0]: found "never", expected one of "refusal", "circuit_open""#,
+        r#"policies[1].fallback[0].on[0]: found "never", expected one of "refusal", "circuit_open", "bulkhead_full""#,
         "policies[1].fallback[0].static.status: found 100, expected a whole number from 200 to 599",
         "policies[1].fallback[0].static.text: found 1, expected a string",
         r#"policies[1].match: found [], expected a list of matches such as [{"route": "checkout"}]"#,
