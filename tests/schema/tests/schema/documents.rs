@@ -57,7 +57,7 @@ fn outcome() -> Value {
 
 fn fallback() -> Value {
     json!([
-        {"on": ["circuit_open"], "static": {"status": 202, "headers": {"X-Of": "ours"}, "text": "%POLICY%"}},
+        {"on": ["circuit_open", "bulkhead_full"], "static": {"status": 202, "headers": {"X-Of": "ours"}, "text": "%POLICY%"}},
         {"on": ["refusal", "circuit_open"], "static": {"status": 599, "json": {"any": [1, null]}}},
         {"static": {"status": 200, "base64": "aGk="}}
     ])
@@ -124,7 +124,7 @@ fn bulkheads() -> Vec<Value> {
         ])}),
         // A wait alone, said and inherited.
         json!({"policies": with_bulkheads(&[json!({"max_concurrent_calls": 5, "max_wait_duration": "5s"})])}),
-        json!({"defaults": {"bulkhead": {"max_wait_duration": "1s"}}, "policies": with_bulkheads(&[limit.clone()])}),
+        json!({"defaults": {"bulkhead": {"max_wait_duration": "1s"}}, "policies": with_bulkheads(std::slice::from_ref(&limit))}),
         json!({"defaults": {"bulkhead": {"max_wait_duration": "0s", "max_concurrent_calls": 7}}, "policies": with_bulkheads(&[limit])}),
     ]
 }
