@@ -1,6 +1,7 @@
 //! Any bytes as the operator's document.
 
 use crate::input::Input;
+use resilience_core::bulkhead::Settings;
 use resilience_core::config::Document;
 use resilience_core::matcher::{Facts, Matcher, Request};
 use std::collections::BTreeSet;
@@ -41,6 +42,9 @@ fn use_it(document: &Document, bytes: &[u8]) {
     for policy in &document.policies {
         assert!(!policy.matches.is_empty(), "a policy without a match: {policy:?}");
         let _ = policy.shared(0);
+        if let Some(bulkhead) = &policy.bulkhead {
+            check_bulkhead(&bulkhead.settings);
+        }
     }
     let alternatives = document.policies.iter().enumerate();
     let policies = Matcher::new(
@@ -59,6 +63,20 @@ fn use_it(document: &Document, bytes: &[u8]) {
     // And one whose facts are arbitrary.
     let mut facts = ArbitraryFacts(Input::new(bytes));
     let _ = policies.find(&mut Request::new(&mut facts));
+}
+
+/// Whatever class a request says it is of, it is one of the bulkhead's, and its limit lets something in.
+fn check_bulkhead(settings: &Settings) {
+    let whole = settings.max_concurrent_calls;
+    assert!(settings.queue.is_none_or(|queue| !queue.max_wait_duration.is_zero()), "{settings:?}");
+    let Some(priority) = &settings.priority else { return };
+    let names: BTreeSet<_> = priority.classes.iter().map(|class| &class.name).collect();
+    assert_eq!(names.len(), priority.classes.len(), "a name stands for one class");
+    assert!(priority.default < names.len(), "{settings:?}");
+    for (index, class) in priority.classes.iter().enumerate() {
+        assert_eq!(priority.class(Some(class.name.as_bytes())), index);
+        assert!((1..=whole).contains(&class.limit), "{settings:?}");
+    }
 }
 
 /// What stands between quotes, and the whole.

@@ -22,6 +22,31 @@ fn breaker() -> Value {
     })
 }
 
+fn bulkhead() -> Value {
+    json!({
+        "mode": "shadow",
+        "max_concurrent_calls": 50,
+        "max_wait_duration": "250ms",
+        "max_queue": 100,
+        "priority": {
+            "header": "X-Priority",
+            "default": "middle",
+            "classes": [
+                {"name": "high", "max_share": 100}, {"name": "middle", "max_share": 80.5}, {"name": "low", "max_share": 0}
+            ]
+        }
+    })
+}
+
+/// As [`bulkhead`], with the class from metadata.
+fn by_metadata() -> Value {
+    let mut bulkhead = bulkhead();
+    let priority = bulkhead["priority"].as_object_mut().expect("an object");
+    priority.remove("header");
+    priority.insert("metadata".to_owned(), json!({"namespace": "shop", "key": "class"}));
+    bulkhead
+}
+
 fn outcome() -> Value {
     let headers = json!([{"name": "x-degraded", "value": "true"}, {"name": "X-Empty", "value": ""}]);
     json!({
@@ -32,7 +57,7 @@ fn outcome() -> Value {
 
 fn fallback() -> Value {
     json!([
-        {"on": ["circuit_open"], "static": {"status": 202, "headers": {"X-Of": "ours"}, "text": "%POLICY%"}},
+        {"on": ["circuit_open", "bulkhead_full"], "static": {"status": 202, "headers": {"X-Of": "ours"}, "text": "%POLICY%"}},
         {"on": ["refusal", "circuit_open"], "static": {"status": 599, "json": {"any": [1, null]}}},
         {"static": {"status": 200, "base64": "aGk="}}
     ])
@@ -53,6 +78,8 @@ pub fn full() -> Value {
             "max_keys": 8,
             "outcome": outcome(),
             "circuit_breaker": breaker(),
+            "bulkhead": bulkhead(),
+            "class": "high",
             "fallback": fallback(),
             "discourage_retries": false
         }]
@@ -69,15 +96,57 @@ fn matching(method: &str) -> Value {
     })
 }
 
-fn policies(breakers: &[Value]) -> Value {
-    let policy = |(index, breaker): (usize, &Value)| {
+/// What bulkheads inherit, and what they say where they inherit nothing.
+fn bulkheads() -> Vec<Value> {
+    let nothing = json!(false);
+    let limit = json!({"max_concurrent_calls": 5});
+    let classes = json!({"default": "top", "classes": [{"name": "top", "max_share": 10}]});
+    vec![
+        json!({"policies": with_bulkheads(&[limit.clone(), by_metadata(), json!(null), nothing.clone()])}),
+        json!({"policies": with_bulkheads(&[
+            json!({"max_concurrent_calls": 5, "max_wait_duration": "5s", "max_queue": 0}),
+            json!({"max_concurrent_calls": 5, "mode": "shadow", "priority": classes}),
+        ])}),
+        json!({"defaults": {"bulkhead": bulkhead()}, "policies": with_bulkheads(&[
+            nothing.clone(), json!(null), json!({}), limit.clone(), json!({"max_wait_duration": "0s"}),
+            json!({"priority": {"metadata": {"namespace": "n", "key": "k"}}}), json!({"priority": classes})
+        ])}),
+        json!({"defaults": {"bulkhead": by_metadata()}, "policies": with_bulkheads(&[
+            nothing, json!({"priority": {"header": "x"}}), json!({"priority": {"metadata": {"key": "other"}}})
+        ])}),
+        // Without a limit or a wait to inherit.
+        json!({"defaults": {"bulkhead": {"max_queue": 9}}, "policies": with_bulkheads(&[
+            json!(null), json!({"max_concurrent_calls": 5, "max_wait_duration": "1s"}),
+            json!({"max_concurrent_calls": 5, "max_wait_duration": "0s"})
+        ])}),
+        json!({"defaults": {"bulkhead": {"max_wait_duration": "1s"}}, "policies": with_bulkheads(&[
+            json!(null), limit.clone(), json!({"max_concurrent_calls": 5, "max_queue": 6})
+        ])}),
+        // A wait alone, said and inherited.
+        json!({"policies": with_bulkheads(&[json!({"max_concurrent_calls": 5, "max_wait_duration": "5s"})])}),
+        json!({"defaults": {"bulkhead": {"max_wait_duration": "1s"}}, "policies": with_bulkheads(std::slice::from_ref(&limit))}),
+        json!({"defaults": {"bulkhead": {"max_wait_duration": "0s", "max_concurrent_calls": 7}}, "policies": with_bulkheads(&[limit])}),
+    ]
+}
+
+/// A policy for each value of a section; for `false` one without it.
+fn each_with(section: &str, values: &[Value]) -> Value {
+    let policy = |(index, value): (usize, &Value)| {
         let mut policy = json!({"name": format!("p{index}"), "match": [{"any": true}]});
-        if !breaker.is_boolean() {
-            policy["circuit_breaker"] = breaker.clone();
+        if !value.is_boolean() {
+            policy[section] = value.clone();
         }
         policy
     };
-    breakers.iter().enumerate().map(policy).collect()
+    values.iter().enumerate().map(policy).collect()
+}
+
+fn policies(breakers: &[Value]) -> Value {
+    each_with("circuit_breaker", breakers)
+}
+
+fn with_bulkheads(bulkheads: &[Value]) -> Value {
+    each_with("bulkhead", bulkheads)
 }
 
 pub fn valid() -> Vec<Value> {
@@ -86,7 +155,7 @@ pub fn valid() -> Vec<Value> {
         full(),
         json!({"policies": []}),
         json!({
-            "defaults": {"outcome": outcome(), "circuit_breaker": breaker(), "fallback": fallback()},
+            "defaults": {"outcome": outcome(), "circuit_breaker": breaker(), "bulkhead": by_metadata(), "fallback": fallback()},
             "policies": policies(&[inherits.clone(), json!(null), json!({}), json!({
                 "failures_in_window": {"failures": 3}, "ramp_up": {"initial": 50}
             })])
@@ -97,7 +166,7 @@ pub fn valid() -> Vec<Value> {
             "policies": policies(&[json!(null), json!({"consecutive_failures": 2})])
         }),
         json!({"policies": [{
-            "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "fallback": null
+            "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "bulkhead": null, "fallback": null
         }]}),
     ];
     // A policy that is off, around a breaker that is not, and keys without their bound.
@@ -111,6 +180,7 @@ pub fn valid() -> Vec<Value> {
     {
         documents.push(json!({"policies": policies(&[json!({key: breaker[key]})])}));
     }
+    documents.extend(bulkheads());
     // A breaker that only looks on, with nothing inherited.
     documents.push(json!({"policies": policies(&[json!({"consecutive_failures": 2, "mode": "shadow"})])}));
     documents.push(serde_json::from_str(&super::read("envoy/policies.json")).expect("the example is JSON"));

@@ -61,12 +61,20 @@ fn collect<'s>(root: &'s Value, schema: &'s Value, place: &str, keys: &mut Vec<K
     }
 }
 
-/// Parts of a breaker may be inherited: for those the schema says at the top what a whole document requires.
+/// Sections whose parts may be inherited: for those the schema says at the top what a whole document requires.
+const MERGED: [&str; 2] = ["circuit_breaker", "bulkhead"];
+
 fn is_required(root: &Value, schema: &Value, place: &str, name: &str) -> bool {
     let names = |list: &Value| list.as_array().is_some_and(|names| names.iter().any(|known| known == name));
-    let object = place.rsplit('.').nth(1).unwrap_or_default();
-    let narrowed = &root["properties"]["defaults"]["properties"]["circuit_breaker"]["properties"][object];
-    names(&schema["required"]) || (place.contains("circuit_breaker.") && names(&narrowed["required"]))
+    let merged = place.split('.').skip_while(|key| !MERGED.contains(key));
+    let mut narrowed = &root["properties"]["defaults"];
+    let mut inside: Vec<_> = merged.collect();
+    inside.pop();
+    for key in &inside {
+        narrowed = &narrowed["properties"][key];
+    }
+    let by_the_policy = inside == ["bulkhead"] && names(&root["$defs"]["permits"]["required"]);
+    names(&schema["required"]) || by_the_policy || (!inside.is_empty() && names(&narrowed["required"]))
 }
 
 #[test]
@@ -87,7 +95,7 @@ fn every_key_has_a_description_with_its_default_and_unit() {
         };
         assert!(told, "{place}: {description:?} does not say the default {:?}", key.default());
         let measured = matches!(key.said["type"].as_str(), Some("integer" | "number"));
-        let lasting = key.said["$ref"] == "#/$defs/duration";
+        let lasting = ["#/$defs/duration", "#/$defs/wait"].iter().any(|it| key.said["$ref"] == *it);
         assert_eq!(description.contains("Unit: "), measured || lasting, "{place}: {description:?}");
     }
 }

@@ -38,12 +38,13 @@ fn values() -> Vec<Value> {
         json!(1e300),
     ]
     .into();
-    for end in [0, 1, 100, 200, 599, 1000, 1024, 3600, 10_000, 1_000_000] {
+    for end in [0, 1, 100, 200, 599, 1000, 1024, 3600, 4096, 10_000, 1_000_000] {
         values.extend([end - 1, end, end + 1].map(|number: i64| json!(number)));
     }
     let words = [
         // Durations.
         "0s",
+        "0h0ms",
         "1ns",
         "1us",
         "999us",
@@ -51,6 +52,8 @@ fn values() -> Vec<Value> {
         "0h1ms",
         "30s",
         "1m30s",
+        "10m",
+        "10m1ns",
         "168h",
         "168h1ns",
         "30s1m",
@@ -63,12 +66,15 @@ fn values() -> Vec<Value> {
         "enforce",
         "disabled",
         "forced_open",
+        "high",
+        "middle",
         "policy",
         "upstream_cluster",
         "count",
         "time",
         "refusal",
         "circuit_open",
+        "bulkhead_full",
         "5xx",
         "6xx",
         "UNAVAILABLE",
