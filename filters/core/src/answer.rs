@@ -15,24 +15,27 @@ pub use template::{Escape, Template};
 pub enum Reason {
     /// The breaker is open, or half-open with no probe left.
     CircuitOpen,
+    /// No permit: the bulkhead is full, the queue is full, or the wait was over.
+    BulkheadFull,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 1] = [Self::CircuitOpen];
+    pub const ALL: [Self; 2] = [Self::CircuitOpen, Self::BulkheadFull];
 
     /// The reason's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::CircuitOpen => "circuit_open",
+            Self::BulkheadFull => "bulkhead_full",
         }
     }
 
     /// The status of a refusal that nothing replaces.
     const fn status(self) -> u16 {
         match self {
-            Self::CircuitOpen => 503,
+            Self::CircuitOpen | Self::BulkheadFull => 503,
         }
     }
 
@@ -40,6 +43,7 @@ impl Reason {
     const fn grpc_status(self) -> u8 {
         match self {
             Self::CircuitOpen => 14,
+            Self::BulkheadFull => 8,
         }
     }
 }

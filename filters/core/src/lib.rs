@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod breaker;
+pub mod bulkhead;
 mod codec;
 pub mod config;
 pub mod control;

@@ -37,14 +37,17 @@ pub struct Member {
     pub configuration: u64,
     /// When it last ticked.
     pub beat: Timestamp,
+    /// Its place among those that wait to be woken: a number that no other line has, so that the names made of it are
+    /// few and used again. `None` for one of the first version of the module.
+    pub slot: Option<u16>,
     /// What a later version of the module says of it.
     more: Vec<u8>,
 }
 
 /// The table.
 ///
-/// `"RM", next u64, n u16`, then `n` lines, each behind its length (u16): `owner u64, configuration u64, beat u64`. Two
-/// versions of the module share one table, so this layout is only ever extended: at the end of a line, and at the end of the
+/// `"RM", next u64, n u16`, then `n` lines, each behind its length (u16): `owner u64, configuration u64, beat u64`, and since
+/// there are bulkheads `slot u16`. Two versions of the module share one table, so this layout is only ever extended: at the end of a line, and at the end of the
 /// table. What stands there is carried along.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Members {
@@ -73,6 +76,7 @@ impl Members {
                 owner: Owner(line.u64()?),
                 configuration: line.u64()?,
                 beat: line.timestamp()?,
+                slot: line.u16(),
                 more: line.rest().to_vec(),
             })
         })?;
@@ -100,6 +104,9 @@ impl Members {
             line.extend(member.owner.0.to_le_bytes());
             line.extend(member.configuration.to_le_bytes());
             line.extend(member.beat.as_nanos().to_le_bytes());
+            if let Some(slot) = member.slot {
+                line.extend(slot.to_le_bytes());
+            }
             line.extend(&member.more);
             put_list(out, &line, |out, byte| out.push(*byte));
         });
@@ -108,8 +115,15 @@ impl Members {
     }
 
     /// Beats for `me`, or joins under a new identity if there is none yet or its line is gone: then others have given
-    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
-    pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
+    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity and, where there is one, the
+    /// slot.
+    pub fn beat(
+        &mut self,
+        me: Option<Owner>,
+        configuration: u64,
+        now: Timestamp,
+        watch: &Watch,
+    ) -> (Owner, Option<u16>) {
         self.members.retain(|member| {
             Some(member.owner) == me
                 || active(Bug::DeadRemembered)
@@ -119,13 +133,21 @@ impl Members {
         });
         if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
             mine.beat = now;
-            return mine.owner;
+            return (mine.owner, mine.slot);
         }
         let owner = self.give_out();
-        if self.members.len() < MAX_MEMBERS {
-            self.members.push(Member { owner, configuration, beat: now, more: Vec::new() });
+        if self.members.len() >= MAX_MEMBERS {
+            return (owner, None);
         }
-        owner
+        let slot = self.free_slot();
+        self.members.push(Member { owner, configuration, beat: now, slot, more: Vec::new() });
+        (owner, slot)
+    }
+
+    /// The lowest number that no line has.
+    fn free_slot(&self) -> Option<u16> {
+        let taken: BTreeSet<_> = self.members.iter().filter_map(|member| member.slot).collect();
+        (0..=u16::MAX).find(|slot| !taken.contains(slot))
     }
 
     /// The next identity. One that a line has already, which is possible only where the table was damaged, is left out:

@@ -57,6 +57,16 @@ pub enum Bug {
     RampForgotten,
     /// A policy has one key more than it may have.
     KeyTooMany,
+    /// A permit that is given back is given to nobody.
+    ReleasedWithoutServing,
+    /// Who is given a permit is not told.
+    GrantedWithoutWake,
+    /// A permit that was given to a waiter who has just left goes lost.
+    GrantLostToTheGone,
+    /// Two waiters are given one permit.
+    TwoForOne,
+    /// A class takes more than its share.
+    ShareExceeded,
 }
 
 #[cfg(feature = "planted-bugs")]

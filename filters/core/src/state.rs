@@ -8,6 +8,7 @@
 mod tests;
 
 use crate::breaker::Breaker;
+use crate::bulkhead::Bulkhead;
 use crate::codec::Reader;
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
@@ -16,6 +17,7 @@ const MAGIC: &[u8] = b"RS";
 const BREAKER: u8 = 1;
 const RATES: u8 = 2;
 const RECOVERY: u8 = 3;
+const BULKHEAD: u8 = 4;
 /// A section's id, version and length.
 const HEAD: usize = 4;
 /// Sections of others are carried up to this many bytes in all, heads included: more is damage, not another version.
@@ -26,16 +28,27 @@ const MAX_FOREIGN: usize = 64 * 1024;
 pub struct State {
     /// The circuit breaker.
     pub breaker: Breaker,
+    /// The bulkhead.
+    pub bulkhead: Bulkhead,
     /// Whether the value that was read was damaged: what stands here must be written before a ticket refers to it.
     pub repaired: bool,
-    foreign: Vec<Section>,
+    foreign: Vec<Foreign>,
 }
 
+/// A section of another version of the module.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Section {
+struct Foreign {
     id: u8,
     version: u8,
     bytes: Vec<u8>,
+}
+
+/// A section as it stands in the value.
+#[derive(Clone, Copy)]
+struct Section<'a> {
+    id: u8,
+    version: u8,
+    bytes: &'a [u8],
 }
 
 impl State {
@@ -45,13 +58,15 @@ impl State {
     /// lost state must not fit it.
     #[must_use]
     pub fn decode(bytes: Option<&[u8]>, now: Timestamp) -> Self {
-        let Some(bytes) = bytes else {
-            return Self { breaker: Breaker::closed(0), repaired: false, foreign: Vec::new() };
+        let Some(bytes) = bytes else { return Self::fresh(Breaker::closed(0), Bulkhead::default()) };
+        let Some(sections) = decode_sections(bytes) else {
+            let epoch = now.as_nanos();
+            return Self { repaired: true, ..Self::fresh(Breaker::closed(epoch), Bulkhead::new(epoch)) };
         };
-        let (mine, mut foreign): (Vec<_>, Vec<_>) =
-            decode_sections(bytes).unwrap_or_default().into_iter().partition(Section::is_readable);
-        let of =
-            |id| mine.iter().rev().find(|section| section.id == id).map(|section| section.bytes.as_slice());
+        let of = |id| {
+            let mine = |section: &&Section<'_>| section.is_readable() && section.id == id;
+            sections.iter().rev().find(mine).map(|section| section.bytes)
+        };
         let breaker = of(BREAKER).and_then(Breaker::decode).map(|mut breaker| {
             // What cannot be read of these starts afresh, by itself.
             of(RATES).and_then(|bytes| breaker.decode_rates(bytes, now));
@@ -59,29 +74,34 @@ impl State {
             breaker
         });
         let breaker = breaker.filter(|breaker| breaker.is_plausible(now));
-        if foreign.iter().map(|section| section.bytes.len().saturating_add(HEAD)).sum::<usize>() > MAX_FOREIGN
-        {
-            foreign.clear();
-        }
         let repaired = breaker.is_none();
-        Self { breaker: breaker.unwrap_or_else(|| Breaker::closed(now.as_nanos())), repaired, foreign }
+        let breaker = breaker.unwrap_or_else(|| Breaker::closed(now.as_nanos()));
+        let bulkhead = of(BULKHEAD).map_or_else(Bulkhead::default, |bytes| {
+            Bulkhead::decode(bytes).unwrap_or_else(|| Bulkhead::new(now.as_nanos()))
+        });
+        Self { repaired, foreign: foreign(&sections), ..Self::fresh(breaker, bulkhead) }
+    }
+
+    const fn fresh(breaker: Breaker, bulkhead: Bulkhead) -> Self {
+        Self { breaker, bulkhead, repaired: false, foreign: Vec::new() }
     }
 
     /// The value's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        let mut put_own = |id, version, write: fn(&Breaker, &mut Vec<u8>)| {
+        let mut put_own = |id, version, write: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = Vec::new();
-            write(&self.breaker, &mut bytes);
+            write(&mut bytes);
             // An empty one says nothing.
             if !bytes.is_empty() {
                 put_section(&mut out, id, version, &bytes);
             }
         };
-        put_own(BREAKER, Breaker::VERSION, Breaker::encode);
-        put_own(RATES, Breaker::RATES_VERSION, Breaker::encode_rates);
-        put_own(RECOVERY, Breaker::RECOVERY_VERSION, Breaker::encode_recovery);
+        put_own(BREAKER, Breaker::VERSION, &|out| self.breaker.encode(out));
+        put_own(RATES, Breaker::RATES_VERSION, &|out| self.breaker.encode_rates(out));
+        put_own(RECOVERY, Breaker::RECOVERY_VERSION, &|out| self.breaker.encode_recovery(out));
+        put_own(BULKHEAD, Bulkhead::VERSION, &|out| self.bulkhead.encode(out));
         for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
@@ -89,15 +109,26 @@ impl State {
     }
 }
 
-impl Section {
+impl Section<'_> {
     fn is_readable(&self) -> bool {
         matches!(
             (self.id, self.version),
             (BREAKER, Breaker::VERSION)
                 | (RATES, Breaker::RATES_VERSION)
                 | (RECOVERY, Breaker::RECOVERY_VERSION)
+                | (BULKHEAD, Bulkhead::VERSION)
         )
     }
+}
+
+/// What is carried along: all that another version wrote, or nothing.
+fn foreign(sections: &[Section<'_>]) -> Vec<Foreign> {
+    let foreign = || sections.iter().filter(|section| !section.is_readable());
+    if foreign().map(|section| section.bytes.len().saturating_add(HEAD)).sum::<usize>() > MAX_FOREIGN {
+        return Vec::new();
+    }
+    let own = |it: &Section<'_>| Foreign { id: it.id, version: it.version, bytes: it.bytes.to_vec() };
+    foreign().map(own).collect()
 }
 
 fn put_section(out: &mut Vec<u8>, id: u8, version: u8, bytes: &[u8]) {
@@ -108,12 +139,12 @@ fn put_section(out: &mut Vec<u8>, id: u8, version: u8, bytes: &[u8]) {
     out.extend(bytes);
 }
 
-fn decode_sections(bytes: &[u8]) -> Option<Vec<Section>> {
+fn decode_sections(bytes: &[u8]) -> Option<Vec<Section<'_>>> {
     let mut input = Reader::new(bytes.strip_prefix(MAGIC)?);
     let mut sections = Vec::new();
     while !input.is_empty() {
         let (id, version, len) = (input.u8()?, input.u8()?, input.u16()?);
-        sections.push(Section { id, version, bytes: input.bytes(usize::from(len))?.to_vec() });
+        sections.push(Section { id, version, bytes: input.bytes(usize::from(len))? });
     }
     Some(sections)
 }

@@ -187,14 +187,30 @@ pub(super) fn number(node: &Node, range: RangeInclusive<f64>, errors: &mut Error
     found
 }
 
+const PERCENTAGE: &str = "a percentage from 0 to 100";
+
 /// A percentage.
 #[expect(clippy::cast_possible_truncation, reason = "rates are compared in single precision")]
 pub(super) fn percentage(node: &Node, errors: &mut Errors) -> Option<Percentage> {
     let found = as_number(node).and_then(|number| Percentage::new(number as f32));
     if found.is_none() {
-        errors.expected(node, "a percentage from 0 to 100");
+        errors.expected(node, PERCENTAGE);
     }
     found
+}
+
+/// A percentage in millionths of a percent, to count with exactly.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a hundred million fits, and a cast of a float saturates"
+)]
+pub(super) fn millionths(node: &Node, errors: &mut Errors) -> Option<u32> {
+    let found = as_number(node).filter(|number| (0.0..=100.0).contains(number));
+    if found.is_none() {
+        errors.expected(node, PERCENTAGE);
+    }
+    found.map(|number| (number * 1_000_000.0).round() as u32)
 }
 
 fn as_number(node: &Node) -> Option<f64> {

@@ -71,6 +71,18 @@ impl Node {
         entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
+    /// Takes out what stands at a path of keys.
+    pub(super) fn remove(&mut self, path: &[&str]) {
+        let Value::Object(entries) = &mut self.value else { return };
+        match path {
+            [] => {}
+            [last] => entries.retain(|(key, _)| key != last),
+            [first, rest @ ..] => {
+                entries.iter_mut().filter(|(key, _)| key == first).for_each(|(_, node)| node.remove(rest));
+            }
+        }
+    }
+
     /// This value with what `base` says beyond it: objects merge key by key, all else replaces.
     pub(super) fn over(mut self, base: &Self) -> Self {
         let (Value::Object(mine), Value::Object(inherited)) = (&mut self.value, &base.value) else {

@@ -103,7 +103,8 @@ fn any(node: &Node, errors: &mut Errors) -> Option<()> {
     None
 }
 
-fn text(node: &Node, expected: &str, errors: &mut Errors) -> Option<String> {
+/// A string that is not empty.
+pub(super) fn text(node: &Node, expected: &str, errors: &mut Errors) -> Option<String> {
     let value = string(node, expected, errors)?;
     if value.is_empty() {
         errors.expected(node, expected);

@@ -8,6 +8,11 @@ mod accepted_tests;
 mod breaker;
 #[cfg(test)]
 mod breaker_tests;
+mod bulkhead;
+#[cfg(test)]
+mod bulkhead_mistakes_tests;
+#[cfg(test)]
+mod bulkhead_tests;
 mod decode;
 mod duration;
 mod fallback;
@@ -22,6 +27,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+pub use bulkhead::{Bulkhead, BulkheadMode};
 pub use duration::parse as parse_duration;
 pub use fallback::{Body, Fallback, Static};
 pub use matching::{HostPattern, Match, PathPattern};
@@ -34,7 +40,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The sections that `defaults` may hold.
-const SECTIONS: [&str; 3] = ["outcome", "circuit_breaker", "fallback"];
+const SECTIONS: [&str; 4] = ["outcome", "circuit_breaker", "bulkhead", "fallback"];
 /// A namespace longer than this would make every key of the shared state long.
 const MAX_NAMESPACE: usize = 128;
 /// Metadata that policies are matched by is read one by one.
@@ -144,6 +150,7 @@ impl<'a> Defaults<'a> {
             match section {
                 "outcome" => outcome = outcome::decode(node, errors).map(Arc::new),
                 "circuit_breaker" => breaker::check_partial(node, errors),
+                "bulkhead" => bulkhead::check_partial(node, errors),
                 _ => fallback = fallback::decode(node, errors),
             }
         }

@@ -4,7 +4,7 @@ use super::decode::{Errors, Object, boolean, integer, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
-use super::{Defaults, SECTIONS, breaker, outcome};
+use super::{Bulkhead, Defaults, SECTIONS, breaker, bulkhead, outcome};
 use crate::breaker::Settings;
 use crate::outcome::Rules;
 use crate::worker::Shared;
@@ -28,6 +28,8 @@ pub struct Policy {
     pub outcome: Option<Arc<Rules>>,
     /// The circuit breaker, if there is one.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// The bulkhead, if there is one.
+    pub bulkhead: Option<Bulkhead>,
     /// What answers instead, in order.
     pub fallback: Arc<[Fallback]>,
     /// Whether answers tell an Envoy in front not to retry.
@@ -120,7 +122,7 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
     let shared_fallback = inherits("fallback").and_then(|it| it.fallback.clone());
     let merged = merge(node, defaults.map(|it| it.node));
     let mut object = Object::new(&merged, errors)?;
-    let name = object.require("name", NAME, errors).and_then(|node| name(node, errors));
+    let name = object.require("name", NAME, errors).and_then(|node| name(node, NAME, errors));
     let modes = MODES.get(..3).unwrap_or_default();
     let mode = object.get("mode").map(|node| word(node, modes, errors)).unwrap_or(Some(Mode::Enforce));
     let matches =
@@ -128,6 +130,7 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
     let outcome = section(&mut object, "outcome")
         .map(|node| shared_rules.or_else(|| outcome::decode(node, errors).map(Arc::new)));
     let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
+    let limits = bulkhead(&mut object, errors);
     let own = section(&mut object, "fallback");
     let fallback = own.map(|node| shared_fallback.or_else(|| fallback::decode(node, errors)));
     let max_keys = key(&mut object, errors);
@@ -151,9 +154,24 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
             None => None,
         },
         circuit_breaker,
+        bulkhead: limits?.map(|own| own.within(mode)),
         fallback: fallback.unwrap_or_else(|| Some(Arc::default()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
+}
+
+/// `bulkhead`, and `class`, which is one of its classes.
+fn bulkhead(object: &mut Object<'_>, errors: &mut Errors) -> Option<Option<Bulkhead>> {
+    let limits = section(object, "bulkhead");
+    let class = object.get("class");
+    match (limits, class) {
+        (Some(node), class) => bulkhead::decode(node, class, errors).map(Some),
+        (None, Some(class)) => {
+            bulkhead::no_classes(class, errors);
+            None
+        }
+        (None, None) => Some(None),
+    }
 }
 
 /// `key` and `max_keys`: how many upstream clusters have a breaker of their own, if each is to have one.
@@ -179,9 +197,15 @@ fn merge(mut node: Node, defaults: Option<&Node>) -> Node {
         .collect();
     let Value::Object(entries) = &mut node.value else { return node };
     for (key, mine) in entries.iter_mut().filter(|(key, _)| SECTIONS.contains(&key.as_str())) {
-        if let Some(inherited) = defaults.get(key) {
-            *mine = std::mem::take(mine).over(inherited);
-        }
+        let Some(inherited) = defaults.get(key) else { continue };
+        let own = std::mem::take(mine);
+        *mine = match key.as_str() {
+            "bulkhead" => {
+                let inherited = bulkhead::inherited(&own, inherited);
+                own.over(&inherited)
+            }
+            _ => own.over(inherited),
+        };
     }
     entries.extend(rest);
     node
@@ -194,13 +218,14 @@ fn section<'a>(object: &mut Object<'a>, key: &'static str) -> Option<&'a Node> {
 
 const NAME: &str = "a name such as \"checkout\" ([a-z][a-z0-9_-]{0,63})";
 
-fn name(node: &Node, errors: &mut Errors) -> Option<String> {
-    let text = string(node, NAME, errors)?;
+/// A name of the form `[a-z][a-z0-9_-]{0,63}`, that `expected` tells of.
+pub(super) fn name(node: &Node, expected: &str, errors: &mut Errors) -> Option<String> {
+    let text = string(node, expected, errors)?;
     let begins = text.starts_with(|letter: char| letter.is_ascii_lowercase());
     let letters =
         text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
     if !begins || !letters || text.len() > MAX_NAME {
-        errors.expected(node, NAME);
+        errors.expected(node, expected);
         return None;
     }
     Some(text.to_owned())

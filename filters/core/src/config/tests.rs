@@ -120,13 +120,15 @@ fn what_is_no_document_says_so() {
 #[test]
 fn a_key_of_an_issue_to_come_is_an_unknown_key() {
     each(&[(
-        r#""bulkhead": {"max_concurrent_calls": 1}"#,
-        r#"bulkhead: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "fallback", "key", "max_keys", "discourage_retries""#,
+        r#""retry_budget": {"percent_can_retry": 20}"#,
+        r#"retry_budget: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "fallback", "key", "max_keys", "discourage_retries""#,
     )]);
     let document = r#"{"policies": [], "defaults": {"retry_budget": {"percent_can_retry": 140}}}"#;
     assert_eq!(
         errors(document),
-        [r#"defaults.retry_budget: unknown key, expected one of "outcome", "circuit_breaker", "fallback""#]
+        [
+            r#"defaults.retry_budget: unknown key, expected one of "outcome", "circuit_breaker", "bulkhead", "fallback""#
+        ]
     );
 }
 

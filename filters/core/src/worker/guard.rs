@@ -25,8 +25,25 @@ pub(super) struct Guard {
     pub(super) untouched: bool,
     /// As a leader: it has shown that once.
     pub(super) shown: bool,
-    /// How much of a request the ramp has let in and not yet used.
-    credit: f64,
+    pub(super) ramp: Ramp,
+}
+
+/// How much of a request a ramp has let in and not yet used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ramp(f64);
+
+impl Ramp {
+    /// Lets in every so manieth request, so that the shares of all workers make up the share of the whole.
+    pub(super) fn lets_in(&mut self, settings: &Settings, since: Option<Timestamp>, now: Timestamp) -> bool {
+        let share = settings.ramp_up.zip(since).and_then(|(ramp, since)| ramp.share(since, now));
+        let Some(share) = share else { return true };
+        self.0 += share;
+        let enough = self.0 >= 1.0 || active(Bug::RampForgotten);
+        if enough {
+            self.0 -= 1.0;
+        }
+        enough
+    }
 }
 
 /// What the worker last read.
@@ -108,14 +125,14 @@ impl Guard {
             state: BreakerState::Closed,
             untouched: true,
             shown: false,
-            credit: 0.0,
+            ramp: Ramp(0.0),
         }
     }
 
     /// What a request gets, where `view` decides without being changed.
     pub(super) fn admission(&mut self, settings: &Settings, view: View, now: Timestamp) -> Option<Admission> {
         match view {
-            View::Closed { ticket, since, .. } => Some(if self.ramp_lets_in(settings, since, now) {
+            View::Closed { ticket, since, .. } => Some(if self.ramp.lets_in(settings, since, now) {
                 Admission::Admitted(ticket)
             } else {
                 Admission::Refused { wait: None }
@@ -125,18 +142,6 @@ impl Guard {
             }
             View::Full { until } => (now <= until).then_some(Admission::Refused { wait: None }),
         }
-    }
-
-    /// Lets in every so manieth request, so that the shares of all workers make up the share of the whole.
-    fn ramp_lets_in(&mut self, settings: &Settings, since: Option<Timestamp>, now: Timestamp) -> bool {
-        let share = settings.ramp_up.zip(since).and_then(|(ramp, since)| ramp.share(since, now));
-        let Some(share) = share else { return true };
-        self.credit += share;
-        let enough = self.credit >= 1.0 || active(Bug::RampForgotten);
-        if enough {
-            self.credit -= 1.0;
-        }
-        enough
     }
 
     /// What the worker believes, if nothing says otherwise.
@@ -159,9 +164,14 @@ impl Guard {
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
         let view = View::of(&state);
+        self.believe(view, changes, now);
+        Ok(view)
+    }
+
+    /// Believes what was read after `changes`.
+    pub(super) fn believe(&mut self, view: Option<View>, changes: Option<u64>, now: Timestamp) {
         self.belief =
             view.zip(changes).map(|(view, changes)| Belief { changes, until: now.after(BELIEF), view });
-        Ok(view)
     }
 
     /// What the worker believes, or else reads.

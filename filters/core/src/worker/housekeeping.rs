@@ -1,8 +1,8 @@
 //! What a VM does on its tick and at its end: signs of life, and the housekeeping of a leader.
 
-use super::{Event, Operation, Port, Target, Worker, report_conflicts};
+use super::{Event, Operation, Port, Resumed, Scope, Target, Worker, report_conflicts};
 use crate::breaker::{HalfOpen, Owner, Phase, State as BreakerState};
-use crate::members::{BLIND, Members};
+use crate::members::{BLIND, Members, Standing};
 use crate::state::State;
 use crate::store::{Change, Unavailable, update};
 use crate::time::Timestamp;
@@ -14,10 +14,16 @@ const SWEEP: usize = 1024;
 const SHOW: usize = 64;
 
 impl Worker {
-    /// One tick: a sign of life, what had to wait, and, for a leader, the housekeeping. Returns whether this VM leads.
-    pub fn tick<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> bool {
+    /// One tick: a sign of life, what had to wait, and, for a leader, the housekeeping.
+    pub fn tick<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Ticked {
         self.beat(port, now);
         self.flush(port, now);
+        let resumed = self.look_after_all(port, now);
+        Ticked { leads: self.keep_house(port, now), resumed }
+    }
+
+    /// Returns whether this VM leads.
+    fn keep_house<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> bool {
         let members = match port.get(&self.members_key()) {
             Ok(Some(found)) => Members::decode(Some(&found.bytes), now),
             Ok(None) => Members::default(),
@@ -31,6 +37,8 @@ impl Worker {
 
     /// Ends in order: hands back what had to wait and leaves the table. What cannot be handed back ends with its lease.
     pub fn leave<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
+        let waiting: Vec<u32> = self.waiting.keys().copied().collect();
+        waiting.into_iter().for_each(|call| self.withdraw(port, call, now));
         self.flush(port, now);
         let Some(me) = self.me.take_if(|_| self.pending.is_empty()) else { return };
         let left = update(port, &self.members_key(), |bytes| {
@@ -42,6 +50,18 @@ impl Worker {
         if left.answer.is_none() {
             port.report(Event::GaveUp { operation: Operation::Heartbeat });
         }
+    }
+
+    /// Opens the shared queue that wakes this VM, where requests may wait: one name for each slot of the table, because
+    /// the host never takes a queue back.
+    fn listen<P: Port + ?Sized>(&mut self, port: &mut P, slot: Option<u16>) {
+        let waits = |scope: &Scope| {
+            scope.patterns.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.settings.queue.is_some())
+        };
+        let slot = slot.filter(|_| self.scopes.iter().flatten().any(waits));
+        // No policy has a name like this.
+        let queue = slot.and_then(|slot| port.listen(&format!("{}#wake/{slot}", self.prefix)));
+        self.queue = queue.unwrap_or(0);
     }
 
     fn members_key(&self) -> Vec<u8> {
@@ -63,14 +83,17 @@ impl Worker {
         let (me, watch, configuration) = (self.me, &self.watch, self.configuration);
         let beaten = update(port, &self.members_key(), |bytes| {
             let mut members = Members::decode(bytes, now);
-            let owner = members.beat(me, configuration, now, watch);
+            let (owner, slot) = members.beat(me, configuration, now, watch);
             let standing = members.standing(configuration, now, watch);
-            Change::Write(members.encode(), (owner, standing))
+            Change::Write(members.encode(), (owner, slot, standing))
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
-            Some((owner, standing)) => {
+            Some((owner, slot, standing)) => {
                 (self.me, self.beaten, self.standing) = (Some(owner), now, standing);
+                if me != Some(owner) {
+                    self.listen(port, slot);
+                }
             }
             None => port.report(Event::GaveUp { operation: Operation::Heartbeat }),
         }
@@ -92,14 +115,13 @@ impl Worker {
                 self.learn_keys(port, policy, None);
             }
             let keys = self.scope(policy).map_or(0, |scope| scope.guards.len());
+            let mut crowd = Crowd::default();
             for key in 0..keys {
-                shown = shown.saturating_add(usize::from(self.maintain(
-                    port,
-                    Target { policy, key },
-                    shown < SHOW,
-                    now,
-                )));
+                let target = Target { policy, key };
+                let new = self.maintain(port, target, shown < SHOW, &mut crowd, now);
+                shown = shown.saturating_add(usize::from(new));
             }
+            self.show_crowd(port, policy, crowd);
             swept = swept.saturating_add(keys.max(1));
             self.next_swept = self.next_swept.saturating_add(1);
         }
@@ -115,24 +137,50 @@ impl Worker {
         port: &mut P,
         target: Target,
         may_show: bool,
+        crowd: &mut Crowd,
         now: Timestamp,
     ) -> bool {
         match self.untouched(port, target, may_show) {
             Untouched::Yes => return false,
-            Untouched::Shown => return true,
+            Untouched::Shown => {
+                crowd.seen = true;
+                return true;
+            }
             Untouched::No => {}
         }
         // Whoever changes the state meanwhile shows it too. What is shown here must not outlive that, so it is looked at
         // again; once is enough, unless the state changes every microsecond.
-        for _ in 0..3 {
+        for attempt in 0..3 {
             let changes = port.changes(target);
-            let Some(state) = self.look_after(port, target, now) else { return false };
-            port.report(Event::Observed { target, state });
+            let Some(found) = self.look_after(port, target, now) else { return false };
+            if attempt == 0 {
+                crowd.add(&found);
+            }
+            self.show(port, target, found.state);
             if port.changes(target) == changes {
                 return false;
             }
         }
         false
+    }
+
+    fn show<P: Port + ?Sized>(&self, port: &mut P, target: Target, state: BreakerState) {
+        if self.keeps_state(target.policy) {
+            port.report(Event::Observed { target, state });
+        }
+    }
+
+    fn show_crowd<P: Port + ?Sized>(&self, port: &mut P, policy: usize, crowd: Crowd) {
+        let Some(bulkhead) = self.scope(policy).and_then(|scope| scope.patterns.bulkhead.as_ref()) else {
+            return;
+        };
+        if !crowd.seen {
+            return;
+        }
+        let newest = self.standing != Standing::Superseded;
+        let limit = newest.then_some(bulkhead.settings.max_concurrent_calls);
+        let Crowd { in_flight, waiting, .. } = crowd;
+        port.report(Event::Crowd { policy, in_flight, waiting, limit });
     }
 
     /// Whether nobody has ever written the state: of ten thousand policies most have nothing to look after, and are shown
@@ -149,55 +197,98 @@ impl Worker {
             return Untouched::Yes;
         }
         guard.shown = true;
-        port.report(Event::Observed { target, state: BreakerState::Closed });
+        self.show(port, target, BreakerState::Closed);
         // It may have been overtaken by the first write.
+        let Some((_, guard)) = self.guard(target) else { return Untouched::Yes };
         guard.untouched = matches!(port.get(&guard.key), Ok(None));
         if guard.untouched { Untouched::Shown } else { Untouched::No }
     }
 
-    /// Applies what nobody else may come to apply, and returns the state there is then.
+    /// Applies what nobody else may come to apply, and returns what there is then.
     fn look_after<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
         target: Target,
         now: Timestamp,
-    ) -> Option<BreakerState> {
+    ) -> Option<Found> {
         let found = port.get(&self.guard(target)?.1.key).ok()?;
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
-        let phase = state.breaker.phase();
-        if let Phase::HalfOpen(HalfOpen { until, probes, .. }) = phase {
+        let mut due = false;
+        if let Phase::HalfOpen(HalfOpen { until, probes, .. }) = state.breaker.phase() {
             self.holders.extend(probes.iter().map(|probe| probe.owner));
-            if now > *until || probes.iter().any(|probe| self.watch.is_dead(probe.owner, now)) {
-                return self.give_back(port, target, now);
-            }
+            due = now > *until || probes.iter().any(|probe| self.watch.is_dead(probe.owner, now));
         }
-        Some(phase.state())
+        self.holders.extend(state.bulkhead.owners());
+        due = due || state.bulkhead.owners().any(|owner| self.watch.is_dead(owner, now));
+        if due { self.give_back(port, target, now) } else { Some(Found::in_state(&state)) }
     }
 
-    fn give_back<P: Port + ?Sized>(
-        &mut self,
-        port: &mut P,
-        target: Target,
-        now: Timestamp,
-    ) -> Option<BreakerState> {
+    fn give_back<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) -> Option<Found> {
         let watch = self.watch.clone();
-        let done = self.change(port, target, Operation::Maintain, now, |state, settings, transitions| {
-            state.breaker.settle(settings, now, transitions);
-            let count = state.breaker.reclaim(|owner| watch.is_dead(owner, now));
-            (count, state.breaker.phase().state())
+        let is_dead = |owner| watch.is_dead(owner, now);
+        let done = self.change(port, target, Operation::Maintain, now, |state, patterns, effects| {
+            let probes = patterns.breaker.as_ref().map_or(0, |breaker| {
+                state.breaker.settle(&breaker.settings, now, &mut effects.transitions);
+                state.breaker.reclaim(is_dead)
+            });
+            let permits = state.bulkhead.reclaim(is_dead, &mut effects.wakes);
+            (probes, permits, Found::in_state(state))
         });
-        let Some((count, state)) = done else {
+        let Some((probes, permits, found)) = done else {
             port.report(Event::GaveUp { operation: Operation::Maintain });
             return None;
         };
-        if count > 0 {
-            port.report(Event::Reclaimed { target, count });
+        if probes > 0 || permits > 0 {
+            port.report(Event::Reclaimed { target, probes, permits });
         }
-        Some(state)
+        Some(found)
     }
 }
 
-/// Whether a breaker has ever been written.
+/// What a tick led to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ticked {
+    /// Whether this VM leads.
+    pub leads: bool,
+    /// Requests whose wait is over.
+    pub resumed: Vec<Resumed>,
+}
+
+/// What a leader finds in a state.
+struct Found {
+    state: BreakerState,
+    in_flight: u32,
+    waiting: u32,
+}
+
+impl Found {
+    fn in_state(state: &State) -> Self {
+        Self {
+            state: state.breaker.phase().state(),
+            in_flight: state.bulkhead.in_flight(),
+            waiting: state.bulkhead.waiting(),
+        }
+    }
+}
+
+/// What is in flight over all keys of a policy.
+#[derive(Clone, Copy, Default)]
+struct Crowd {
+    /// Whether any of them was looked at.
+    seen: bool,
+    in_flight: u32,
+    waiting: u32,
+}
+
+impl Crowd {
+    fn add(&mut self, found: &Found) {
+        self.seen = true;
+        self.in_flight = self.in_flight.saturating_add(found.in_flight);
+        self.waiting = self.waiting.saturating_add(found.waiting);
+    }
+}
+
+/// Whether a state has ever been written.
 enum Untouched {
     /// It has.
     No,

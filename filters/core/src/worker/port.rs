@@ -1,6 +1,7 @@
 //! What a worker needs of the world, and what it tells it.
 
 use crate::breaker::{State as BreakerState, Transition};
+use crate::bulkhead::Wake;
 use crate::store::Store;
 
 /// One breaker: a policy's, or that of a key within it.
@@ -30,6 +31,8 @@ pub enum Operation {
     Record,
     /// Giving back a probe that proved nothing.
     HandBack,
+    /// Giving back a permit, or a place in a queue.
+    Release,
     /// Showing a sign of life.
     Heartbeat,
     /// A leader's housekeeping.
@@ -38,16 +41,17 @@ pub enum Operation {
     Force,
     /// Finding out which keys a policy has.
     Keys,
-    /// An outcome came back after its lease had ended: its place may have been taken twice.
+    /// A probe or a permit came back after its lease had ended: its place may have been taken twice.
     Lease,
 }
 
 impl Operation {
     /// Every operation, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Admit,
         Self::Record,
         Self::HandBack,
+        Self::Release,
         Self::Heartbeat,
         Self::Maintain,
         Self::Force,
@@ -62,6 +66,7 @@ impl Operation {
             Self::Admit => "admit",
             Self::Record => "record",
             Self::HandBack => "hand_back",
+            Self::Release => "release",
             Self::Heartbeat => "heartbeat",
             Self::Maintain => "maintain",
             Self::Force => "force",
@@ -88,6 +93,17 @@ pub enum Event {
         /// The breaker's state.
         state: BreakerState,
     },
+    /// A leader looked: so much is in flight through a policy's bulkhead, over all its keys.
+    Crowd {
+        /// The policy's index.
+        policy: usize,
+        /// How many calls are in flight.
+        in_flight: u32,
+        /// How many requests wait.
+        waiting: u32,
+        /// The limit of each key, by the newest configuration; `None` where another is newer.
+        limit: Option<u32>,
+    },
     /// Others' writes got in between this many times.
     Conflicts {
         /// What the write was for.
@@ -105,12 +121,14 @@ pub enum Event {
         /// The policy's index.
         policy: usize,
     },
-    /// Probes of a VM that shows no sign of life were given back.
+    /// What a VM held that shows no sign of life was given back.
     Reclaimed {
         /// Whose.
         target: Target,
-        /// How many.
-        count: usize,
+        /// How many probes.
+        probes: usize,
+        /// How many permits.
+        permits: u32,
     },
 }
 
@@ -125,6 +143,13 @@ pub trait Port: Store {
 
     /// Says what a target's key is, before anything else is said of it. A policy's own breaker is not introduced.
     fn introduce(&mut self, target: Target, key: &[u8]);
+
+    /// Opens a shared queue under a name; [`Self::wake`] on it is heard by this VM from then on. `None` if it cannot be had.
+    fn listen(&mut self, name: &str) -> Option<u32>;
+
+    /// Tells the VM that listens on a queue to look after a waiter of its own. A message that is lost is no more than a
+    /// delay: a VM also looks by itself.
+    fn wake(&mut self, wake: Wake);
 
     /// Takes note of what happened.
     fn report(&mut self, event: Event);

@@ -1,0 +1,65 @@
+//! The bulkhead's bytes in shared data: `next epoch u64`, then behind its length (u16) each VM: `owner u64, epoch u64, held
+//! u32, queue u32`, then behind its length (u16) each waiter: `VM u16 (by its place in the list), id u32, limit u32, rank u8,
+//! granted u8`.
+
+use super::{Address, Bulkhead, Claim, Holder, MOST_HOLDERS, MOST_WAITING, Waiter};
+use crate::breaker::Owner;
+use crate::codec::{Reader, put_list};
+use std::collections::BTreeSet;
+
+impl Bulkhead {
+    /// The version of the layout.
+    pub const VERSION: u8 = 1;
+
+    /// Appends the bytes; none where nothing was ever in flight.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        if *self == Self::default() {
+            return;
+        }
+        out.extend(self.next_epoch.to_le_bytes());
+        put_list(out, &self.holders, |out, holder| {
+            out.extend(holder.address.owner.0.to_le_bytes());
+            out.extend(holder.epoch.to_le_bytes());
+            out.extend(holder.held.to_le_bytes());
+            out.extend(holder.address.queue.to_le_bytes());
+        });
+        put_list(out, &self.waiters, |out, waiter| {
+            let place = self.holders.iter().position(|holder| holder.address.owner == waiter.owner);
+            // Each waiter's VM has an entry, and there are far fewer than that many.
+            let place = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
+            out.extend(place.to_le_bytes());
+            out.extend(waiter.id.to_le_bytes());
+            out.extend(waiter.claim.limit.to_le_bytes());
+            out.extend([waiter.claim.rank, u8::from(waiter.granted)]);
+        });
+    }
+
+    /// Reads what [`Self::encode`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Reader::new(bytes);
+        let next_epoch = input.u64()?;
+        let holders = input.list(|input| {
+            let (owner, epoch) = (Owner(input.u64()?), input.u64()?);
+            let (held, queue) = (input.u32()?, input.u32()?);
+            Some(Holder { address: Address { owner, queue }, epoch, held })
+        })?;
+        let waiters = input.list(|input| {
+            let owner = holders.get(usize::from(input.u16()?))?.address.owner;
+            let (id, limit) = (input.u32()?, input.u32()?);
+            let (rank, granted) = (input.u8()?, input.u8()?);
+            let claim = Claim { rank, limit };
+            (granted <= 1).then_some(Waiter { owner, id, claim, granted: granted == 1 })
+        })?;
+        let read = Self { next_epoch, holders, waiters };
+        (input.is_empty() && read.is_plausible()).then_some(read)
+    }
+
+    /// Whether VMs can have made this: each stands once, and no more than there is room for.
+    fn is_plausible(&self) -> bool {
+        let owners: BTreeSet<_> = self.owners().collect();
+        owners.len() == self.holders.len()
+            && self.holders.len() <= MOST_HOLDERS
+            && self.waiters.len() <= usize::from(MOST_WAITING)
+    }
+}

@@ -1,0 +1,274 @@
+//! The bulkhead: how many calls are in flight over all workers, who waits for a permit, and whose turn it is.
+//!
+//! Plain data. What stands here depends on no configuration: each request brings its own limit along, so that two
+//! configurations can serve side by side over one count.
+
+mod codec;
+mod settings;
+
+pub use settings::{Class, ClassSource, Priority, Queue, Settings};
+
+use crate::breaker::Owner;
+use crate::planted::{Bug, active};
+
+/// The most that wait, whatever a configuration asks for: what its bytes can say of their own length.
+pub const MOST_WAITING: u16 = 4096;
+/// The most VMs that hold permits or wait at the same time: beyond it a newcomer finds no room.
+const MOST_HOLDERS: usize = 512;
+
+/// How a request stands towards others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Its class: 0 is the highest.
+    pub rank: u8,
+    /// It may go on while fewer than this are in flight.
+    pub limit: u32,
+}
+
+/// The right to be in flight. Given back exactly once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Permit {
+    owner: Owner,
+    epoch: u64,
+}
+
+/// A VM, and where to find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Address {
+    /// Who it is.
+    pub owner: Owner,
+    /// The shared queue that wakes it; 0 for one that has none and looks by itself.
+    pub queue: u32,
+}
+
+/// A message to a VM: look after this waiter of yours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wake {
+    /// The VM's shared queue.
+    pub queue: u32,
+    /// The waiter, by its owner's own numbering.
+    pub id: u32,
+}
+
+/// What a VM has in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Holder {
+    address: Address,
+    /// Tells the permits of this time from those that were reclaimed before.
+    epoch: u64,
+    held: u32,
+}
+
+/// A request that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Waiter {
+    owner: Owner,
+    id: u32,
+    claim: Claim,
+    /// Whether it has a permit, and only has to be told.
+    granted: bool,
+}
+
+/// What a VM finds of a waiter of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// It has a permit, which is the caller's from now on.
+    Granted(Permit),
+    /// It waits on.
+    Waits,
+    /// It is not there: evicted, or given up for dead with its VM.
+    Gone,
+}
+
+/// A bulkhead's shared state.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Bulkhead {
+    next_epoch: u64,
+    holders: Vec<Holder>,
+    /// In the order in which they came.
+    waiters: Vec<Waiter>,
+}
+
+impl Bulkhead {
+    /// An empty bulkhead whose permits none that was given out before `epoch` can be taken for.
+    #[must_use]
+    pub const fn new(epoch: u64) -> Self {
+        Self { next_epoch: epoch, holders: Vec::new(), waiters: Vec::new() }
+    }
+
+    /// How many calls are in flight, those included that have a permit and have not been told yet.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        let granted = self.waiters.iter().filter(|waiter| waiter.granted).count();
+        let held = self.holders.iter().fold(0, |sum: u32, holder| sum.saturating_add(holder.held));
+        held.saturating_add(u32::try_from(granted).unwrap_or(u32::MAX))
+    }
+
+    /// How many requests wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        let waiting = self.waiters.iter().filter(|waiter| !waiter.granted).count();
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+
+    /// Every VM that something stands here for.
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
+        self.holders.iter().map(|holder| holder.address.owner)
+    }
+
+    /// Gives a newcomer a permit, if there is one for it.
+    pub fn enter(&mut self, address: Address, claim: Claim) -> Option<Permit> {
+        if self.in_flight() >= claim.limit && !active(Bug::ShareExceeded) {
+            return None;
+        }
+        let holder = self.holder(address)?;
+        holder.held = holder.held.checked_add(1)?;
+        Some(Permit { owner: address.owner, epoch: holder.epoch })
+    }
+
+    /// Has a newcomer wait, behind all of its rank. A full queue makes room by sending away the youngest of the lowest rank
+    /// below the newcomer's. Returns whether it waits.
+    pub fn enqueue(
+        &mut self,
+        address: Address,
+        id: u32,
+        claim: Claim,
+        max_queue: u16,
+        wakes: &mut Vec<Wake>,
+    ) -> bool {
+        let full = self.waiting() >= u32::from(max_queue);
+        let youngest = self.youngest_below(claim.rank);
+        // Those that have a permit and were not told yet stand in the list, too.
+        let no_room = self.waiters.len() >= usize::from(MOST_WAITING);
+        if no_room || (full && youngest.is_none()) || self.holder(address).is_none() {
+            return false;
+        }
+        self.waiters.push(Waiter { owner: address.owner, id, claim, granted: false });
+        if full && let Some(index) = youngest {
+            let evicted = self.waiters.remove(index);
+            self.wake(&evicted, wakes);
+            self.tidy(evicted.owner);
+        }
+        true
+    }
+
+    /// The youngest waiter of the lowest rank below `rank`, by its place.
+    fn youngest_below(&self, rank: u8) -> Option<usize> {
+        let lower = |waiter: &Waiter| !waiter.granted && waiter.claim.rank > rank;
+        let candidates = self.waiters.iter().enumerate().filter(|(_, waiter)| lower(waiter));
+        // Of equals the last is taken.
+        candidates.max_by_key(|(_, waiter)| waiter.claim.rank).map(|(index, _)| index)
+    }
+
+    /// Takes a permit back and gives it to whose turn it is. Returns false for one that was reclaimed.
+    pub fn release(&mut self, permit: Permit, wakes: &mut Vec<Wake>) -> bool {
+        let mine = |holder: &&mut Holder| {
+            holder.address.owner == permit.owner && holder.epoch == permit.epoch && holder.held > 0
+        };
+        let Some(holder) = self.holders.iter_mut().find(mine) else { return false };
+        holder.held = holder.held.saturating_sub(1);
+        self.tidy(permit.owner);
+        self.serve(wakes);
+        true
+    }
+
+    /// Looks after a waiter of the caller's own, and takes its permit up if it has one.
+    pub fn take_up(&mut self, address: Address, id: u32) -> Turn {
+        let Some(index) = self.position(address.owner, id) else { return Turn::Gone };
+        if !self.waiters.get(index).is_some_and(|waiter| waiter.granted) {
+            return Turn::Waits;
+        }
+        let Some(holder) = self.holder(address) else { return Turn::Gone };
+        holder.held = holder.held.saturating_add(1);
+        let permit = Permit { owner: address.owner, epoch: holder.epoch };
+        self.waiters.remove(index);
+        Turn::Granted(permit)
+    }
+
+    /// Takes a waiter out. A permit that it had been given goes to whose turn it is.
+    pub fn withdraw(&mut self, owner: Owner, id: u32, wakes: &mut Vec<Wake>) {
+        let Some(index) = self.position(owner, id) else { return };
+        if active(Bug::GrantLostToTheGone) && self.waiters.get(index).is_some_and(|waiter| waiter.granted) {
+            return;
+        }
+        self.waiters.remove(index);
+        self.tidy(owner);
+        self.serve(wakes);
+    }
+
+    /// Takes back what VMs hold that are dead, and sends their waiters away. Returns how many permits that were.
+    pub fn reclaim(&mut self, mut is_dead: impl FnMut(Owner) -> bool, wakes: &mut Vec<Wake>) -> u32 {
+        let before = self.in_flight();
+        let mut dead: Vec<Owner> = self.owners().collect();
+        dead.retain(|owner| is_dead(*owner));
+        if dead.is_empty() {
+            return 0;
+        }
+        self.holders.retain(|holder| !dead.contains(&holder.address.owner));
+        self.waiters.retain(|waiter| !dead.contains(&waiter.owner));
+        let count = before.saturating_sub(self.in_flight());
+        self.serve(wakes);
+        count
+    }
+
+    /// Gives permits to whose turn it is: the highest class first, and within a class whoever came first.
+    fn serve(&mut self, wakes: &mut Vec<Wake>) {
+        if active(Bug::ReleasedWithoutServing) {
+            return;
+        }
+        loop {
+            let in_flight = self.in_flight();
+            let may = |waiter: &Waiter| !waiter.granted && in_flight < waiter.claim.limit;
+            let candidates = self.waiters.iter_mut().filter(|waiter| may(waiter));
+            // Of equals the first is taken.
+            let Some(next) = candidates.min_by_key(|waiter| waiter.claim.rank) else { return };
+            next.granted = true;
+            let next = *next;
+            self.wake(&next, wakes);
+            if active(Bug::TwoForOne)
+                && let Some(second) = self.waiters.iter_mut().find(|it| !it.granted)
+            {
+                second.granted = true;
+                let second = *second;
+                self.wake(&second, wakes);
+            }
+        }
+    }
+
+    fn wake(&self, waiter: &Waiter, wakes: &mut Vec<Wake>) {
+        let home = self.holders.iter().find(|holder| holder.address.owner == waiter.owner);
+        let queue = home.map_or(0, |holder| holder.address.queue);
+        if queue != 0 && !active(Bug::GrantedWithoutWake) {
+            wakes.push(Wake { queue, id: waiter.id });
+        }
+    }
+
+    fn position(&self, owner: Owner, id: u32) -> Option<usize> {
+        self.waiters.iter().position(|waiter| waiter.owner == owner && waiter.id == id)
+    }
+
+    /// The entry of a VM, made if there is none; `None` where there is no room for it.
+    fn holder(&mut self, address: Address) -> Option<&mut Holder> {
+        let known = self.holders.iter().position(|holder| holder.address.owner == address.owner);
+        let index = match known {
+            Some(index) => index,
+            None if self.holders.len() >= MOST_HOLDERS => return None,
+            None => {
+                let epoch = self.next_epoch;
+                self.next_epoch = epoch.wrapping_add(1);
+                self.holders.push(Holder { address, epoch, held: 0 });
+                self.holders.len().saturating_sub(1)
+            }
+        };
+        let holder = self.holders.get_mut(index)?;
+        holder.address.queue = address.queue;
+        Some(holder)
+    }
+
+    /// Lets the entry of a VM go that has nothing here any more.
+    fn tidy(&mut self, owner: Owner) {
+        if !self.waiters.iter().any(|waiter| waiter.owner == owner) {
+            self.holders.retain(|holder| holder.address.owner != owner || holder.held > 0);
+        }
+    }
+}
