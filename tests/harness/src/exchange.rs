@@ -257,3 +257,25 @@ impl Body for Answered {
         if self.frames.is_none() { SizeHint::with_exact(0) } else { SizeHint::new() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::State;
+    use http_body_util::BodyExt;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn what_is_answered_to_its_last_byte_is_not_in_flight() {
+        let state = Mutex::new(State { in_flight: 1, ..State::default() });
+        let shared = Arc::new(Shared { state, released: watch::Sender::new(0), released_one: Notify::new() });
+        let (frames, receiver) = mpsc::channel(2);
+        let mut body = Answered::of(receiver, InHand { shared: Arc::clone(&shared), mark: None });
+        for last in [false, true] {
+            frames.send(Piece { frame: Ok(Frame::data(Bytes::new())), last }).await.expect("room");
+            body.frame().await.expect("a frame").expect("no error");
+            // Although the body's end was not seen yet.
+            assert_eq!(shared.state().in_flight, usize::from(!last));
+        }
+    }
+}

@@ -40,7 +40,7 @@ pub(crate) struct State {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     /// Grows with each release; what hangs waits for it to change.
     pub(crate) released: watch::Sender<u64>,
     /// What hangs takes turns at this.

@@ -176,22 +176,6 @@ async fn hostile_bytes_get_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_the_whole_answer_is_not_in_flight() {
-    let upstream = Upstream::start().await;
-    for protocol in [Protocol::Http1, Protocol::Http2] {
-        let mut connection = Connection::open(upstream.addr(), protocol).await.unwrap();
-        for words in ["status=200", "chunked", "body=", "grpc=0", "grpc-trailers-only=0"] {
-            for _ in 0..50 {
-                let request = Request::get("/").header("x-behave", words);
-                assert_eq!(connection.send(request).await.unwrap().status, 200);
-                assert_eq!(upstream.in_flight(), 0, "{protocol:?} {words}");
-            }
-        }
-    }
-    assert_eq!(upstream.max_in_flight(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn one_of_those_that_hang_is_released_and_one_that_leaves_is_not_counted() {
     let upstream = Upstream::start().await;
     let mut connection = Connection::open(upstream.addr(), Protocol::Http2).await.unwrap();
