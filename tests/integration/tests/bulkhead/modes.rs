@@ -51,7 +51,11 @@ async fn shadow_counts_what_it_would_have_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shadow_waits_for_nobody() {
     let short = json!({"max_concurrent_calls": 1, "max_wait_duration": "300ms", "max_queue": 10});
-    let policies = [in_mode("short", "shadow", short), in_mode("narrow", "shadow", patient(1, 1))];
+    let policies = [
+        in_mode("short", "shadow", short),
+        in_mode("narrow", "shadow", patient(1, 1)),
+        in_mode("served", "shadow", patient(1, 10)),
+    ];
     let mut shop = Shop::with(&policies).await;
     // Two go on at once that would have waited, in vain.
     let held = hold_all(&mut shop, "short", 3).await;
@@ -69,7 +73,23 @@ async fn shadow_waits_for_nobody() {
         served(pending).await;
     }
     shop.empty("narrow").await;
-    assert_eq!((shadowed(&shop, "short").await, shadowed(&shop, "narrow").await), (2, 2));
+    // Each would have had its turn, or it ended before that.
+    let held = hold_all(&mut shop, "served", 3).await;
+    shop.in_flight("served", 1).await;
+    shop.waiting("served", 2).await;
+    for left in [1, 0] {
+        shop.upstream.release_one();
+        shop.waiting("served", left).await;
+        shop.in_flight("served", 1).await;
+    }
+    shop.upstream.release();
+    for pending in held {
+        served(pending).await;
+    }
+    shop.empty("served").await;
+    for (name, decisions) in [("short", 2), ("narrow", 2), ("served", 0)] {
+        assert_eq!(shadowed(&shop, name).await, decisions, "{name}");
+    }
     assert_eq!(shop.edge.count(REJECTIONS, &[]).await, 0);
 }
 

@@ -63,6 +63,38 @@ async fn a_new_limit_holds_for_what_was_in_flight_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_served_whatever_configurations_came_since() {
+    let upstream = Upstream::start().await;
+    let scratch = Scratch::new();
+    let resource = |number| config::extension_resource(filter(&version(number, patient(1, 100))));
+    let mut file = DynamicFile::new(scratch.file("discovered.json"), &[resource(1)]);
+    let filter = config::discovered_wasm_filter("resilience", file.path());
+    let edge = Edge::routed(upstream.addr(), &[patient_route()], &[filter]).await;
+    let mut shop = Shop::of(upstream, edge).await;
+    let mut all = vec![shop.hold(Request::get("/shop/0")).await];
+    for number in 1..=3 {
+        if number > 1 {
+            file.replace(&[resource(number)]);
+            serves(shop.edge.address, number).await;
+        }
+        for _ in 0..WORKERS {
+            let waiting = all.len() as u64;
+            all.push(shop.wait(Request::get(&format!("/shop/{waiting}")), waiting).await);
+        }
+    }
+    shop.upstream.release();
+    let count = all.len();
+    for pending in all {
+        served(pending).await;
+    }
+    let order: Vec<String> = shop.upstream.received().into_iter().map(|it| it.path).collect();
+    let expected: Vec<String> = (0..count).map(|number| format!("/shop/{number}")).collect();
+    assert_eq!(order.into_iter().filter(|path| path != "/canary").collect::<Vec<_>>(), expected);
+    assert_eq!(shop.upstream.max_in_flight(), 1);
+    shop.empty("shop").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn old_and_new_share_one_count_and_one_queue() {
     let upstream = Upstream::start().await;
     let scratch = Scratch::new();

@@ -35,6 +35,28 @@ fn shop_at(number: u64) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_wakes_the_next_one_wherever_it_is() {
+    // Were they found only by the ticks of their workers, twice a second, so many would take minutes.
+    const MANY: usize = 400;
+    let mut shop = Shop::open(patient(1, 1000)).await;
+    let mut all = vec![shop.hold(self::shop()).await];
+    for _ in 0..MANY {
+        all.push(shop.start(self::shop()).await);
+    }
+    shop.waiting("shop", MANY as u64).await;
+    shop.upstream.release();
+    let served = async {
+        for pending in all {
+            served(pending).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.expect("nobody waits for a tick");
+    assert_eq!((shop.upstream.requests(), shop.upstream.max_in_flight()), (1 + MANY, 1));
+    shop.empty("shop").await;
+    shop.edge.wait_count(WAITED, &[("policy", "shop")], MANY as u64).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_permits_that_come_back_serve_as_many() {
     let mut shop = Shop::open(patient(3, 20)).await;
     let mut held = Vec::new();
