@@ -1,43 +1,44 @@
 //! What a policy makes of what its patterns say.
 
 use crate::answer::{Reason, Refusal, retry_after};
-use crate::breaker::{Admission, State, Ticket};
+use crate::breaker::State;
 use crate::config::{BreakerMode, Policy};
+use crate::worker::{Pass, Refused, Verdict};
 
 /// What happens to a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// It goes to the upstream. What it proves is reported with the ticket, where a breaker gave one.
-    Call(Option<Ticket>),
-    /// It goes to the upstream, though a pattern in shadow mode would have refused it for this reason. It proves nothing to
-    /// that pattern, for which it does not exist.
-    Shadowed(Reason),
+    /// It goes to the upstream. What patterns in shadow mode would have refused proves nothing to them.
+    Call(Pass),
+    /// It is held until it is its turn, or its wait is over.
+    Wait,
     /// It is answered without the upstream.
     Refuse(Refusal),
 }
 
-/// Decides over a request of `policy`; `admit` asks its breaker, and is called only where the answer matters.
-pub fn decide(policy: &Policy, admit: impl FnOnce() -> Admission) -> Decision {
-    let Some(breaker) = &policy.circuit_breaker else { return Decision::Call(None) };
-    let (refused, shadow) = match breaker.mode {
-        BreakerMode::Disabled => return Decision::Call(None),
-        // Nobody can tell when it will be over.
-        BreakerMode::ForcedOpen => (None, false),
-        BreakerMode::ShadowForcedOpen => (None, true),
-        BreakerMode::Enforce | BreakerMode::Shadow => match admit() {
-            Admission::Admitted(ticket) => return Decision::Call(Some(ticket)),
-            // A probe may answer at any moment.
-            Admission::Refused { wait } => {
-                (Some(wait.map_or(1, retry_after)), breaker.mode == BreakerMode::Shadow)
-            }
-        },
-    };
+/// Decides over a request of `policy`; `admit` asks what its patterns keep, and is called only where the answer matters.
+pub fn decide(policy: &Policy, admit: impl FnOnce() -> Verdict) -> Decision {
     let reason = Reason::CircuitOpen;
-    if shadow {
-        Decision::Shadowed(reason)
-    } else {
-        Decision::Refuse(Refusal { reason, retry_after: refused })
+    let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
+    if mode == Some(BreakerMode::ForcedOpen) {
+        // Nobody can tell when it will be over.
+        return Decision::Refuse(Refusal { reason, retry_after: None });
     }
+    match admit() {
+        Verdict::Admitted(mut pass) => {
+            if mode == Some(BreakerMode::ShadowForcedOpen) {
+                pass.shadowed.push(reason);
+            }
+            Decision::Call(pass)
+        }
+        Verdict::Waits => Decision::Wait,
+        Verdict::Refused(refused) => Decision::Refuse(refusal(refused)),
+    }
+}
+
+/// A refusal, and when to come back: where time does not end it, a probe may answer or a permit come free at any moment.
+fn refusal(refused: Refused) -> Refusal {
+    Refusal { reason: refused.reason, retry_after: Some(refused.wait.map_or(1, retry_after)) }
 }
 
 /// The state to show of a breaker that keeps none of its own, because of its mode.
@@ -53,6 +54,7 @@ pub fn state_by_mode(policy: &Policy) -> Option<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::breaker::Ticket;
     use crate::config::Document;
     use std::time::Duration;
     #[cfg(target_arch = "wasm32")]
@@ -67,41 +69,57 @@ mod tests {
     }
 
     const TICKET: Ticket = Ticket { generation: 3, probe: None };
-    const REFUSED: Admission = Admission::Refused { wait: Some(Duration::from_millis(1500)) };
 
-    fn refuse(retry_after: Option<u64>) -> Decision {
-        Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after })
+    fn admitted() -> Verdict {
+        Verdict::Admitted(Pass { ticket: Some(TICKET), ..Pass::default() })
+    }
+
+    fn refused(reason: Reason, wait: Option<Duration>) -> Verdict {
+        Verdict::Refused(Refused { reason, wait })
+    }
+
+    fn refusal(reason: Reason, retry_after: Option<u64>) -> Decision {
+        Decision::Refuse(Refusal { reason, retry_after })
     }
 
     #[test]
-    fn an_enforcing_breaker_is_obeyed() {
+    fn what_the_patterns_say_is_obeyed() {
         let policy = policy("enforce", "enforce");
-        assert_eq!(decide(&policy, || Admission::Admitted(TICKET)), Decision::Call(Some(TICKET)));
-        assert_eq!(decide(&policy, || REFUSED), refuse(Some(2)));
-        assert_eq!(decide(&policy, || Admission::Refused { wait: None }), refuse(Some(1)));
+        let pass = Pass { ticket: Some(TICKET), ..Pass::default() };
+        assert_eq!(decide(&policy, admitted), Decision::Call(pass));
+        assert_eq!(decide(&policy, || Verdict::Waits), Decision::Wait);
+        let (open, full) = (Reason::CircuitOpen, Reason::BulkheadFull);
+        let wait = Some(Duration::from_millis(1500));
+        assert_eq!(decide(&policy, || refused(open, wait)), refusal(open, Some(2)));
+        assert_eq!(decide(&policy, || refused(open, None)), refusal(open, Some(1)));
+        assert_eq!(decide(&policy, || refused(full, None)), refusal(full, Some(1)));
         assert_eq!(state_by_mode(&policy), None);
     }
 
     #[test]
-    fn a_shadow_is_asked_and_overruled() {
-        for (outer, inner) in [("shadow", "enforce"), ("enforce", "shadow"), ("shadow", "shadow")] {
-            let policy = policy(outer, inner);
-            assert_eq!(decide(&policy, || Admission::Admitted(TICKET)), Decision::Call(Some(TICKET)));
-            assert_eq!(decide(&policy, || REFUSED), Decision::Shadowed(Reason::CircuitOpen));
-            assert_eq!(state_by_mode(&policy), None);
-        }
+    fn a_breaker_that_is_forced_open_is_not_asked() {
+        let never = || -> Verdict { panic!("asked") };
+        let policy = policy("enforce", "forced_open");
+        assert_eq!(decide(&policy, never), refusal(Reason::CircuitOpen, None));
+        assert_eq!(state_by_mode(&policy), Some(State::Open));
     }
 
     #[test]
-    fn a_forced_or_disabled_breaker_is_not_asked() {
-        let never = || -> Admission { panic!("asked") };
-        assert_eq!(decide(&policy("enforce", "forced_open"), never), refuse(None));
-        assert_eq!(decide(&policy("shadow", "forced_open"), never), Decision::Shadowed(Reason::CircuitOpen));
+    fn a_shadow_of_one_that_is_forced_open_leaves_the_others_their_say() {
+        let policy = policy("shadow", "forced_open");
+        let pass = Pass { shadowed: vec![Reason::CircuitOpen], ..Pass::default() };
+        assert_eq!(decide(&policy, || Verdict::Admitted(Pass::default())), Decision::Call(pass));
+        let full = refused(Reason::BulkheadFull, None);
+        assert_eq!(decide(&policy, || full), refusal(Reason::BulkheadFull, Some(1)));
+        assert_eq!(state_by_mode(&policy), Some(State::Open));
+    }
+
+    #[test]
+    fn a_disabled_breaker_is_shown_closed() {
         for (outer, inner) in [("enforce", "disabled"), ("disabled", "forced_open"), ("disabled", "enforce")]
         {
-            assert_eq!(decide(&policy(outer, inner), never), Decision::Call(None));
             assert_eq!(state_by_mode(&policy(outer, inner)), Some(State::Closed), "{outer} {inner}");
         }
-        assert_eq!(state_by_mode(&policy("enforce", "forced_open")), Some(State::Open));
+        assert_eq!(state_by_mode(&policy("shadow", "enforce")), None);
     }
 }

@@ -115,15 +115,8 @@ impl Members {
     }
 
     /// Beats for `me`, or joins under a new identity if there is none yet or its line is gone: then others have given
-    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity and, where there is one, the
-    /// slot.
-    pub fn beat(
-        &mut self,
-        me: Option<Owner>,
-        configuration: u64,
-        now: Timestamp,
-        watch: &Watch,
-    ) -> (Owner, Option<u16>) {
+    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
+    pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
         self.members.retain(|member| {
             Some(member.owner) == me
                 || active(Bug::DeadRemembered)
@@ -133,15 +126,20 @@ impl Members {
         });
         if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
             mine.beat = now;
-            return (mine.owner, mine.slot);
+            return mine.owner;
         }
         let owner = self.give_out();
-        if self.members.len() >= MAX_MEMBERS {
-            return (owner, None);
+        if self.members.len() < MAX_MEMBERS {
+            let slot = self.free_slot();
+            self.members.push(Member { owner, configuration, beat: now, slot, more: Vec::new() });
         }
-        let slot = self.free_slot();
-        self.members.push(Member { owner, configuration, beat: now, slot, more: Vec::new() });
-        (owner, slot)
+        owner
+    }
+
+    /// The slot of a VM; `None` for one that has no line.
+    #[must_use]
+    pub fn slot(&self, owner: Owner) -> Option<u16> {
+        self.members.iter().find(|member| member.owner == owner)?.slot
     }
 
     /// The lowest number that no line has.

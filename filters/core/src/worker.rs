@@ -23,7 +23,6 @@ mod tests;
 mod verdict;
 mod waiting;
 
-pub use housekeeping::Ticked;
 pub use port::{Event, Operation, Port, Target};
 pub use verdict::{Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Shared, Verdict};
 

@@ -4,10 +4,11 @@ use super::decode::{Errors, Object, boolean, integer, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
-use super::{Bulkhead, Defaults, SECTIONS, breaker, bulkhead, outcome};
+use super::{Bulkhead, BulkheadMode, Defaults, SECTIONS, breaker, bulkhead, outcome};
 use crate::breaker::Settings;
+use crate::bulkhead::Priority;
 use crate::outcome::Rules;
-use crate::worker::Shared;
+use crate::worker::{Pattern, Patterns, Shared};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -48,13 +49,34 @@ impl Policy {
     /// be added to a moment, in nanoseconds, so that its whole seconds are the wall clock's.
     #[must_use]
     pub fn shared(&self, offset: u32) -> Option<Shared> {
-        let breaker = self.circuit_breaker.as_ref()?;
-        match breaker.mode {
-            BreakerMode::Enforce | BreakerMode::Shadow => {
-                Some(Shared { settings: breaker.settings.clone().aligned(offset), max_keys: self.max_keys })
-            }
-            BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen | BreakerMode::Disabled => None,
-        }
+        let breaker = self.circuit_breaker.as_ref().and_then(|breaker| {
+            let shadow = match breaker.mode {
+                BreakerMode::Enforce => false,
+                BreakerMode::Shadow => true,
+                BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen | BreakerMode::Disabled => {
+                    return None;
+                }
+            };
+            Some(Pattern { settings: breaker.settings.clone().aligned(offset), shadow })
+        });
+        let bulkhead = self.bulkhead.as_ref().and_then(|bulkhead| {
+            let shadow = match bulkhead.mode {
+                BulkheadMode::Enforce => false,
+                BulkheadMode::Shadow => true,
+                BulkheadMode::Disabled => return None,
+            };
+            Some(Pattern { settings: bulkhead.settings.clone(), shadow })
+        });
+        let keeps = breaker.is_some() || bulkhead.is_some();
+        let patterns = Patterns { breaker, bulkhead };
+        keeps.then_some(Shared { patterns, max_keys: self.max_keys })
+    }
+
+    /// The classes of its requests, where its bulkhead tells them apart.
+    #[must_use]
+    pub fn priority(&self) -> Option<&Priority> {
+        let bulkhead = self.bulkhead.as_ref().filter(|bulkhead| bulkhead.mode != BulkheadMode::Disabled)?;
+        bulkhead.settings.priority.as_ref()
     }
 }
 

@@ -61,7 +61,8 @@ fn a_beat_keeps_the_identity_and_moves_the_line() {
     let mut table = Table::new();
     let me = table.beat(None, ms(0));
     assert_eq!(table.beat(Some(me), ms(500)), me);
-    let line = Member { owner: me, configuration: CONFIGURATION, beat: ms(500), more: Vec::new() };
+    let line =
+        Member { owner: me, configuration: CONFIGURATION, beat: ms(500), slot: Some(0), more: Vec::new() };
     assert_eq!(table.members.members, [line]);
 }
 
@@ -178,7 +179,13 @@ fn holders_without_a_line_die_too() {
     assert!(table.watch.is_dead(ghost, ms(5000)));
     assert!(!table.watch.is_dead(me, ms(5000)), "a holder's line speaks for it");
     // One that shows up again has a line again.
-    table.members.members.push(Member { owner: ghost, configuration: 0, beat: ms(5000), more: Vec::new() });
+    table.members.members.push(Member {
+        owner: ghost,
+        configuration: 0,
+        beat: ms(5000),
+        slot: None,
+        more: Vec::new(),
+    });
     table.watch.observe(&table.members, &[ghost], ms(5500));
     assert!(!table.watch.is_dead(ghost, ms(5500)));
 }
@@ -229,6 +236,7 @@ fn what_a_later_version_adds_is_carried_along() {
         owner: theirs,
         configuration: CONFIGURATION,
         beat: ms(1),
+        slot: Some(9),
         more: vec![1, 2, 3, 4, 5, 6, 7, 8],
     });
     table.members.more = b"more".to_vec();
@@ -255,7 +263,8 @@ fn a_damaged_table_starts_afresh_with_identities_of_its_own() {
 
 #[test]
 fn a_table_longer_than_any_is_damage_and_a_full_one_grows_no_more() {
-    let line = |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), more: Vec::new() };
+    let line =
+        |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), slot: None, more: Vec::new() };
     let lines = (0..4096).map(line).collect();
     let mut full = Members { next: 5000, members: lines, more: Vec::new() };
     assert_eq!(Members::decode(Some(&full.encode()), ms(1)), full);
@@ -267,8 +276,13 @@ fn a_table_longer_than_any_is_damage_and_a_full_one_grows_no_more() {
 
 #[test]
 fn what_no_vm_can_have_written_is_damage() {
-    let line =
-        |owner, more| Member { owner: Owner(owner), configuration: 0, beat: ms(0), more: vec![0; more] };
+    let line = |owner, more| Member {
+        owner: Owner(owner),
+        configuration: 0,
+        beat: ms(0),
+        slot: Some(0),
+        more: vec![0; more],
+    };
     let table = |members| Members { next: 3, members, more: vec![0; MAX_MORE - 10] };
     let sound = table(vec![line(2, 5), line(0, 5)]);
     assert_eq!(Members::decode(Some(&sound.encode()), ms(1)), sound);
@@ -280,7 +294,8 @@ fn what_no_vm_can_have_written_is_damage() {
 
 #[test]
 fn an_identity_that_a_line_has_is_not_given_out_again() {
-    let line = |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), more: Vec::new() };
+    let line =
+        |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), slot: None, more: Vec::new() };
     let mut table =
         Members { next: u64::MAX, members: vec![line(u64::MAX), line(0), line(2)], more: Vec::new() };
     let mut join = || table.beat(None, CONFIGURATION, ms(1), &Watch::default());
@@ -310,4 +325,21 @@ fn a_newer_configuration_that_comes_back_is_the_newest_again() {
     assert_eq!(standing(&table), Standing::Alone, "the other shows no sign of life");
     table.members.beat(Some(newer), CONFIGURATION + 1, ms(6300), &table.watch);
     assert_eq!(standing(&table), Standing::Superseded, "it does, and nobody has looked yet");
+}
+
+#[test]
+fn each_line_has_a_slot_of_its_own_and_that_of_one_who_left_is_used_again() {
+    let mut table = Table::new();
+    let owners: Vec<_> = (0..3).map(|_| table.beat(None, ms(0))).collect();
+    let slots = |table: &Table| owners.iter().map(|owner| table.members.slot(*owner)).collect::<Vec<_>>();
+    assert_eq!(slots(&table), [Some(0), Some(1), Some(2)]);
+    table.members.leave(owners[1]);
+    let fourth = table.beat(None, ms(1));
+    assert_eq!(table.members.slot(fourth), Some(1));
+    // A line of the first version of the module has none, and is left as it is.
+    let first = Member { owner: Owner(9), configuration: 0, beat: ms(1), slot: None, more: Vec::new() };
+    table.members.members.push(first.clone());
+    let read = Members::decode(Some(&table.members.encode()), ms(2));
+    assert_eq!(read, table.members);
+    assert_eq!(read.slot(Owner(9)), None);
 }

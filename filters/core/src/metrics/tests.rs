@@ -52,6 +52,9 @@ fn the_gauge_has_the_numbers_of_the_interface() {
 #[test]
 fn operations_are_numbered_in_their_order_and_named_apart() {
     let names = Operation::ALL.map(Operation::name);
-    assert_eq!(names, ["admit", "record", "hand_back", "heartbeat", "maintain", "force", "keys", "lease"]);
-    assert_eq!(Operation::ALL.map(|operation| operation as usize), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(
+        names,
+        ["admit", "record", "hand_back", "release", "heartbeat", "maintain", "force", "keys", "lease"]
+    );
+    assert_eq!(Operation::ALL.map(|operation| operation as usize), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
 }

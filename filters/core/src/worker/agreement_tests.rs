@@ -1,7 +1,7 @@
 //! What workers with rates, and workers whose breaker ramps up, agree on.
 
-use super::fake::{Fake, P, enter, request, worker_of};
-use super::{Shared, Worker};
+use super::Worker;
+use super::fake::{Fake, P, enter, request, shared, worker_of};
 use crate::breaker::{Admission, Outcome, Percentage, Phase, RampUp, Rates, Settings, Shape, State, Tally};
 use crate::testing::{ms, settings};
 use crate::time::Timestamp;
@@ -43,7 +43,7 @@ fn a_success_fills_the_window_of_a_newer_configuration() {
     for _ in 0..3 {
         request(&mut older, &mut port, Outcome::Success, ms(0));
     }
-    let newer = [("p", Some(Shared { settings: rates(4), max_keys: None }))];
+    let newer = [("p", Some(shared(rates(4))))];
     let mut newer = Worker::new("ns", 2, newer.into_iter());
     newer.tick(&mut port, ms(1));
     for _ in 0..5 {
@@ -74,7 +74,7 @@ fn a_ramp_decides_over_whoever_comes_while_the_breaker_closes() {
     port.meanwhile.push_back(("get", Box::new(|_: &mut Fake| {})));
     let closes = move |port: &mut Fake| other.record(port, P, ticket, Outcome::Success, PROBING);
     port.meanwhile.push_back(("get", Box::new(closes)));
-    let admission = worker.admit(&mut port, P, PROBING);
+    let admission = worker.admission(&mut port, P, PROBING);
     assert_eq!(port.breaker_state(), State::Closed, "the other was faster");
     assert_eq!(admission, Admission::Refused { wait: None });
 }

@@ -1,7 +1,11 @@
 //! An in-memory port that counts its calls and fails on demand.
 
-use super::{Event, Operation, Port, Shared, Target};
+use super::{
+    Arrival, Completion, Event, Operation, Pattern, Patterns, Port, Refused, Shared, Target, Verdict,
+};
+use crate::answer::Reason;
 use crate::breaker::{Admission, Outcome, Settings, State as BreakerState, Ticket};
+use crate::bulkhead::Wake;
 use crate::members::Members;
 use crate::state::State;
 use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
@@ -40,6 +44,10 @@ pub(super) struct Fake {
     pub(super) calls: Vec<&'static str>,
     pub(super) events: Vec<Event>,
     pub(super) introduced: Vec<(Target, Vec<u8>)>,
+    /// Shared queues by their names.
+    pub(super) queues: BTreeMap<String, u32>,
+    /// Messages that nobody has read yet.
+    pub(super) wakes: Vec<Wake>,
     /// What others do before calls to come, each before the next call of its name.
     pub(super) meanwhile: VecDeque<(&'static str, Meanwhile)>,
 }
@@ -89,6 +97,15 @@ impl Port for Fake {
 
     fn introduce(&mut self, target: Target, key: &[u8]) {
         self.introduced.push((target, key.to_vec()));
+    }
+
+    fn listen(&mut self, name: &str) -> Option<u32> {
+        let fresh = u32::try_from(self.queues.len()).unwrap() + 1;
+        Some(*self.queues.entry(name.to_owned()).or_insert(fresh))
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        self.wakes.push(wake);
     }
 
     fn report(&mut self, event: Event) {
@@ -158,12 +175,36 @@ pub(super) fn worker_of(settings: Settings) -> Worker {
 
 /// A policy with one breaker for all.
 pub(super) const fn shared(settings: Settings) -> Shared {
-    Shared { settings, max_keys: None }
+    let breaker = Some(Pattern { settings, shadow: false });
+    Shared { patterns: Patterns { breaker, bulkhead: None }, max_keys: None }
+}
+
+/// What is asked and told where there is only a breaker.
+impl Worker {
+    pub(super) fn admission<P: Port>(&mut self, port: &mut P, target: Target, now: Timestamp) -> Admission {
+        match self.admit(port, target, Arrival::default(), now) {
+            Verdict::Admitted(pass) => Admission::Admitted(pass.ticket.expect("a breaker")),
+            Verdict::Refused(Refused { reason: Reason::CircuitOpen, wait }) => Admission::Refused { wait },
+            verdict => panic!("no word of a breaker: {verdict:?}"),
+        }
+    }
+
+    pub(super) fn record<P: Port>(
+        &mut self,
+        port: &mut P,
+        target: Target,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Timestamp,
+    ) {
+        let completion = Completion { target, ticket: Some(ticket), outcome, permit: None };
+        self.complete(port, completion, now, || true);
+    }
 }
 
 /// The ticket of a request that must be let in.
 pub(super) fn enter(worker: &mut Worker, port: &mut Fake, now: Timestamp) -> Ticket {
-    match worker.admit(port, P, now) {
+    match worker.admission(port, P, now) {
         Admission::Admitted(ticket) => ticket,
         Admission::Refused { .. } => panic!("refused at {now:?}"),
     }

@@ -2,7 +2,7 @@
 
 use super::fake::{Fake, MEMBERS, P, POLICY, TROUBLES, Trouble, enter, request, trip, worker};
 use super::*;
-use crate::breaker::{HalfOpen, Phase, Probe, Tally};
+use crate::breaker::{Admission, HalfOpen, Outcome, Phase, Probe, Tally, Ticket};
 use crate::testing::ms;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -30,7 +30,7 @@ fn admit_in_closed_is_admitted() {
     // Nothing is known yet: a healthy upstream stays reachable.
     break_policy(&mut port, Trouble::Unreadable);
     let blind = Admission::Admitted(Ticket { generation: 0, probe: None });
-    assert_eq!(worker.admit(&mut port, P, ms(0)), blind);
+    assert_eq!(worker.admission(&mut port, P, ms(0)), blind);
     assert_eq!(port.gave_up(), [Operation::Admit]);
     // The breaker was last seen closed, in its third generation.
     port.trouble.clear();
@@ -39,7 +39,7 @@ fn admit_in_closed_is_admitted() {
     request(&mut worker, &mut port, Outcome::Success, PROBING);
     break_policy(&mut port, Trouble::Unreadable);
     let seen = Admission::Admitted(Ticket { generation: 3, probe: None });
-    assert_eq!(worker.admit(&mut port, P, PROBING), seen);
+    assert_eq!(worker.admission(&mut port, P, PROBING), seen);
     assert_eq!(port.gave_up(), [Operation::Admit]);
 }
 
@@ -65,7 +65,7 @@ fn admit_in_open_is_refused() {
         trip(&mut worker, &mut port, ms(0));
         break_policy(&mut port, trouble);
         // The wait is over and somebody should probe, but nobody can say so.
-        assert_eq!(worker.admit(&mut port, P, PROBING), REFUSED, "{trouble:?}");
+        assert_eq!(worker.admission(&mut port, P, PROBING), REFUSED, "{trouble:?}");
         assert_eq!(port.gave_up(), [Operation::Admit], "{trouble:?}");
         assert_eq!(port.breaker_state(), BreakerState::Open);
         port.trouble.clear();
@@ -79,7 +79,7 @@ fn admit_in_half_open_is_refused() {
         let (mut worker, mut port) = (worker(), Fake::default());
         probing(&mut worker, &mut port);
         break_policy(&mut port, trouble);
-        assert_eq!(worker.admit(&mut port, P, PROBING), REFUSED, "{trouble:?}");
+        assert_eq!(worker.admission(&mut port, P, PROBING), REFUSED, "{trouble:?}");
         assert_eq!(port.gave_up(), [Operation::Admit], "{trouble:?}");
     }
 }
@@ -90,7 +90,7 @@ fn a_worker_that_cannot_join_takes_no_probe() {
         let (mut worker, mut port) = (worker(), Fake::default());
         trip(&mut worker, &mut port, ms(0));
         port.trouble.insert(MEMBERS, trouble);
-        assert_eq!(worker.admit(&mut port, P, PROBING), REFUSED, "{trouble:?}");
+        assert_eq!(worker.admission(&mut port, P, PROBING), REFUSED, "{trouble:?}");
         assert_eq!(port.gave_up(), [Operation::Heartbeat, Operation::Admit], "{trouble:?}");
     }
 }
@@ -102,7 +102,7 @@ fn what_a_worker_read_before_it_gave_up_is_what_it_goes_by() {
     trip(&mut one, &mut port, ms(0));
     // It has only ever seen the breaker closed; now it reads that this is over, but cannot write.
     break_policy(&mut port, Trouble::Contended);
-    assert_eq!(other.admit(&mut port, P, PROBING), REFUSED);
+    assert_eq!(other.admission(&mut port, P, PROBING), REFUSED);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn an_outcome_in_closed_is_dropped() {
 fn callbacks() -> [fn(&mut Worker, &mut Fake); 3] {
     [
         |worker, port| {
-            worker.admit(port, P, PROBING);
+            worker.admission(port, P, PROBING);
         },
         |worker, port| {
             let stale = Ticket { generation: 0, probe: None };

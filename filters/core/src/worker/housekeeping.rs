@@ -1,6 +1,6 @@
 //! What a VM does on its tick and at its end: signs of life, and the housekeeping of a leader.
 
-use super::{Event, Operation, Port, Resumed, Scope, Target, Worker, report_conflicts};
+use super::{Event, Operation, Port, Scope, Target, Worker, report_conflicts};
 use crate::breaker::{HalfOpen, Owner, Phase, State as BreakerState};
 use crate::members::{BLIND, Members, Standing};
 use crate::state::State;
@@ -14,16 +14,11 @@ const SWEEP: usize = 1024;
 const SHOW: usize = 64;
 
 impl Worker {
-    /// One tick: a sign of life, what had to wait, and, for a leader, the housekeeping.
-    pub fn tick<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Ticked {
+    /// One tick: a sign of life, what the store would not take before, and, for a leader, the housekeeping. Returns whether
+    /// this VM leads. Those that wait are [`Self::look_after_all`]'s.
+    pub fn tick<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> bool {
         self.beat(port, now);
         self.flush(port, now);
-        let resumed = self.look_after_all(port, now);
-        Ticked { leads: self.keep_house(port, now), resumed }
-    }
-
-    /// Returns whether this VM leads.
-    fn keep_house<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> bool {
         let members = match port.get(&self.members_key()) {
             Ok(Some(found)) => Members::decode(Some(&found.bytes), now),
             Ok(None) => Members::default(),
@@ -83,9 +78,9 @@ impl Worker {
         let (me, watch, configuration) = (self.me, &self.watch, self.configuration);
         let beaten = update(port, &self.members_key(), |bytes| {
             let mut members = Members::decode(bytes, now);
-            let (owner, slot) = members.beat(me, configuration, now, watch);
+            let owner = members.beat(me, configuration, now, watch);
             let standing = members.standing(configuration, now, watch);
-            Change::Write(members.encode(), (owner, slot, standing))
+            Change::Write(members.encode(), (owner, members.slot(owner), standing))
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
@@ -243,15 +238,6 @@ impl Worker {
         }
         Some(found)
     }
-}
-
-/// What a tick led to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Ticked {
-    /// Whether this VM leads.
-    pub leads: bool,
-    /// Requests whose wait is over.
-    pub resumed: Vec<Resumed>,
 }
 
 /// What a leader finds in a state.

@@ -2,7 +2,7 @@
 
 use super::fake::{Fake, P, enter, request, shared};
 use super::*;
-use crate::breaker::{Cause, Percentage, RampUp, Rates, Shape};
+use crate::breaker::{Admission, Cause, Outcome, Percentage, RampUp, Rates, Settings, Shape};
 use crate::testing::{ms, settings};
 use std::time::Duration;
 #[cfg(target_arch = "wasm32")]
@@ -119,7 +119,7 @@ fn a_ramp_lets_in_its_share() {
     request(&mut worker, &mut port, Outcome::Success, ms(30_001));
     assert_eq!(port.breaker_state(), BreakerState::Closed);
     let mut admitted = |at: u64| {
-        let admissions = (0..100).map(|_| worker.admit(&mut port, P, ms(at)));
+        let admissions = (0..100).map(|_| worker.admission(&mut port, P, ms(at)));
         admissions.filter(|admission| matches!(admission, Admission::Admitted(_))).count()
     };
     assert_eq!([30_001, 35_001, 40_000].map(&mut admitted), [20, 60, 99]);
@@ -127,7 +127,7 @@ fn a_ramp_lets_in_its_share() {
 }
 
 fn keyed(max_keys: u16) -> Worker {
-    let shared = Shared { settings: settings(), max_keys: Some(max_keys) };
+    let shared = Shared { max_keys: Some(max_keys), ..shared(settings()) };
     Worker::new("ns", 1, [("p", Some(shared))].into_iter())
 }
 
@@ -138,14 +138,14 @@ fn each_cluster_has_a_breaker_of_its_own() {
     let b = one.target(&mut port, 0, Some(b"b"));
     assert_eq!((a.key, b.key), (1, 2));
     for _ in 0..3 {
-        let Admission::Admitted(ticket) = one.admit(&mut port, a, ms(0)) else { panic!() };
+        let Admission::Admitted(ticket) = one.admission(&mut port, a, ms(0)) else { panic!() };
         one.record(&mut port, a, ticket, Outcome::Failure, ms(0));
     }
     let refused = |admission| matches!(admission, Admission::Refused { .. });
     let theirs = other.target(&mut port, 0, Some(b"a"));
-    assert!(refused(other.admit(&mut port, theirs, ms(1))));
+    assert!(refused(other.admission(&mut port, theirs, ms(1))));
     let theirs = other.target(&mut port, 0, Some(b"b"));
-    assert!(!refused(other.admit(&mut port, theirs, ms(1))));
+    assert!(!refused(other.admission(&mut port, theirs, ms(1))));
     assert_eq!(port.introduced.len(), 4, "two by each worker");
 }
 

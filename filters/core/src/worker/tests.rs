@@ -4,8 +4,8 @@ use super::fake::{Fake, MEMBERS, POLICY, enter, request, trip, worker, worker_of
 use super::fake::{P, shared};
 use super::*;
 use crate::breaker::Cause;
+use crate::breaker::{Admission, Outcome, Ticket};
 use crate::members::Members;
-use crate::store::Store;
 use crate::testing::{just_after, ms, settings};
 use std::time::Duration;
 #[cfg(target_arch = "wasm32")]
@@ -114,14 +114,14 @@ fn refusing_costs_one_counter_and_tells_the_wait() {
     let (mut worker, mut port) = (worker(), Fake::default());
     trip(&mut worker, &mut port, ms(0));
     let wait = |rest| Admission::Refused { wait: Some(Duration::from_millis(rest)) };
-    assert_eq!(worker.admit(&mut port, P, ms(0)), wait(30_000));
+    assert_eq!(worker.admission(&mut port, P, ms(0)), wait(30_000));
     assert_eq!(port.calls(), ["changes", "get"]);
-    assert_eq!(worker.admit(&mut port, P, ms(100)), wait(29_900));
+    assert_eq!(worker.admission(&mut port, P, ms(100)), wait(29_900));
     assert_eq!(port.calls(), ["changes"]);
-    assert_eq!(worker.admit(&mut port, P, ms(29_950)), wait(50));
+    assert_eq!(worker.admission(&mut port, P, ms(29_950)), wait(50));
     port.calls();
     // The wait ends while the worker still believes in it.
-    assert_eq!(worker.admit(&mut port, P, ms(30_000)), wait(0));
+    assert_eq!(worker.admission(&mut port, P, ms(30_000)), wait(0));
     assert_eq!(port.calls(), ["changes"]);
     assert!(enter(&mut worker, &mut port, PROBING).probe.is_some());
 }
@@ -132,10 +132,11 @@ fn a_policy_that_keeps_no_state_admits_without_a_call() {
     let mut worker = Worker::new("ns", 1, [("p", None)].into_iter());
     for policy in [0, 1, usize::MAX] {
         for outcome in [Outcome::Success, Outcome::Failure, Outcome::Ignored] {
-            let Admission::Admitted(ticket) = worker.admit(&mut port, Target::whole(policy), ms(0)) else {
-                panic!()
-            };
-            worker.record(&mut port, Target::whole(policy), ticket, outcome, ms(0));
+            let target = Target::whole(policy);
+            let verdict = worker.admit(&mut port, target, Arrival::default(), ms(0));
+            assert_eq!(verdict, Verdict::Admitted(Pass::default()));
+            let completion = Completion { target, ticket: None, outcome, permit: None };
+            assert_eq!(worker.complete(&mut port, completion, ms(0), || true), outcome);
         }
     }
     assert_eq!((port.calls(), port.events()), (Vec::new(), Vec::new()));
@@ -147,20 +148,20 @@ fn workers_share_one_breaker_at_once() {
     enter(&mut other, &mut port, ms(0));
     trip(&mut one, &mut port, ms(0));
     assert_eq!(
-        other.admit(&mut port, P, ms(1)),
+        other.admission(&mut port, P, ms(1)),
         Admission::Refused { wait: Some(Duration::from_millis(29_999)) },
         "the counter said that its belief is old"
     );
     // 3 workers at once, one permit each of two.
     let mut third = worker();
     let probes = [enter(&mut one, &mut port, PROBING), enter(&mut other, &mut port, PROBING)];
-    assert_eq!(third.admit(&mut port, P, PROBING), REFUSED);
+    assert_eq!(third.admission(&mut port, P, PROBING), REFUSED);
     assert_ne!(probes[0].probe.unwrap().owner, probes[1].probe.unwrap().owner);
     one.record(&mut port, P, probes[0], Outcome::Success, PROBING);
     other.record(&mut port, P, probes[1], Outcome::Success, PROBING);
     assert_eq!(port.breaker_state(), BreakerState::Closed);
     assert_eq!(
-        third.admit(&mut port, P, PROBING),
+        third.admission(&mut port, P, PROBING),
         Admission::Admitted(Ticket { generation: 3, probe: None })
     );
 }
@@ -171,15 +172,15 @@ fn where_a_writer_died_before_the_counter_belief_ends_the_harm() {
     enter(&mut other, &mut port, ms(0));
     port.forgetful = true;
     trip(&mut one, &mut port, ms(0));
-    assert!(matches!(other.admit(&mut port, P, ms(100)), Admission::Admitted(_)));
-    assert!(matches!(other.admit(&mut port, P, ms(101)), Admission::Refused { .. }));
+    assert!(matches!(other.admission(&mut port, P, ms(100)), Admission::Admitted(_)));
+    assert!(matches!(other.admission(&mut port, P, ms(101)), Admission::Refused { .. }));
 }
 
 #[test]
 fn a_worker_sees_its_own_writes_at_once_whatever_the_counter_says() {
     let (mut worker, mut port) = (worker(), Fake { forgetful: true, ..Fake::default() });
     trip(&mut worker, &mut port, ms(0));
-    assert!(matches!(worker.admit(&mut port, P, ms(0)), Admission::Refused { .. }));
+    assert!(matches!(worker.admission(&mut port, P, ms(0)), Admission::Refused { .. }));
 }
 
 #[test]
@@ -291,7 +292,7 @@ fn a_leader_looks_after_a_thousand_policies_a_tick_and_shows_a_few_new_ones() {
     for expected in [0..64, 1024..1088, 2048..2112, 64..128] {
         let again = expected == (64..128);
         if again {
-            let admission = other.admit(&mut port, Target::whole(7), ms(0));
+            let admission = other.admission(&mut port, Target::whole(7), ms(0));
             let Admission::Admitted(ticket) = admission else { panic!("{admission:?}") };
             other.record(&mut port, Target::whole(7), ticket, Outcome::Failure, ms(0));
         }
@@ -331,12 +332,12 @@ fn probes_of_a_dead_worker_come_back_and_its_late_outcome_counts_for_nothing() {
     let start = 30_500;
     let lost = probing(&mut dying, &mut port);
     let second = enter(&mut dying, &mut port, PROBING);
-    assert_eq!(observer.admit(&mut port, P, PROBING), REFUSED);
+    assert_eq!(observer.admission(&mut port, P, PROBING), REFUSED);
     leads_on_ticks(&mut observer, &mut port, (start..start + 5000).step_by(500));
-    assert_eq!(observer.admit(&mut port, P, ms(start + 4999)), REFUSED);
+    assert_eq!(observer.admission(&mut port, P, ms(start + 4999)), REFUSED);
     port.events();
     assert!(observer.tick(&mut port, ms(start + 5000)));
-    assert_eq!(port.events()[0], Event::Reclaimed { target: P, count: 2 });
+    assert_eq!(port.events()[0], Event::Reclaimed { target: P, probes: 2, permits: 0 });
     assert_eq!(port.breaker_state(), BreakerState::HalfOpen);
 
     let mine = enter(&mut observer, &mut port, ms(start + 5000));
@@ -357,7 +358,8 @@ fn probes_whose_owner_has_no_line_come_back_too() {
     probing(&mut dying, &mut port);
     port.set(MEMBERS, b"damaged");
     leads_on_ticks(&mut observer, &mut port, (30_500..=36_500).step_by(500));
-    let reclaimed = port.events().into_iter().any(|event| event == Event::Reclaimed { target: P, count: 1 });
+    let reclaimed =
+        port.events().into_iter().any(|event| event == Event::Reclaimed { target: P, probes: 1, permits: 0 });
     assert!(reclaimed);
 }
 

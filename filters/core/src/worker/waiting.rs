@@ -86,8 +86,8 @@ impl Worker {
         self.look_after_waiters(port, now, |waiting| waiting.due() <= now)
     }
 
-    /// Looks after all that wait.
-    pub(super) fn look_after_all<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
+    /// Looks after all that wait, on a tick: a message may have been lost.
+    pub fn look_after_all<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
         self.look_after_waiters(port, now, |_| true)
     }
 
