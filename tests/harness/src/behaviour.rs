@@ -29,6 +29,7 @@ pub struct Behaviour {
     pub(crate) trailers: Vec<(String, String)>,
     pub(crate) before: Fault,
     pub(crate) mid_body: Fault,
+    pub(crate) upgrade: bool,
 }
 
 impl Default for Behaviour {
@@ -50,6 +51,7 @@ impl Behaviour {
             trailers: Vec::new(),
             before: Fault::None,
             mid_body: Fault::None,
+            upgrade: false,
         }
     }
 
@@ -121,7 +123,7 @@ impl Behaviour {
 
     /// Reads the words of an `x-behave` header: `status=503`, `delay=200ms`, `body=text`, `header=name:value`,
     /// `chunked`, `hang`, `close`, `reset`, `hang-mid-body`, `close-mid-body`, `reset-mid-body`, `grpc=14`,
-    /// `grpc-trailers-only=14`. The words that make a whole answer (`grpc`...) come first.
+    /// `grpc-trailers-only=14`, `upgrade` (101, then everything comes back until either end closes). The words that make a whole answer (`grpc`...) come first.
     ///
     /// # Panics
     /// On a word it does not know: a misspelt test must not pass.
@@ -145,6 +147,7 @@ impl Behaviour {
                     so_far.header(name, value)
                 }
                 "chunked" => so_far.chunked(),
+                "upgrade" => Self { upgrade: true, ..so_far },
                 "hang" => so_far.before_headers(Fault::Hang),
                 "close" => so_far.before_headers(Fault::Close),
                 "reset" => so_far.before_headers(Fault::Reset),

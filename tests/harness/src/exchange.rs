@@ -5,7 +5,8 @@ use crate::upstream::{Received, Shared};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::io;
@@ -46,37 +47,49 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http2().max_concurrent_streams(10_000);
     tokio::select! {
-        _ = server.serve_connection(TokioIo::new(stream), service) => {}
+        _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service) => {}
         () = wire.cut.notified() => {}
     }
 }
 
-/// Counts a request as in hand while it lives.
-struct InHand(Arc<Shared>);
+/// Counts a request as in hand while it lives, or until its client says that it leaves.
+struct InHand {
+    shared: Arc<Shared>,
+    mark: Option<String>,
+}
 
 impl InHand {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, request: &Request<Incoming>) -> Self {
+        let mark = request.headers().get("x-mark").map(|mark| mark.to_str().expect("text").to_owned());
         let mut state = shared.state();
-        state.in_flight += 1;
-        state.max_in_flight = state.max_in_flight.max(state.in_flight);
+        let gone = mark.as_ref().is_some_and(|mark| state.left.contains(mark));
+        if !gone {
+            state.in_flight += 1;
+            state.max_in_flight = state.max_in_flight.max(state.in_flight);
+            state.marked.extend(mark.clone());
+        }
         drop(state);
-        Self(shared)
+        Self { shared, mark }
     }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.state().in_flight -= 1;
+        let mut state = self.shared.state();
+        if self.mark.as_ref().is_none_or(|mark| state.marked.remove(mark)) {
+            state.in_flight -= 1;
+        }
     }
 }
 
 async fn handle(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     shared: Arc<Shared>,
     wire: Arc<Wire>,
 ) -> io::Result<Response<Answered>> {
-    let in_hand = InHand::new(Arc::clone(&shared));
+    // In this order: who sees it in hand may release it.
     let mut released = shared.released.subscribe();
+    let in_hand = InHand::new(Arc::clone(&shared), &request);
     // Read before the lock is taken: it panics on a misspelt word.
     let steered =
         request.headers().get("x-behave").map(|words| Behaviour::parse(words.to_str().expect("text")));
@@ -84,7 +97,10 @@ async fn handle(
         let mut state = shared.state();
         let path = request.uri().path().to_owned();
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        state.received.push(Received { method, path: path.clone(), headers });
+        state.requests += 1;
+        if !state.only_counts {
+            state.received.push(Received { method, path: path.clone(), headers });
+        }
         if let Some(steered) = steered {
             steered
         } else if let Some(next) = state.script.pop_front() {
@@ -95,7 +111,10 @@ async fn handle(
     };
     let version = request.version();
     tokio::time::sleep(behaviour.delay).await;
-    spoil(behaviour.before, version, &wire, &mut released).await?;
+    spoil(behaviour.before, version, &wire, &shared, &mut released).await?;
+    if behaviour.upgrade {
+        return Ok(switch(hyper::upgrade::on(&mut request), in_hand));
+    }
     let head = request.method() == Method::HEAD;
     let mut response = Response::new(());
     *response.status_mut() = behaviour.status.try_into().expect("an HTTP status");
@@ -108,39 +127,57 @@ async fn handle(
     }
     let (frames, receiver) = mpsc::channel(1);
     let empty = head || (behaviour.body.is_empty() && behaviour.trailers.is_empty());
-    let body = Answered { frames: (!empty).then_some(receiver), _in_hand: in_hand };
-    tokio::spawn(async move { write(frames, behaviour, version, &wire, &mut released).await });
+    let body = if empty { Answered::nothing() } else { Answered::of(receiver, in_hand) };
+    tokio::spawn(async move { write(frames, behaviour, version, &wire, &shared, &mut released).await });
     Ok(response.map(|()| body))
+}
+
+/// Another protocol from here on, which says everything back until either end closes.
+fn switch(upgrade: OnUpgrade, in_hand: InHand) -> Response<Answered> {
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        }
+        drop(in_hand);
+    });
+    let mut response = Response::new(Answered::nothing());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert("connection", HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert("upgrade", HeaderValue::from_static("websocket"));
+    response
 }
 
 /// Feeds the body's frames; ends when they were taken or nobody wants them.
 async fn write(
-    frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
+    frames: mpsc::Sender<Piece>,
     mut behaviour: Behaviour,
     version: Version,
     wire: &Wire,
+    shared: &Shared,
     released: &mut watch::Receiver<u64>,
 ) {
     if behaviour.mid_body != Fault::None {
         let first = behaviour.body.split_to(behaviour.body.len() / 2);
-        if frames.send(Ok(Frame::data(first))).await.is_err() {
+        if frames.send(Piece { frame: Ok(Frame::data(first)), last: false }).await.is_err() {
             return;
         }
         tokio::time::sleep(GRACE).await;
         tokio::select! {
-            result = spoil(behaviour.mid_body, version, wire, released) => if let Err(error) = result {
-                let _ = frames.send(Err(error)).await;
+            result = spoil(behaviour.mid_body, version, wire, shared, released) => if let Err(error) = result {
+                let _ = frames.send(Piece { frame: Err(error), last: false }).await;
                 return;
             },
             () = frames.closed() => return,
         }
     }
-    if frames.send(Ok(Frame::data(behaviour.body))).await.is_ok() && !behaviour.trailers.is_empty() {
+    let last = behaviour.trailers.is_empty();
+    if frames.send(Piece { frame: Ok(Frame::data(behaviour.body)), last }).await.is_ok() && !last {
         let trailers = behaviour.trailers.iter().map(|(name, value)| {
             let (name, value) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>());
             (name.expect("a trailer name"), value.expect("a trailer value"))
         });
-        let _ = frames.send(Ok(Frame::trailers(trailers.collect()))).await;
+        let _ = frames.send(Piece { frame: Ok(Frame::trailers(trailers.collect())), last: true }).await;
     }
 }
 
@@ -148,12 +185,16 @@ async fn spoil(
     fault: Fault,
     version: Version,
     wire: &Wire,
+    shared: &Shared,
     released: &mut watch::Receiver<u64>,
 ) -> io::Result<()> {
     match fault {
         Fault::None => return Ok(()),
         Fault::Hang => {
-            let _ = released.changed().await;
+            tokio::select! {
+                _ = released.changed() => {}
+                () = shared.released_one.notified() => {}
+            }
             return Ok(());
         }
         // An error of the handler or of the body is what makes hyper reset a stream.
@@ -166,10 +207,27 @@ async fn spoil(
     std::future::pending().await
 }
 
+/// A part of a body.
+struct Piece {
+    frame: io::Result<Frame<Bytes>>,
+    /// Whether nothing follows.
+    last: bool,
+}
+
 /// A response body fed through a channel.
 struct Answered {
-    frames: Option<mpsc::Receiver<io::Result<Frame<Bytes>>>>,
-    _in_hand: InHand,
+    frames: Option<mpsc::Receiver<Piece>>,
+    in_hand: Option<InHand>,
+}
+
+impl Answered {
+    fn of(frames: mpsc::Receiver<Piece>, in_hand: InHand) -> Self {
+        Self { frames: Some(frames), in_hand: Some(in_hand) }
+    }
+
+    fn nothing() -> Self {
+        Self { frames: None, in_hand: None }
+    }
 }
 
 impl Body for Answered {
@@ -180,7 +238,15 @@ impl Body for Answered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.frames.as_mut().map_or(Poll::Ready(None), |frames| frames.poll_recv(context))
+        let Some(frames) = self.frames.as_mut() else { return Poll::Ready(None) };
+        frames.poll_recv(context).map(|piece| {
+            let piece = piece?;
+            if piece.last {
+                // Before it is sent: whoever has the whole answer may ask again at once.
+                self.in_hand = None;
+            }
+            Some(piece.frame)
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -189,5 +255,27 @@ impl Body for Answered {
 
     fn size_hint(&self) -> SizeHint {
         if self.frames.is_none() { SizeHint::with_exact(0) } else { SizeHint::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::State;
+    use http_body_util::BodyExt;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn what_is_answered_to_its_last_byte_is_not_in_flight() {
+        let state = Mutex::new(State { in_flight: 1, ..State::default() });
+        let shared = Arc::new(Shared { state, released: watch::Sender::new(0), released_one: Notify::new() });
+        let (frames, receiver) = mpsc::channel(2);
+        let mut body = Answered::of(receiver, InHand { shared: Arc::clone(&shared), mark: None });
+        for last in [false, true] {
+            frames.send(Piece { frame: Ok(Frame::data(Bytes::new())), last }).await.expect("room");
+            body.frame().await.expect("a frame").expect("no error");
+            // Although the body's end was not seen yet.
+            assert_eq!(shared.state().in_flight, usize::from(!last));
+        }
     }
 }

@@ -23,7 +23,7 @@ pub use burst::burst;
 pub use client::{Answer, Connection, Pending, Protocol, Request, Streaming, send_once};
 pub use envoy::{Builder, Envoy, StartFailure, Validation};
 pub use process::{monotonic_nanoseconds, pin};
-pub use raw::{RawAnswer, raw_exchange};
+pub use raw::{RawAnswer, Upgraded, raw_exchange};
 pub use scratch::{DynamicFile, Scratch};
 pub use upstream::{Received, Upstream, refused_address};
 

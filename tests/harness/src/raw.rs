@@ -42,3 +42,42 @@ pub async fn raw_exchange(address: SocketAddr, bytes: &[u8]) -> RawAnswer {
     assert!(read.is_ok(), "Envoy kept the connection; so far: {:?}", String::from_utf8_lossy(&answer));
     RawAnswer { bytes: answer }
 }
+
+/// A connection that has left HTTP behind, as a WebSocket does.
+#[derive(Debug)]
+pub struct Upgraded(TcpStream);
+
+impl Upgraded {
+    /// Asks for an upgrade, with the upstream told to echo.
+    ///
+    /// # Errors
+    /// The answer's headers, if they are not 101.
+    ///
+    /// # Panics
+    /// If it does not connect, or no answer comes.
+    pub async fn open(address: SocketAddr, path: &str) -> Result<Self, String> {
+        let mut stream = TcpStream::connect(address).await.expect("Envoy listens");
+        let ask = format!(
+            "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-behave: upgrade\r\n\r\n"
+        );
+        stream.write_all(ask.as_bytes()).await.expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let byte = timeout(PATIENCE, stream.read_u8()).await.expect("an answer");
+            head.push(byte.expect("a whole head"));
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        if head.starts_with("HTTP/1.1 101 ") { Ok(Self(stream)) } else { Err(head) }
+    }
+
+    /// Sends some bytes and waits until they came back.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub async fn echo(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("a connection");
+        let mut back = vec![0; bytes.len()];
+        timeout(PATIENCE, self.0.read_exact(&mut back)).await.expect("an echo").expect("a connection");
+        assert_eq!(back, bytes);
+    }
+}

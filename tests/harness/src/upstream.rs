@@ -4,11 +4,11 @@ use crate::behaviour::Behaviour;
 use crate::exchange;
 use crate::{PATIENCE, eventually};
 use hyper::{HeaderMap, Method};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// A request that reached an upstream.
@@ -24,8 +24,13 @@ pub struct Received {
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
+    pub(crate) requests: usize,
     pub(crate) received: Vec<Received>,
+    pub(crate) only_counts: bool,
     pub(crate) in_flight: usize,
+    /// The marks of what is in flight, and of those whose clients said that they left.
+    pub(crate) marked: HashSet<String>,
+    pub(crate) left: HashSet<String>,
     pub(crate) max_in_flight: usize,
     pub(crate) connections: usize,
     pub(crate) default: Behaviour,
@@ -35,9 +40,11 @@ pub(crate) struct State {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     /// Grows with each release; what hangs waits for it to change.
     pub(crate) released: watch::Sender<u64>,
+    /// What hangs takes turns at this.
+    pub(crate) released_one: Notify,
 }
 
 impl Shared {
@@ -64,7 +71,8 @@ impl Upstream {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let shared = Arc::new(Shared { state: Mutex::default(), released: watch::Sender::new(0) });
+        let (released, released_one) = (watch::Sender::new(0), Notify::new());
+        let shared = Arc::new(Shared { state: Mutex::default(), released, released_one });
         let acceptor = tokio::spawn(exchange::accept(listener, Arc::clone(&shared)));
         Self { address, shared, acceptor }
     }
@@ -78,7 +86,12 @@ impl Upstream {
     /// How many requests reached it.
     #[must_use]
     pub fn requests(&self) -> usize {
-        self.shared.state().received.len()
+        self.shared.state().requests
+    }
+
+    /// From now on it does not remember what requests looked like: under much load that would fill the memory.
+    pub fn only_count(&self) {
+        self.shared.state().only_counts = true;
     }
 
     /// How many requests for a path (without query) reached it.
@@ -93,7 +106,7 @@ impl Upstream {
         self.shared.state().received.clone()
     }
 
-    /// How many requests it has in hand.
+    /// How many requests it has in hand: from their headers to just before the last byte of the answer.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.state().in_flight
@@ -114,6 +127,7 @@ impl Upstream {
     /// Forgets what was counted; what is in hand stays counted as that.
     pub fn reset_counts(&self) {
         let mut state = self.shared.state();
+        state.requests = 0;
         state.received.clear();
         state.max_in_flight = state.in_flight;
         state.connections = 0;
@@ -137,6 +151,21 @@ impl Upstream {
     /// Lets everything that hangs go on.
     pub fn release(&self) {
         self.shared.released.send_modify(|times| *times += 1);
+    }
+
+    /// Lets one of those that hang go on; if nothing hangs, the next that would.
+    pub fn release_one(&self) {
+        self.shared.released_one.notify_one();
+    }
+
+    /// The client of the request with this `x-mark` is about to leave: it does not count as in hand any more. The upstream
+    /// itself learns of that after Envoy did, and would count what is not in flight.
+    pub fn client_leaves(&self, mark: &str) {
+        let mut state = self.shared.state();
+        state.left.insert(mark.to_owned());
+        if state.marked.remove(mark) {
+            state.in_flight -= 1;
+        }
     }
 
     /// Waits until at least so many requests reached it.

@@ -174,3 +174,49 @@ async fn hostile_bytes_get_an_answer() {
     assert_eq!(upstream.received()[0].headers["x-bytes"].as_bytes(), [0xff, 0xfe]);
     assert_eq!(raw_exchange(edge, b"NONSENSE\r\n\r\n").await.status(), Some(400));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_those_that_hang_is_released_and_one_that_leaves_is_not_counted() {
+    let upstream = Upstream::start().await;
+    let mut connection = Connection::open(upstream.addr(), Protocol::Http2).await.unwrap();
+    let mut pending = Vec::new();
+    for mark in ["a", "b", "c"] {
+        let hang = Request::get("/").header("x-behave", "hang").header("x-mark", mark);
+        pending.push(connection.start(hang).await.unwrap());
+    }
+    upstream.wait_in_flight(3).await;
+    upstream.release_one();
+    upstream.wait_in_flight(2).await;
+    eventually("one answer", PATIENCE, async || pending.iter().any(Pending::is_over).then_some(())).await;
+    pending.retain(|pending| !pending.is_over());
+    assert_eq!(pending.len(), 2);
+    // One of these has left already, and one leaves before the upstream knows of it.
+    for mark in ["a", "b", "c", "d"] {
+        upstream.client_leaves(mark);
+    }
+    assert_eq!(upstream.in_flight(), 0);
+    let late = Request::get("/").header("x-behave", "hang").header("x-mark", "d");
+    let late = connection.start(late).await.unwrap();
+    upstream.wait_requests(4).await;
+    assert_eq!((upstream.in_flight(), upstream.max_in_flight()), (0, 3));
+    drop((pending, late));
+    let last = Request::get("/").header("x-mark", "e");
+    assert_eq!(connection.send(last).await.unwrap().status, 200);
+    assert_eq!((upstream.in_flight(), upstream.max_in_flight()), (0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_is_in_flight_until_it_ends() {
+    let upstream = Upstream::start().await;
+    let (mut listener, cluster) = edge(upstream.addr(), "/");
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    manager["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);
+    let envoy = Envoy::builder(config::bootstrap(&[listener], &[cluster])).start().await;
+    let address = envoy.addr("edge").await;
+    let mut socket = Upgraded::open(address, "/").await.unwrap();
+    socket.echo(b"hello").await;
+    socket.echo(b"again").await;
+    assert_eq!(upstream.in_flight(), 1);
+    drop(socket);
+    upstream.wait_in_flight(0).await;
+}

@@ -1,9 +1,13 @@
 //! What the integration tests share: our filter in a real Envoy with four workers, clients that use every one of them,
 //! and the filter's own metrics.
 
+mod canary;
 mod clients;
+mod trap;
 
+pub use canary::{canary, serves};
 pub use clients::Clients;
+pub use trap::{RELOADED, kill, trappable_filter};
 
 use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
 use resilience_test_harness::{Builder, Connection, Envoy, PATIENCE, Protocol, eventually};
@@ -273,6 +277,14 @@ impl Edge {
     pub async fn state(&self, policy: &str) -> Option<u64> {
         let labels = [("policy", policy), ("key", "_")];
         self.envoy.prometheus().await.get("resilience_circuit_breaker_state", &labels).map(whole)
+    }
+
+    /// A gauge of a policy as a whole; `None` before some tick shows it.
+    ///
+    /// # Panics
+    /// If the admin does not answer.
+    pub async fn gauge(&self, metric: &str, policy: &str) -> Option<u64> {
+        self.envoy.prometheus().await.get(metric, &[("policy", policy)]).map(whole)
     }
 
     /// How often a policy's breaker changed to a state for a cause.

@@ -2,10 +2,8 @@
 //! else can bring it back.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config;
 use resilience_test_harness::*;
-use serde_json::{Value, json};
-use std::net::SocketAddr;
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,30 +12,6 @@ use std::time::{Duration, Instant};
 const LEASE: Duration = Duration::from_secs(5);
 /// How often a VM shows one.
 const TICK: Duration = Duration::from_millis(500);
-
-const RELOADED: &str = "wasm.resilience.vm_reload_success";
-
-/// Our module with the trap, before an upstream that may take all its time.
-async fn trappable(upstream: SocketAddr, policy: Value) -> Edge {
-    let document = document(&[policy]).to_string();
-    let filter = config::resilience_filter(&test_module("resilience_trap"), "resilience", &document);
-    Edge::routed(upstream, &[patient_route()], &[filter]).await
-}
-
-/// Kills the VM of the worker that serves a connection. It is there again for the next request.
-async fn kill(edge: &Edge, connection: &mut Connection) {
-    let reloads = edge.envoy.stat(RELOADED).await.unwrap();
-    let answer = connection.send(Request::get("/kill").header("x-test-trap", "now")).await.unwrap();
-    assert_eq!((answer.status, answer.header("x-resilience")), (503, String::new()));
-    edge.envoy.wait_log("a test pulled the trap").await;
-    assert!(!traps(&edge.envoy).is_empty(), "other tests rely on seeing a trap");
-    // A VM is loaded again by the first request that needs it, once its back-off is over.
-    let started = Instant::now();
-    while connection.send(Request::get("/other")).await.unwrap().status != 200 {
-        assert!(started.elapsed() < PATIENCE, "the worker does not come back");
-    }
-    assert_eq!(edge.envoy.stat(RELOADED).await, Some(reloads + 1));
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_of_a_dead_vm_are_given_up_after_the_lease_and_no_others() {
@@ -48,7 +22,7 @@ async fn probes_of_a_dead_vm_are_given_up_after_the_lease_and_no_others() {
         "permitted_number_of_calls_in_half_open_state": 3,
         "max_wait_duration_in_half_open_state": "60s",
     });
-    let edge = trappable(upstream.addr(), policy("p", breaker)).await;
+    let edge = Edge::trappable(upstream.addr(), &policy("p", breaker)).await;
     let mut clients = edge.clients(Protocol::Http2).await;
     assert_eq!(clients.get("/p", "status=500").await, 500);
     tokio::time::sleep(Duration::from_millis(150)).await;
@@ -118,7 +92,7 @@ async fn failures_counted_before_a_vm_died_still_count() {
         "failures_in_window": {"failures": 5, "window": "60s"},
         "wait_duration_in_open_state": "60s",
     });
-    let edge = trappable(upstream.addr(), policy("p", breaker)).await;
+    let edge = Edge::trappable(upstream.addr(), &policy("p", breaker)).await;
     let mut clients = edge.clients(Protocol::Http1).await;
     // One failure by each worker, each of which then dies and forgets all it knew.
     for worker in 0..WORKERS {
@@ -145,7 +119,7 @@ async fn failures_counted_before_a_vm_died_still_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_other_workers_notice_nothing() {
     let upstream = Upstream::start().await;
-    let edge = trappable(upstream.addr(), policy("p", json!({"consecutive_failures": 1}))).await;
+    let edge = Edge::trappable(upstream.addr(), &policy("p", json!({"consecutive_failures": 1}))).await;
     let stop = Arc::new(AtomicBool::new(false));
     let sent = Arc::new(AtomicUsize::new(0));
     let mut load = Vec::new();
@@ -189,7 +163,7 @@ async fn a_process_that_was_stopped_takes_nothing_from_the_living() {
         "permitted_number_of_calls_in_half_open_state": 4,
         "max_wait_duration_in_half_open_state": "120s",
     });
-    let edge = trappable(upstream.addr(), policy("p", breaker)).await;
+    let edge = Edge::trappable(upstream.addr(), &policy("p", breaker)).await;
     let mut clients = edge.clients(Protocol::Http2).await;
     // VMs that start at different moments tick at different moments: then some have ticked when the process stops and
     // others have not, and whoever wakes first finds these silent for all the time that it remembers.

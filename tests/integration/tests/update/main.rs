@@ -69,26 +69,13 @@ fn version(number: u32) -> Value {
         ),
     ]);
     if number > 1 {
-        let mut canary = policy("canary", json!({"mode": "forced_open", "consecutive_failures": 1}));
-        canary["fallback"] = json!([{"static": {"status": 200, "text": number.to_string()}}]);
-        document["policies"].as_array_mut().unwrap().push(canary);
+        document["policies"].as_array_mut().unwrap().push(canary(number));
     }
     document
 }
 
 async fn started(bootstrap: Value, drain_seconds: &str) -> Edge {
     Edge::of(envoy(bootstrap).argument("--drain-time-s").argument(drain_seconds)).await
-}
-
-async fn serves(address: SocketAddr, number: u32) {
-    eventually("the new configuration on every worker", PATIENCE, async || {
-        let answers = burst(address, Protocol::Http1, 24, 24, |_| Request::get("/canary")).await;
-        answers
-            .iter()
-            .all(|answer| answer.as_ref().is_ok_and(|it| it.text() == number.to_string()))
-            .then_some(())
-    })
-    .await;
 }
 
 /// Clients that never rest: each sends to a healthy upstream and to an open breaker in turn.
