@@ -136,11 +136,11 @@ impl Bulkhead {
         max_queue: u16,
         wakes: &mut Vec<Wake>,
     ) -> bool {
-        let full = self.waiting() >= u32::from(max_queue);
-        let youngest = self.youngest_below(claim.rank);
         // Those that have a permit and were not told yet stand in the list, too.
         let no_room = self.waiters.len() >= usize::from(MOST_WAITING);
-        if no_room || (full && youngest.is_none()) || self.holder(address).is_none() {
+        let full = no_room || self.waiting() >= u32::from(max_queue);
+        let youngest = self.youngest_below(claim.rank);
+        if (full && youngest.is_none()) || self.holder(address).is_none() {
             return false;
         }
         self.waiters.push(Waiter { owner: address.owner, id, claim, granted: false });
