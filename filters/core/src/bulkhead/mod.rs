@@ -4,7 +4,15 @@
 //! configurations can serve side by side over one count.
 
 mod codec;
+#[cfg(test)]
+mod codec_tests;
+#[cfg(test)]
+mod properties;
 mod settings;
+#[cfg(test)]
+mod settings_tests;
+#[cfg(test)]
+mod tests;
 
 pub use settings::{Class, ClassSource, Priority, Queue, Settings};
 
