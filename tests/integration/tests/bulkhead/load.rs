@@ -34,11 +34,6 @@ async fn withstands(bulkhead: Value, load: Load) -> (Ended, Edge) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let ended = ended.await.expect("the clients were content");
-    eprintln!(
-        "DEBUG {ended:?} highest {highest} conflicts {} giveups {}",
-        edge.count("resilience_store_conflicts_total", &[]).await,
-        edge.count("resilience_store_give_ups_total", &[]).await
-    );
     assert_eq!(upstream.max_in_flight(), PERMITS as usize);
     assert_eq!(ended.served + ended.refused + ended.abandoned, load.requests);
     assert!(ended.served > load.requests / 50 && ended.refused > CLIENTS / 2, "no real test: {ended:?}");
