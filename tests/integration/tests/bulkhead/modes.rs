@@ -35,8 +35,8 @@ async fn shadow_counts_what_it_would_have_refused() {
     for name in ["shop", "policy"] {
         let held = hold_all(&mut shop, name, 5).await;
         assert_eq!(shadowed(&shop, name).await, 3, "{name}");
-        // All of them are in flight: the gauge shows what the limit would have to be.
-        shop.in_flight(name, 5).await;
+        // Those that would have been refused would not be in flight.
+        shop.in_flight(name, 2).await;
         assert_eq!(shop.edge.gauge(LIMIT, name).await, Some(2));
         shop.upstream.release();
         for pending in held {

@@ -17,7 +17,7 @@ const STREAMS: usize = 8;
 pub(crate) struct Load {
     /// Requests in all. The first of each client hangs at the upstream, if it gets there.
     pub(crate) requests: usize,
-    /// Whether a third of them is abandoned.
+    /// Whether a third of them is abandoned at any moment, and of another sixth those that get half of an answer.
     pub(crate) aborts: bool,
     pub(crate) seed: u64,
 }
@@ -78,14 +78,14 @@ impl Load {
     /// When the client of a request leaves, and what the upstream is told to do with it.
     fn plan(&self, number: usize) -> (Leaves, String) {
         let chance = random(self.seed, number as u64);
-        let moment = Duration::from_micros((chance >> 8) % 60_000);
-        let delay = format!("delay={}ms", 10 + (chance >> 32) % 30);
+        let moment = Duration::from_micros((chance >> 8) % 30_000);
+        let delay = format!("delay={}ms", 2 + (chance >> 32) % 20);
         if number < CLIENTS {
             return (Leaves::Never, "hang".to_owned());
         }
         match (self.aborts, chance % 6) {
-            (true, 0) => (Leaves::After(moment), delay),
-            (true, 1) => (Leaves::InBody, format!("{delay}; hang-mid-body")),
+            (true, 0 | 1) => (Leaves::After(moment), delay),
+            (true, 2) => (Leaves::InBody, format!("{delay}; hang-mid-body")),
             _ => (Leaves::Never, delay),
         }
     }

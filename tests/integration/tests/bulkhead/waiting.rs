@@ -147,11 +147,11 @@ async fn a_body_that_arrives_during_the_wait_goes_along() {
     let mut shop = Shop::open(patient(1, 20)).await;
     let first = shop.hold(self::shop()).await;
     let post = shop.wait(Request::post("/shop", vec![b'.'; 300_000]), 1).await;
-    let call = shop.wait(Request::grpc("/shop").header("x-behave", "grpc=0"), 2).await;
+    let call = shop.wait(Request::grpc("/shop").header("x-behave", "grpc-trailers-only=0"), 2).await;
     shop.upstream.release();
     served(first).await;
     served(post).await;
-    assert_eq!(call.headers().await.unwrap().finish().await.trailer("grpc-status"), "0");
+    assert_eq!(call.headers().await.unwrap().finish().await.header("grpc-status"), "0");
     let received = shop.upstream.received();
     assert_eq!(received[1].headers["content-length"], "300000");
     shop.empty("shop").await;
