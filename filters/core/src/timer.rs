@@ -16,18 +16,21 @@ pub struct Timer {
     alarm: Timestamp,
     /// It goes off again and again after as long as this.
     period: Duration,
+    /// Whether it has just gone off, and nobody has set it since.
+    fresh: bool,
 }
 
 impl Timer {
     /// A timer that is not set yet.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { beat: now.after(TICK), alarm: now, period: Duration::ZERO }
+        Self { beat: now.after(TICK), alarm: now, period: Duration::ZERO, fresh: true }
     }
 
     /// Takes note that it went off. Returns whether it is time for a sign of life; the next is due a [`TICK`] later.
     pub fn went_off(&mut self, now: Timestamp) -> bool {
         self.alarm = now.after(self.period);
+        self.fresh = true;
         // It may go off a little early: the host counts in whole milliseconds.
         let beats = now.after(FINEST) >= self.beat;
         if beats {
@@ -38,11 +41,17 @@ impl Timer {
 
     /// Sets it to the next sign of life, or to `due`, whichever is first. Returns the period in milliseconds that the host
     /// must be told, where it would not go off then by itself.
+    ///
+    /// To set a host's timer starts it anew. So one that runs is only ever set to an earlier moment: waits that begin and end
+    /// all the time must not keep it from going off. That it goes off for nothing now and then does no harm.
     pub fn set(&mut self, now: Timestamp, due: Option<Timestamp>) -> Option<u32> {
         let next = due.map_or(self.beat, |due| due.min(self.beat));
         let period = next.since(now).clamp(FINEST, TICK);
         let alarm = now.after(period);
-        if self.alarm <= alarm.after(FINEST) && alarm <= self.alarm.after(FINEST) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let too_late = alarm.after(FINEST) < self.alarm;
+        let too_early = self.alarm.after(FINEST) < alarm;
+        if !too_late && !(fresh && too_early) {
             return None;
         }
         // Rounded up: a timer that goes off before its time does so for nothing.
@@ -86,6 +95,20 @@ mod tests {
         assert_eq!(timer.set(ms(350), None), None, "its period happens to lead to the beat");
         assert!(timer.went_off(ms(500)));
         assert_eq!(timer.set(ms(500), None), Some(500));
+    }
+
+    #[test]
+    fn waits_that_begin_and_end_all_the_time_do_not_keep_it_from_going_off() {
+        let mut timer = Timer::new(ms(0));
+        timer.set(ms(0), None);
+        assert_eq!(timer.set(ms(100), Some(ms(350))), Some(250));
+        // The first is served, then the next, and so on: there is always one that ends a little later.
+        for moment in 101..600 {
+            assert_eq!(timer.set(ms(moment), Some(ms(moment + 250))), None, "{moment}");
+        }
+        // It has gone off late, for a host that was busy.
+        assert!(timer.went_off(ms(600)));
+        assert_eq!(timer.set(ms(600), Some(ms(840))), Some(240));
     }
 
     #[test]
