@@ -2,6 +2,7 @@
 
 use crate::breaker::{Admission, FailuresInWindow, Outcome, Owner, Recorded, Settings, Ticket, Transition};
 use crate::breaker::{Breaker, Phase, State};
+use crate::bulkhead::{Address, Bulkhead, Claim, Permit, Turn, Wake};
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -113,4 +114,50 @@ pub(crate) fn round_trip(breaker: &Breaker, now: Timestamp) -> Option<Breaker> {
         read.decode_recovery(recovery, now)?;
     }
     Some(read)
+}
+
+/// A VM with a shared queue of its own, by its number.
+pub(crate) fn vm(number: u32) -> Address {
+    Address { owner: Owner(u64::from(number)), queue: number.saturating_mul(10) }
+}
+
+pub(crate) const fn claim(rank: u8, limit: u32) -> Claim {
+    Claim { rank, limit }
+}
+
+/// A bulkhead and the messages that nobody has read yet.
+#[derive(Default)]
+pub(crate) struct Line {
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) wakes: Vec<Wake>,
+}
+
+impl Line {
+    /// The permit of a request that must be let in.
+    pub(crate) fn enter(&mut self, number: u32, claim: Claim) -> Permit {
+        self.bulkhead.enter(vm(number), claim).expect("a permit")
+    }
+
+    pub(crate) fn wait(&mut self, number: u32, id: u32, claim: Claim, max_queue: u16) -> bool {
+        self.bulkhead.enqueue(vm(number), id, claim, max_queue, &mut self.wakes)
+    }
+
+    /// The permit of a waiter that must have one.
+    pub(crate) fn take_up(&mut self, number: u32, id: u32) -> Permit {
+        match self.bulkhead.take_up(vm(number), id) {
+            Turn::Granted(permit) => permit,
+            turn => panic!("{turn:?}"),
+        }
+    }
+
+    /// Whether there was such a permit, and who is told.
+    pub(crate) fn release(&mut self, permit: Permit) -> (bool, Vec<Wake>) {
+        self.wakes.clear();
+        (self.bulkhead.release(permit, &mut self.wakes), self.wakes())
+    }
+
+    /// The messages since the last time anybody asked.
+    pub(crate) fn wakes(&mut self) -> Vec<Wake> {
+        std::mem::take(&mut self.wakes)
+    }
 }

@@ -5,6 +5,8 @@
 mod admission;
 #[cfg(test)]
 mod agreement_tests;
+#[cfg(test)]
+mod bulkhead_tests;
 mod completion;
 #[cfg(test)]
 mod fake;

@@ -4,7 +4,15 @@
 //! configurations can serve side by side over one count.
 
 mod codec;
+#[cfg(test)]
+mod codec_tests;
+#[cfg(test)]
+mod properties;
 mod settings;
+#[cfg(test)]
+mod settings_tests;
+#[cfg(test)]
+mod tests;
 
 pub use settings::{Class, ClassSource, Priority, Queue, Settings};
 
@@ -136,11 +144,11 @@ impl Bulkhead {
         max_queue: u16,
         wakes: &mut Vec<Wake>,
     ) -> bool {
-        let full = self.waiting() >= u32::from(max_queue);
-        let youngest = self.youngest_below(claim.rank);
         // Those that have a permit and were not told yet stand in the list, too.
         let no_room = self.waiters.len() >= usize::from(MOST_WAITING);
-        if no_room || (full && youngest.is_none()) || self.holder(address).is_none() {
+        let full = no_room || self.waiting() >= u32::from(max_queue);
+        let youngest = self.youngest_below(claim.rank);
+        if (full && youngest.is_none()) || self.holder(address).is_none() {
             return false;
         }
         self.waiters.push(Waiter { owner: address.owner, id, claim, granted: false });

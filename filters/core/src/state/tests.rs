@@ -25,7 +25,7 @@ fn breakers() -> Vec<Breaker> {
     vec![Breaker::closed(0), closed.breaker, open.breaker, half_open.breaker]
 }
 
-fn value(sections: &[(u8, u8, &[u8])]) -> Vec<u8> {
+pub(super) fn value(sections: &[(u8, u8, &[u8])]) -> Vec<u8> {
     let mut out = b"RS".to_vec();
     for (id, version, bytes) in sections {
         put_section(&mut out, *id, *version, bytes);

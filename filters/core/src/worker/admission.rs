@@ -137,11 +137,11 @@ impl Worker {
                 pass.shadowed.push(Reason::BulkheadFull);
                 verdict
             }
-            Some((false, None)) => FULL,
-            Some((false, Some(_))) => {
+            Some((false, Some(queue))) if self.waiting_of(target) < usize::from(queue.max_queue) => {
                 self.wait(target, arrival, None, true, now);
                 Verdict::Waits
             }
+            Some((false, _)) => FULL,
         }
     }
 

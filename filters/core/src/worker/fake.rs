@@ -1,11 +1,11 @@
 //! An in-memory port that counts its calls and fails on demand.
 
 use super::{
-    Arrival, Completion, Event, Operation, Pattern, Patterns, Port, Refused, Shared, Target, Verdict,
+    Arrival, Completion, Event, Operation, Pass, Pattern, Patterns, Port, Refused, Shared, Target, Verdict,
 };
 use crate::answer::Reason;
 use crate::breaker::{Admission, Outcome, Settings, State as BreakerState, Ticket};
-use crate::bulkhead::Wake;
+use crate::bulkhead::{self, Wake};
 use crate::members::Members;
 use crate::state::State;
 use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
@@ -13,6 +13,7 @@ use crate::testing::settings;
 use crate::time::Timestamp;
 use crate::worker::Worker;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// The breaker of [`worker`]'s policy.
 pub(super) const P: Target = Target::whole(0);
@@ -134,6 +135,22 @@ impl Fake {
         std::mem::take(&mut self.calls)
     }
 
+    /// The reads and writes since the last time anybody asked, and what was told to those that believe.
+    pub(super) fn store_calls(&mut self) -> Vec<&'static str> {
+        self.calls().into_iter().filter(|call| *call != "changes").collect()
+    }
+
+    /// The messages since the last time anybody asked.
+    pub(super) fn wakes(&mut self) -> Vec<Wake> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// How many calls are in flight, and how many wait.
+    pub(super) fn crowd(&self) -> (u32, u32) {
+        let bulkhead = self.state().bulkhead;
+        (bulkhead.in_flight(), bulkhead.waiting())
+    }
+
     /// What was reported since the last time anybody asked, without the conflicts.
     pub(super) fn events(&mut self) -> Vec<Event> {
         let events = std::mem::take(&mut self.events);
@@ -177,6 +194,51 @@ pub(super) fn worker_of(settings: Settings) -> Worker {
 pub(super) const fn shared(settings: Settings) -> Shared {
     let breaker = Some(Pattern { settings, shadow: false });
     Shared { patterns: Patterns { breaker, bulkhead: None }, max_keys: None }
+}
+
+/// A bulkhead for so many calls; `max_queue` more wait for a second, where it is not 0.
+pub(super) fn bulkhead(max_concurrent_calls: u32, max_queue: u16) -> bulkhead::Settings {
+    let queue = bulkhead::Queue { max_wait_duration: Duration::from_secs(1), max_queue };
+    bulkhead::Settings { max_concurrent_calls, queue: Some(queue).filter(|_| max_queue > 0), priority: None }
+}
+
+/// A worker of the policy `p` with a bulkhead and, where there are settings for it, a breaker.
+pub(super) fn worker_with(bulkhead: bulkhead::Settings, breaker: Option<Settings>) -> Worker {
+    worker_like(1, bulkhead, breaker, false)
+}
+
+/// As [`worker_with`], of a configuration of that number, its bulkhead in shadow mode or not.
+pub(super) fn worker_like(
+    configuration: u64,
+    bulkhead: bulkhead::Settings,
+    breaker: Option<Settings>,
+    shadow: bool,
+) -> Worker {
+    let breaker = breaker.map(|settings| Pattern { settings, shadow: false });
+    let patterns = Patterns { breaker, bulkhead: Some(Pattern { settings: bulkhead, shadow }) };
+    let shared = Shared { patterns, max_keys: None };
+    Worker::new("ns", configuration, [("p", Some(shared))].into_iter())
+}
+
+/// What is asked and told where there is a bulkhead.
+impl Worker {
+    pub(super) fn arrive(&mut self, port: &mut Fake, call: u32, now: Timestamp) -> Verdict {
+        self.admit(port, P, Arrival { call, class: None }, now)
+    }
+
+    /// What the request carries that must be let in.
+    pub(super) fn let_in(&mut self, port: &mut Fake, call: u32, now: Timestamp) -> Pass {
+        match self.arrive(port, call, now) {
+            Verdict::Admitted(pass) => pass,
+            verdict => panic!("{verdict:?} at {now:?}"),
+        }
+    }
+
+    /// The end of a request, all told at once.
+    pub(super) fn end(&mut self, port: &mut Fake, pass: &Pass, outcome: Outcome, now: Timestamp) {
+        let completion = Completion { target: P, ticket: pass.ticket, outcome, permit: pass.permit };
+        self.complete(port, completion, now, || true);
+    }
 }
 
 /// What is asked and told where there is only a breaker.

@@ -47,6 +47,17 @@ impl Worker {
         }
     }
 
+    /// Takes note of how the configuration stands. What the newest one shows once it shows again when it is the newest again:
+    /// another has shown its own meanwhile.
+    fn stand(&mut self, standing: Standing) {
+        let anew = self.standing == Standing::Superseded && standing != Standing::Superseded;
+        self.standing = standing;
+        if anew {
+            let guards = self.scopes.iter_mut().flatten().flat_map(|scope| &mut scope.guards);
+            guards.for_each(|guard| guard.shown = false);
+        }
+    }
+
     /// Opens the shared queue that wakes this VM, where requests may wait: one name for each slot of the table, because
     /// the host never takes a queue back.
     fn listen<P: Port + ?Sized>(&mut self, port: &mut P, slot: Option<u16>) {
@@ -85,7 +96,8 @@ impl Worker {
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
             Some((owner, slot, standing)) => {
-                (self.me, self.beaten, self.standing) = (Some(owner), now, standing);
+                (self.me, self.beaten) = (Some(owner), now);
+                self.stand(standing);
                 if me != Some(owner) {
                     self.listen(port, slot);
                 }

@@ -61,6 +61,11 @@ impl Worker {
         self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, held });
     }
 
+    /// How many requests of this VM wait at a bulkhead.
+    pub(super) fn waiting_of(&self, target: Target) -> usize {
+        self.waiting.values().filter(|waiting| waiting.target == target).count()
+    }
+
     /// Whether a request waits, if only in name.
     #[must_use]
     pub fn waits(&self, call: u32) -> bool {

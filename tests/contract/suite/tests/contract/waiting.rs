@@ -174,9 +174,9 @@ async fn to_resume_it_again_is_harmless() {
 }
 
 /// The way from the end of one stream to another of the same worker leads through the worker's own queue, which is read
-/// when no stream is in hand. Acted on at once, in the callback, most go well; but Envoy crashes (1.36 and 1.40) where
-/// both are on one HTTP/2 connection, the one that ends was answered in its request headers, and the other is then
-/// answered without an upstream, by us or for want of a host.
+/// when no stream is in hand. Acted on at once, in the callback, most go well. But where both are on one HTTP/2
+/// connection, the one that ends was answered in its request headers, and the other is then answered without an
+/// upstream (by us, or for want of a host), Envoy 1.40 crashes; 1.36 breaks the stream in the second case.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_stream_reaches_another_of_its_worker_through_its_own_queue() {
     let mut scene = Scene::new().await;
