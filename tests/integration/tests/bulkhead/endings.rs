@@ -82,9 +82,8 @@ async fn every_ending_gives_its_permit_back_once() {
     let full = |name: &str| format!("{name};reason=bulkhead_full;source=none");
 
     // One permit came back, soon after the client knew, and not two.
-    let mut wrong = Vec::new();
+    let (mut wrong, started) = (Vec::new(), Instant::now());
     for it in &compartments {
-        let started = Instant::now();
         while world.upstream.requests_to(&it.path()) == 1 && started.elapsed() < PATIENCE {
             let pending = clients.next_worker().start(it.hold()).await.unwrap();
             eventually("an answer or a call", PATIENCE, async || {
