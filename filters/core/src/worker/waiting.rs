@@ -63,6 +63,12 @@ impl Worker {
 
     /// Forgets a waiter whose client left. Does nothing for a request that does not wait.
     pub fn withdraw<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) {
+        self.flush(port, now);
+        self.forget(port, call, now);
+    }
+
+    /// As [`Self::withdraw`], without another try of what the store would not take.
+    pub(super) fn forget<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) {
         let Some(waiting) = self.waiting.remove(&call) else { return };
         if let Place::Queue(owner) = waiting.place {
             self.give_place_back(port, waiting.target, owner, call, now);
@@ -83,6 +89,8 @@ impl Worker {
 
     /// Looks after those whose wait is over, or who try again.
     pub fn wait_over<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
+        // It may bring the very permit that one of them waits for.
+        self.flush(port, now);
         self.look_after_waiters(port, now, |waiting| waiting.due() <= now)
     }
 

@@ -199,7 +199,7 @@ fn a_place_that_cannot_be_given_back_is_given_back_later() {
 type Callback = fn(&mut Worker, &mut Fake, Timestamp);
 
 /// The ways a worker is called back.
-const CALLBACKS: [(&str, Callback); 6] = [
+const CALLBACKS: [(&str, Callback); 8] = [
     ("admit", |worker, port, now| {
         worker.arrive(port, 50, now);
     }),
@@ -215,6 +215,10 @@ const CALLBACKS: [(&str, Callback); 6] = [
     ("woken", |worker, port, now| {
         worker.woken(port, 60, now);
     }),
+    ("wait over", |worker, port, now| {
+        worker.wait_over(port, now);
+    }),
+    ("withdraw", |worker, port, now| worker.withdraw(port, 60, now)),
     ("tick", |worker, port, now| {
         worker.tick(port, now);
     }),
@@ -242,6 +246,17 @@ fn a_release_that_the_store_would_not_take_is_kept_and_retried_on_the_next_callb
             assert_eq!(port.state(), settled, "once only");
         }
     }
+}
+
+#[test]
+fn a_release_that_was_kept_comes_in_time_for_whoever_waits_for_the_last_moment() {
+    let (mut worker, mut port, pass) = taken(5);
+    worker.arrive(&mut port, 7, ms(0));
+    break_policy(&mut port, Trouble::Unwritable);
+    worker.end(&mut port, &pass, Outcome::Success, ms(900));
+    port.trouble.clear();
+    let resumed = worker.wait_over(&mut port, ms(1000));
+    assert!(matches!(resumed[0].verdict, Verdict::Admitted(_)), "{resumed:?}");
 }
 
 #[test]
