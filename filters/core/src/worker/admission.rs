@@ -138,6 +138,7 @@ impl Worker {
                 verdict
             }
             Some((false, None)) => FULL,
+            Some((false, Some(queue))) if self.waiting_here(target) >= usize::from(queue.max_queue) => FULL,
             Some((false, Some(_))) => {
                 self.wait(target, arrival, None, true, now);
                 Verdict::Waits

@@ -61,6 +61,13 @@ impl Worker {
         self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, held });
     }
 
+    /// How many wait here because the store would not take them.
+    pub(super) fn waiting_here(&self, target: Target) -> usize {
+        let here =
+            |waiting: &&Waiting| waiting.target == target && matches!(waiting.place, Place::Here { .. });
+        self.waiting.values().filter(here).count()
+    }
+
     /// Forgets a waiter whose client left. Does nothing for a request that does not wait.
     pub fn withdraw<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) {
         self.flush(port, now);

@@ -125,6 +125,16 @@ fn who_waits_here_is_refused_at_the_end_of_its_wait_and_forgotten_when_its_clien
 }
 
 #[test]
+fn no_more_wait_here_than_would_in_the_queue() {
+    let (mut worker, mut port) = (worker_with(bulkhead(9, 2), None), Fake::default());
+    break_policy(&mut port, Trouble::Unreadable);
+    let verdicts = [1, 2, 3].map(|call| worker.arrive(&mut port, call, ms(0)));
+    assert_eq!(verdicts, [Verdict::Waits, Verdict::Waits, FULL]);
+    worker.withdraw(&mut port, 1, ms(1));
+    assert_eq!(worker.arrive(&mut port, 4, ms(1)), Verdict::Waits);
+}
+
+#[test]
 fn those_that_wait_here_try_in_the_order_in_which_they_came() {
     let (mut worker, mut port) = (worker_with(bulkhead(1, 5), None), Fake::default());
     break_policy(&mut port, Trouble::Unreadable);
