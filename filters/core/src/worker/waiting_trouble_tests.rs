@@ -111,9 +111,10 @@ fn who_waits_here_is_refused_at_the_end_of_its_wait_and_forgotten_when_its_clien
         worker.arrive(&mut port, 7, ms(0));
         worker.arrive(&mut port, 8, ms(0));
         worker.withdraw(&mut port, 8, ms(5));
-        for moment in (10..1000).step_by(10) {
+        for moment in (15..1000).step_by(10) {
             assert_eq!(worker.wait_over(&mut port, ms(moment)), []);
         }
+        assert_eq!(worker.next_due(), Some(ms(1000)), "before it would try again");
         port.calls();
         let resumed = worker.wait_over(&mut port, ms(1000));
         assert_eq!((calls_of(&resumed), &resumed[0].verdict), (vec![7], &FULL));
