@@ -119,6 +119,11 @@ impl Bulkhead {
         u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 
+    /// Those that wait and have no permit yet, by their VMs and those VMs' own numbering.
+    pub fn waiters(&self) -> impl Iterator<Item = (Owner, u32)> {
+        self.waiters.iter().filter(|waiter| !waiter.granted).map(|waiter| (waiter.owner, waiter.id))
+    }
+
     /// Every VM that something stands here for.
     pub fn owners(&self) -> impl Iterator<Item = Owner> {
         self.holders.iter().map(|holder| holder.address.owner)

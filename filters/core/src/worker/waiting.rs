@@ -6,7 +6,9 @@ use super::{Arrival, Event, Operation, Pass, Port, Refused, Resumed, Target, Ver
 use crate::answer::Reason;
 use crate::breaker::Owner;
 use crate::bulkhead::{Address, Turn};
+use crate::state::State;
 use crate::time::Timestamp;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How soon a request tries again that the store let neither in nor into the queue.
@@ -103,7 +105,35 @@ impl Worker {
 
     /// Looks after all that wait, on a tick: a message may have been lost.
     pub fn look_after_all<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
-        self.look_after_waiters(port, now, |_| true)
+        let told = self.with_news(port, now);
+        self.look_after_waiters(port, now, |waiting| told.contains(&waiting.arrival.call))
+    }
+
+    /// Those for whom there is something to do, found by one read for each bulkhead: thousands may wait.
+    fn with_news<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> BTreeSet<u32> {
+        let queued = |waiting: &&Waiting| matches!(waiting.place, Place::Queue(_));
+        let targets: BTreeSet<_> =
+            self.waiting.values().filter(queued).map(|waiting| waiting.target).collect();
+        let mut still: BTreeSet<(Target, Owner, u32)> = BTreeSet::new();
+        let mut unknown: BTreeSet<Target> = BTreeSet::new();
+        for target in targets {
+            let found = self.guard(target).map(|(_, guard)| port.get(&guard.key));
+            let Some(Ok(found)) = found else {
+                port.report(Event::GaveUp { operation: Operation::Admit });
+                unknown.insert(target);
+                continue;
+            };
+            let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+            still.extend(state.bulkhead.waiters().map(|(owner, id)| (target, owner, id)));
+        }
+        let has_news = |waiting: &&Waiting| match waiting.place {
+            Place::Queue(owner) if now < waiting.until => {
+                let (target, call) = (waiting.target, waiting.arrival.call);
+                !unknown.contains(&target) && !still.contains(&(target, owner, call))
+            }
+            Place::Queue(_) | Place::Here { .. } => true,
+        };
+        self.waiting.values().filter(has_news).map(|waiting| waiting.arrival.call).collect()
     }
 
     fn look_after_waiters<P: Port + ?Sized>(

@@ -216,6 +216,30 @@ fn where_messages_are_lost_a_look_at_all_finds_what_became_of_them() {
 }
 
 #[test]
+fn a_look_at_all_costs_one_read_however_many_wait() {
+    let (mut one, mut other, mut port, pass) = taken(None);
+    for call in 10..14 {
+        other.arrive(&mut port, call, ms(0));
+    }
+    port.calls();
+    assert_eq!(other.look_after_all(&mut port, ms(500)), []);
+    assert_eq!(port.calls(), ["get"]);
+    assert_eq!(one.look_after_all(&mut port, ms(500)), []);
+    assert_eq!(port.calls(), [""; 0], "nor any where nobody waits");
+    one.end(&mut port, &pass, Outcome::Success, ms(501));
+    port.calls();
+    assert_eq!(other.look_after_all(&mut port, ms(502)).len(), 1);
+    assert_eq!(port.store_calls(), ["get", "get", "put"]);
+    assert_eq!(other.look_after_all(&mut port, ms(1000)).len(), 3, "the wait of the others is over");
+    // And what cannot be read is told once.
+    other.arrive(&mut port, 20, ms(1001));
+    other.arrive(&mut port, 21, ms(1001));
+    port.events();
+    port.trouble.insert(super::fake::POLICY, super::fake::Trouble::Unreadable);
+    assert_eq!((other.look_after_all(&mut port, ms(1500)), port.gave_up()), (vec![], vec![Operation::Admit]));
+}
+
+#[test]
 fn after_a_wait_the_breaker_is_asked_again_and_the_permit_of_the_refused_goes_to_the_next() {
     let (mut one, mut other, mut port, pass) = taken(Some(&settings()));
     other.arrive(&mut port, 7, ms(0));
