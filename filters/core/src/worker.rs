@@ -16,6 +16,8 @@ mod guard;
 mod housekeeping;
 mod keys;
 #[cfg(test)]
+mod lease_tests;
+#[cfg(test)]
 mod overtaken_tests;
 mod port;
 #[cfg(test)]
@@ -24,6 +26,10 @@ mod rates_tests;
 mod tests;
 mod verdict;
 mod waiting;
+#[cfg(test)]
+mod waiting_tests;
+#[cfg(test)]
+mod waiting_trouble_tests;
 
 pub use port::{Event, Operation, Port, Target};
 pub use verdict::{Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Shared, Verdict};

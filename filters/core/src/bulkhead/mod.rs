@@ -119,6 +119,11 @@ impl Bulkhead {
         u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 
+    /// Those that wait and have no permit yet, by their VMs and those VMs' own numbering.
+    pub fn waiters(&self) -> impl Iterator<Item = (Owner, u32)> {
+        self.waiters.iter().filter(|waiter| !waiter.granted).map(|waiter| (waiter.owner, waiter.id))
+    }
+
     /// Every VM that something stands here for.
     pub fn owners(&self) -> impl Iterator<Item = Owner> {
         self.holders.iter().map(|holder| holder.address.owner)
@@ -147,7 +152,8 @@ impl Bulkhead {
         // Those that have a permit and were not told yet stand in the list, too.
         let no_room = self.waiters.len() >= usize::from(MOST_WAITING);
         let full = no_room || self.waiting() >= u32::from(max_queue);
-        let youngest = self.youngest_below(claim.rank);
+        // Who lets nobody wait evicts nobody either.
+        let youngest = self.youngest_below(claim.rank).filter(|_| max_queue > 0);
         if (full && youngest.is_none()) || self.holder(address).is_none() {
             return false;
         }

@@ -98,7 +98,8 @@ impl Model {
         self.next_id += 1;
         let waiting = self.waiters.iter().filter(|waiter| !waiter.granted);
         let full = waiting.clone().count() >= usize::from(max_queue);
-        let lowest = waiting.map(|waiter| waiter.claim.rank).max().filter(|rank| *rank > claim.rank);
+        let lowest = waiting.map(|waiter| waiter.claim.rank).max();
+        let lowest = lowest.filter(|rank| *rank > claim.rank && max_queue > 0);
         let youngest =
             self.waiters.iter().rposition(|waiter| !waiter.granted && Some(waiter.claim.rank) == lowest);
         let waits = self.bulkhead.enqueue(vm(vm_), id, claim, max_queue, &mut self.told);

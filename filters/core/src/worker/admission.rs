@@ -137,7 +137,7 @@ impl Worker {
                 pass.shadowed.push(Reason::BulkheadFull);
                 verdict
             }
-            Some((false, Some(queue))) if self.waiting_of(target) < usize::from(queue.max_queue) => {
+            Some((false, Some(queue))) if self.waiting_here(target) < usize::from(queue.max_queue) => {
                 self.wait(target, arrival, None, true, now);
                 Verdict::Waits
             }

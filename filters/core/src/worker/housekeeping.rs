@@ -33,7 +33,7 @@ impl Worker {
     /// Ends in order: hands back what had to wait and leaves the table. What cannot be handed back ends with its lease.
     pub fn leave<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
         let waiting: Vec<u32> = self.waiting.keys().copied().collect();
-        waiting.into_iter().for_each(|call| self.withdraw(port, call, now));
+        waiting.into_iter().for_each(|call| self.forget(port, call, now));
         self.flush(port, now);
         let Some(me) = self.me.take_if(|_| self.pending.is_empty()) else { return };
         let left = update(port, &self.members_key(), |bytes| {

@@ -2,11 +2,15 @@
 //! a wait and on every tick, in case a message was lost.
 
 use super::admission::Asked;
-use super::{Arrival, Event, Operation, Pass, Port, Refused, Resumed, Target, Verdict, Worker};
+use super::{
+    Arrival, Effects, Event, Operation, Pass, Patterns, Port, Refused, Resumed, Target, Verdict, Worker,
+};
 use crate::answer::Reason;
 use crate::breaker::Owner;
 use crate::bulkhead::{Address, Turn};
+use crate::state::State;
 use crate::time::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How soon a request tries again that the store let neither in nor into the queue.
@@ -61,9 +65,11 @@ impl Worker {
         self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, held });
     }
 
-    /// How many requests of this VM wait at a bulkhead.
-    pub(super) fn waiting_of(&self, target: Target) -> usize {
-        self.waiting.values().filter(|waiting| waiting.target == target).count()
+    /// How many wait here because the store would not take them.
+    pub(super) fn waiting_here(&self, target: Target) -> usize {
+        let here =
+            |waiting: &&Waiting| waiting.target == target && matches!(waiting.place, Place::Here { .. });
+        self.waiting.values().filter(here).count()
     }
 
     /// Whether a request waits, if only in name.
@@ -74,6 +80,12 @@ impl Worker {
 
     /// Forgets a waiter whose client left. Does nothing for a request that does not wait.
     pub fn withdraw<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) {
+        self.flush(port, now);
+        self.forget(port, call, now);
+    }
+
+    /// As [`Self::withdraw`], without another try of what the store would not take.
+    pub(super) fn forget<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) {
         let Some(waiting) = self.waiting.remove(&call) else { return };
         if let Place::Queue(owner) = waiting.place {
             self.give_place_back(port, waiting.target, owner, call, now);
@@ -83,7 +95,11 @@ impl Worker {
     /// Looks after a waiter that a message names.
     pub fn woken<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) -> Option<Resumed> {
         self.flush(port, now);
-        self.look_after_waiter(port, call, now)
+        let waiting = *self.waiting.get(&call)?;
+        match waiting.place {
+            Place::Queue(owner) => self.take_up(port, waiting.target, owner, &[waiting], now).pop(),
+            Place::Here { .. } => self.try_again(port, &waiting, now),
+        }
     }
 
     /// When to call [`Self::wait_over`] at the latest; `None` while nobody waits.
@@ -94,12 +110,42 @@ impl Worker {
 
     /// Looks after those whose wait is over, or who try again.
     pub fn wait_over<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
+        // It may bring the very permit that one of them waits for.
+        self.flush(port, now);
         self.look_after_waiters(port, now, |waiting| waiting.due() <= now)
     }
 
     /// Looks after all that wait, on a tick: a message may have been lost.
     pub fn look_after_all<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
-        self.look_after_waiters(port, now, |_| true)
+        let told = self.with_news(port, now);
+        self.look_after_waiters(port, now, |waiting| told.contains(&waiting.arrival.call))
+    }
+
+    /// Those for whom there is something to do, found by one read for each bulkhead: thousands may wait.
+    fn with_news<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> BTreeSet<u32> {
+        let queued = |waiting: &&Waiting| matches!(waiting.place, Place::Queue(_));
+        let targets: BTreeSet<_> =
+            self.waiting.values().filter(queued).map(|waiting| waiting.target).collect();
+        let mut still: BTreeSet<(Target, Owner, u32)> = BTreeSet::new();
+        let mut unknown: BTreeSet<Target> = BTreeSet::new();
+        for target in targets {
+            let found = self.guard(target).map(|(_, guard)| port.get(&guard.key));
+            let Some(Ok(found)) = found else {
+                port.report(Event::GaveUp { operation: Operation::Admit });
+                unknown.insert(target);
+                continue;
+            };
+            let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+            still.extend(state.bulkhead.waiters().map(|(owner, id)| (target, owner, id)));
+        }
+        let has_news = |waiting: &&Waiting| match waiting.place {
+            Place::Queue(owner) if now < waiting.until => {
+                let (target, call) = (waiting.target, waiting.arrival.call);
+                !unknown.contains(&target) && !still.contains(&(target, owner, call))
+            }
+            Place::Queue(_) | Place::Here { .. } => true,
+        };
+        self.waiting.values().filter(has_news).map(|waiting| waiting.arrival.call).collect()
     }
 
     fn look_after_waiters<P: Port + ?Sized>(
@@ -109,65 +155,55 @@ impl Worker {
         which: impl Fn(&Waiting) -> bool,
     ) -> Vec<Resumed> {
         // In the order in which they came, for those that are not in the queue.
-        let mut due: Vec<_> = self.waiting.iter().filter(|(_, waiting)| which(waiting)).collect();
-        due.sort_by_key(|(_, waiting)| waiting.since);
-        let due: Vec<u32> = due.into_iter().map(|(call, _)| *call).collect();
-        due.into_iter().filter_map(|call| self.look_after_waiter(port, call, now)).collect()
+        let mut due: Vec<Waiting> = self.waiting.values().filter(|waiting| which(waiting)).copied().collect();
+        due.sort_by_key(|waiting| waiting.since);
+        let mut queued: BTreeMap<(Target, Owner), Vec<Waiting>> = BTreeMap::new();
+        let mut resumed = Vec::new();
+        for waiting in due {
+            match waiting.place {
+                Place::Queue(owner) => queued.entry((waiting.target, owner)).or_default().push(waiting),
+                Place::Here { .. } => resumed.extend(self.try_again(port, &waiting, now)),
+            }
+        }
+        for ((target, owner), waiters) in queued {
+            resumed.extend(self.take_up(port, target, owner, &waiters, now));
+        }
+        resumed
     }
 
-    fn look_after_waiter<P: Port + ?Sized>(
-        &mut self,
-        port: &mut P,
-        call: u32,
-        now: Timestamp,
-    ) -> Option<Resumed> {
-        let waiting = *self.waiting.get(&call)?;
-        let verdict = match waiting.place {
-            Place::Queue(owner) => self.take_up(port, &waiting, owner, now),
-            Place::Here { .. } => self.try_again(port, &waiting, now),
-        }?;
-        self.waiting.remove(&call);
-        Some(Resumed { call, target: waiting.target, verdict, waited: now.since(waiting.since) })
-    }
-
-    /// Finds out what has become of a waiter in the queue; `None` while it waits on. The breaker is asked again: much may have
-    /// happened since.
+    /// Finds out what has become of waiters in a queue, by one update for all of them: thousands may end at once. The breaker is
+    /// asked again over each: much may have happened since. Returns those that wait no more.
     fn take_up<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
-        waiting: &Waiting,
+        target: Target,
         owner: Owner,
+        waiters: &[Waiting],
         now: Timestamp,
-    ) -> Option<Verdict> {
-        let Waiting { target, arrival: Arrival { call, .. }, until, held, .. } = *waiting;
+    ) -> Vec<Resumed> {
         let address = Address { owner, queue: self.queue };
-        let over = now >= until;
         let looked = self.change(port, target, Operation::Admit, now, |state, patterns, effects| {
-            let permit = match state.bulkhead.take_up(address, call) {
-                Turn::Granted(permit) => permit,
-                Turn::Waits if !over => return None,
-                Turn::Waits => {
-                    state.bulkhead.withdraw(owner, call, &mut effects.wakes);
-                    return Some(FULL);
-                }
-                Turn::Gone => return Some(FULL),
-            };
-            let mut pass = Pass { permit: Some(permit), ..Pass::default() };
-            if held && let Err(refused) = patterns.ask_breaker(state, owner, now, &mut pass, effects) {
-                state.bulkhead.release(permit, &mut effects.wakes);
-                return Some(Verdict::Refused(refused));
-            }
-            Some(Verdict::Admitted(pass))
+            let look = |waiting: &Waiting| patterns.take_up(state, address, waiting, now, effects);
+            waiters.iter().map(look).collect::<Vec<_>>()
         });
-        if looked.is_some() {
-            return looked.flatten();
-        }
-        port.report(Event::GaveUp { operation: Operation::Admit });
-        // Whether it has been given a permit is not known; its place is given back as soon as the store takes it.
-        over.then(|| {
-            self.give_place_back(port, target, owner, call, now);
-            FULL
-        })
+        let verdicts = looked.unwrap_or_else(|| {
+            port.report(Event::GaveUp { operation: Operation::Admit });
+            // Whether they have been given permits is not known; places are given back as soon as the store takes it.
+            let given_up = |waiting: &Waiting| {
+                let over = now >= waiting.until;
+                over.then(|| self.give_place_back(port, target, owner, waiting.arrival.call, now))?;
+                Some(FULL)
+            };
+            waiters.iter().map(given_up).collect()
+        });
+        let ended = waiters.iter().zip(verdicts);
+        ended.filter_map(|(waiting, verdict)| Some(self.resume(waiting, verdict?, now))).collect()
+    }
+
+    fn resume(&mut self, waiting: &Waiting, verdict: Verdict, now: Timestamp) -> Resumed {
+        let Waiting { target, arrival: Arrival { call, .. }, since, .. } = *waiting;
+        self.waiting.remove(&call);
+        Resumed { call, target, verdict, waited: now.since(since) }
     }
 
     /// Another try for one that the store let neither in nor into the queue.
@@ -176,18 +212,49 @@ impl Worker {
         port: &mut P,
         waiting: &Waiting,
         now: Timestamp,
-    ) -> Option<Verdict> {
+    ) -> Option<Resumed> {
         let Waiting { target, arrival, until, .. } = *waiting;
         if now >= until {
-            return Some(FULL);
+            return Some(self.resume(waiting, FULL, now));
         }
         let place = match self.ask(port, target, arrival, now) {
             Some(Asked { queued: Some(owner), .. }) => Place::Queue(owner),
-            Some(Asked { verdict, queued: None }) => return Some(verdict),
+            Some(Asked { verdict, queued: None }) => return Some(self.resume(waiting, verdict, now)),
             None => Place::Here { again: now.after(RETRY) },
         };
         self.waiting.insert(arrival.call, Waiting { place, ..*waiting });
         None
+    }
+}
+
+impl Patterns {
+    /// What has become of a waiter in the queue; `None` while it waits on.
+    fn take_up(
+        &self,
+        state: &mut State,
+        address: Address,
+        waiting: &Waiting,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Option<Verdict> {
+        let call = waiting.arrival.call;
+        let permit = match state.bulkhead.take_up(address, call) {
+            Turn::Granted(permit) => permit,
+            Turn::Waits if now < waiting.until => return None,
+            Turn::Waits => {
+                state.bulkhead.withdraw(address.owner, call, &mut effects.wakes);
+                return Some(FULL);
+            }
+            Turn::Gone => return Some(FULL),
+        };
+        let mut pass = Pass { permit: Some(permit), ..Pass::default() };
+        if waiting.held
+            && let Err(refused) = self.ask_breaker(state, address.owner, now, &mut pass, effects)
+        {
+            state.bulkhead.release(permit, &mut effects.wakes);
+            return Some(Verdict::Refused(refused));
+        }
+        Some(Verdict::Admitted(pass))
     }
 }
 
