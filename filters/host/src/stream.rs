@@ -116,11 +116,12 @@ impl Stream {
         let Some(mut call) = self.held.take() else { return self.resume_in_name(root, resumed) };
         let policy = call.target.policy;
         root.metrics(policy, |metrics| metrics.waited(resumed.waited));
-        call.began = root.now();
         if let Err(status) = calls::set_effective_context(self.id) {
-            // Its end gives back what it has.
+            // It is gone, and what followed would be done to another stream.
             log(Level::Debug, &format!("a request that waited is gone: {status}"));
+            return root.forget(resumed);
         }
+        call.began = root.now();
         let decision = root.decide_again(policy, resumed.verdict);
         if self.obey(root, call, decision) == Action::Continue
             && let Err(status) = calls::continue_stream(Direction::Request)

@@ -181,7 +181,8 @@ impl Worker {
         if now >= until {
             return Some(FULL);
         }
-        let place = match self.ask(port, target, arrival, now) {
+        let changes = port.changes(target);
+        let place = match self.ask(port, target, arrival, changes, now) {
             Some(Asked { queued: Some(owner), .. }) => Place::Queue(owner),
             Some(Asked { verdict, queued: None }) => return Some(verdict),
             None => Place::Here { again: now.after(RETRY) },
