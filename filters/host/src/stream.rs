@@ -70,6 +70,13 @@ impl Stream {
     }
 
     pub(crate) fn request_headers(&mut self, root: &mut Root) -> Action {
+        // Once is enough: a second permit would not come back.
+        if self.held.is_some() {
+            return Action::Pause;
+        }
+        if self.call.is_some() || self.permit.is_some() {
+            return Action::Continue;
+        }
         if header(Map::RequestHeaders, REROUTE).is_some() {
             return send(&forged());
         }
