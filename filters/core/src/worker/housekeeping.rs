@@ -86,7 +86,8 @@ impl Worker {
         match beaten.answer {
             Some((owner, slot, standing)) => {
                 (self.me, self.beaten, self.standing) = (Some(owner), now, standing);
-                if me != Some(owner) {
+                // A queue that could not be had may be had now.
+                if me != Some(owner) || self.queue == 0 {
                     self.listen(port, slot);
                 }
             }
