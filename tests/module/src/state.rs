@@ -65,9 +65,12 @@ impl VmState {
     /// The root of what calls act on: timers and queues are its own.
     pub(crate) fn root(&self) -> u32 {
         let acting = self.acting();
-        self.contexts.get(&acting).map_or(acting, |context| {
-            if context.parent == 0 { acting } else { context.parent }
-        })
+        self.contexts.get(&acting).map_or(
+            acting,
+            |context| {
+                if context.parent == 0 { acting } else { context.parent }
+            },
+        )
     }
 }
 

@@ -69,12 +69,7 @@ impl Worker {
     }
 
     /// What an open breaker says, as long as that is believed: it takes no write.
-    fn refused_by_belief(
-        &mut self,
-        target: Target,
-        changes: Option<u64>,
-        now: Timestamp,
-    ) -> Option<Refused> {
+    fn refused_by_belief(&mut self, target: Target, changes: Option<u64>, now: Timestamp) -> Option<Refused> {
         let (patterns, guard) = self.guard(target)?;
         let breaker = patterns.breaker.as_ref().filter(|breaker| !breaker.shadow)?;
         let view = guard.believed(changes, now)?;

@@ -78,7 +78,8 @@ fn every_refusal_is_counted_by_class() {
     shop.trip();
     let stream = arrive_as(shop.vm(), &[b"high"], None);
     assert!(enter(&stream).unwrap().is_some());
-    let open = |class| format!("resilience_rejections_total;policy=checkout;reason=circuit_open;class={class}");
+    let open =
+        |class| format!("resilience_rejections_total;policy=checkout;reason=circuit_open;class={class}");
     // The one of `trip` named none.
     assert_eq!(["high", "low", "_"].map(|class| shop.metric(&open(class))), [1, 1, 0]);
 }

@@ -28,7 +28,8 @@ fn orders<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
 #[test]
 fn every_order_of_callbacks_gives_back_one_permit() {
     // Beside one that stays: a permit that came back twice would be its own.
-    let shop = Shop::with(&strict(10).replace("\"consecutive_failures\": 3", "\"consecutive_failures\": 10000"), 1);
+    let shop =
+        Shop::with(&strict(10).replace("\"consecutive_failures\": 3", "\"consecutive_failures\": 10000"), 1);
     let stays = hold(shop.vm());
     for order in orders(&CALLBACKS) {
         let names: Vec<_> = order.iter().map(|(name, _)| *name).collect();
@@ -48,7 +49,8 @@ fn every_order_of_callbacks_gives_back_one_permit() {
 
 #[test]
 fn however_a_request_ends_its_permit_comes_back_with_it() {
-    let shop = Shop::with(&strict(2).replace("\"consecutive_failures\": 3", "\"consecutive_failures\": 10000"), 1);
+    let shop =
+        Shop::with(&strict(2).replace("\"consecutive_failures\": 3", "\"consecutive_failures\": 10000"), 1);
     let stays = hold(shop.vm());
     for end in [
         End::Status(200),

@@ -131,7 +131,8 @@ fn a_few_conflicts_change_nothing() {
     assert_eq!(went_on(&waiter), 1);
     leave(&waiter, End::Status(200));
     assert_eq!(crowd(&shop), (0, 0));
-    let conflicts = |operation| shop.metric(&format!("resilience_store_conflicts_total;operation={operation}"));
+    let conflicts =
+        |operation| shop.metric(&format!("resilience_store_conflicts_total;operation={operation}"));
     assert_eq!((conflicts("admit"), conflicts("release")), (6, 3));
 }
 
@@ -326,7 +327,8 @@ fn any_single_call_of_a_life_with_waiters_may_fail() {
     let config = brief();
     let clean = unconfigured(1);
     live(&clean, &config).unwrap();
-    let calls: Vec<_> = clean.vm().calls().into_iter().filter(|call| FakeVm::can_fail(&call.function)).collect();
+    let calls: Vec<_> =
+        clean.vm().calls().into_iter().filter(|call| FakeVm::can_fail(&call.function)).collect();
     assert!(calls.len() > 100, "only {} calls: this life is too short", calls.len());
     for function in ["proxy_register_shared_queue", "proxy_dequeue_shared_queue", "proxy_continue_stream"] {
         assert!(calls.iter().any(|call| call.function == function), "no {function}");

@@ -31,7 +31,8 @@ fn strict(calls: u32) -> String {
 
 /// With a wait of [`PATIENCE`], for many.
 fn patient(calls: u32) -> String {
-    let bulkhead = format!(r#"{{"max_concurrent_calls": {calls}, "max_wait_duration": "10s", "max_queue": 100}}"#);
+    let bulkhead =
+        format!(r#"{{"max_concurrent_calls": {calls}, "max_wait_duration": "10s", "max_queue": 100}}"#);
     policy_and(&format!(r#""bulkhead": {bulkhead}"#))
 }
 
