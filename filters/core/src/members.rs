@@ -85,13 +85,18 @@ impl Members {
         table.is_plausible().then_some(table)
     }
 
-    /// Whether VMs can have made this table: each identity stands once, and there is an end to what is carried along.
+    /// Whether VMs can have made this table: each identity and each slot stands once, and there is an end to what is carried
+    /// along.
     fn is_plausible(&self) -> bool {
         let owners: BTreeSet<_> = self.members.iter().map(|member| member.owner).collect();
+        let mut slots = BTreeSet::new();
+        let slots_differ =
+            self.members.iter().filter_map(|member| member.slot).all(|slot| slots.insert(slot));
         let added = self.members.iter().map(|member| member.more.len()).sum::<usize>();
         self.members.len() <= MAX_MEMBERS
             && added.saturating_add(self.more.len()) <= MAX_MORE
             && owners.len() == self.members.len()
+            && slots_differ
     }
 
     /// The table's bytes.

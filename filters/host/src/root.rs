@@ -258,10 +258,11 @@ impl Root {
 
     /// The timer: the end of somebody's wait, or time for a sign of life. Returns whose wait is over.
     pub(crate) fn tick(&mut self) -> Vec<Resumed> {
-        let mut resumed = self.with_worker(|worker, port, now| worker.wait_over(port, now));
+        self.now = clock().unwrap_or(self.now);
+        let mut resumed = self.at_that_moment(|worker, port, now| worker.wait_over(port, now));
         if self.timer.went_off(self.now) {
             self.keep_house();
-            resumed.extend(self.with_worker(|worker, port, now| worker.look_after_all(port, now)));
+            resumed.extend(self.at_that_moment(|worker, port, now| worker.look_after_all(port, now)));
         }
         resumed
     }
@@ -277,7 +278,7 @@ impl Root {
     }
 
     fn keep_house(&mut self) {
-        if !self.with_worker(|worker, port, now| worker.tick(port, now)) {
+        if !self.at_that_moment(|worker, port, now| worker.tick(port, now)) {
             return;
         }
         for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
@@ -298,6 +299,11 @@ impl Root {
 
     fn with_worker<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {
         self.now = clock().unwrap_or(self.now);
+        self.at_that_moment(act)
+    }
+
+    /// The same at the last moment that the host told.
+    fn at_that_moment<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {
         let mut port = HostPort { names: &self.document.policies, policies: &mut self.metrics };
         act(&mut self.worker, &mut port, self.now)
     }

@@ -70,6 +70,13 @@ impl Stream {
     }
 
     pub(crate) fn request_headers(&mut self, root: &mut Root) -> Action {
+        // Once is enough: a second permit would not come back.
+        if self.held.is_some() {
+            return Action::Pause;
+        }
+        if self.call.is_some() || self.permit.is_some() {
+            return Action::Continue;
+        }
         if header(Map::RequestHeaders, REROUTE).is_some() {
             return send(&forged());
         }
@@ -116,11 +123,12 @@ impl Stream {
         let Some(mut call) = self.held.take() else { return self.resume_in_name(root, resumed) };
         let policy = call.target.policy;
         root.metrics(policy, |metrics| metrics.waited(resumed.waited));
-        call.began = root.now();
         if let Err(status) = calls::set_effective_context(self.id) {
-            // Its end gives back what it has.
+            // It is gone, and what followed would be done to another stream.
             log(Level::Debug, &format!("a request that waited is gone: {status}"));
+            return root.forget(resumed);
         }
+        call.began = root.now();
         let decision = root.decide_again(policy, resumed.verdict);
         if self.obey(root, call, decision) == Action::Continue
             && let Err(status) = calls::continue_stream(Direction::Request)

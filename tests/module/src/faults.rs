@@ -86,7 +86,10 @@ impl Faults {
             return Some(status::CAS_MISMATCH);
         }
         let (random, probability) = self.random.as_mut()?;
-        random.chance(*probability).then(|| *random.pick(&status::FAULTS))
+        let status = random.chance(*probability).then(|| *random.pick(&status::FAULTS))?;
+        // No host forgets a value: what is not found was never written, and that is no failure.
+        let forgets = function == "proxy_get_shared_data" && status == status::NOT_FOUND;
+        Some(if forgets { status::INTERNAL_FAILURE } else { status })
     }
 
     /// What the module gets instead of these bytes.

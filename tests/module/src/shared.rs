@@ -223,13 +223,16 @@ impl SharedHost {
         place as u32 + 1
     }
 
-    pub(crate) fn resolve_queue(&self, vm_id: &str, name: &[u8]) -> Option<u32> {
+    /// The number of a queue that some VM of `vm_id` registered; the VMs of this host are all of `"vm"`.
+    #[must_use]
+    pub fn resolve_queue(&self, vm_id: &str, name: &[u8]) -> Option<u32> {
         let state = self.state();
         let place = state.queues.iter().position(|queue| queue.name.0 == vm_id && queue.name.1 == name)?;
         Some(place as u32 + 1)
     }
 
-    pub(crate) fn enqueue(&self, token: u32, data: Vec<u8>) -> u32 {
+    /// Puts a message into a queue, as any VM of the process may, and returns the ABI's status.
+    pub fn enqueue(&self, token: u32, data: Vec<u8>) -> u32 {
         let state = &mut *self.state();
         let Some(queue) = (token as usize).checked_sub(1).and_then(|place| state.queues.get_mut(place))
         else {

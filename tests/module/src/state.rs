@@ -50,8 +50,27 @@ impl VmState {
         }
     }
 
+    /// The context that calls act on: the effective one, or that of the callback where it is gone.
+    pub(crate) fn acting(&self) -> u32 {
+        let there = self.contexts.get(&self.effective).is_some_and(|context| !context.gone);
+        if there { self.effective } else { self.callback.1 }
+    }
+
+    /// The same, if it is there at all.
     pub(crate) fn context(&mut self) -> Option<&mut Context> {
-        self.contexts.get_mut(&self.effective).filter(|context| !context.gone)
+        let acting = self.acting();
+        self.contexts.get_mut(&acting).filter(|context| !context.gone)
+    }
+
+    /// The root of what calls act on: timers and queues are its own.
+    pub(crate) fn root(&self) -> u32 {
+        let acting = self.acting();
+        self.contexts.get(&acting).map_or(
+            acting,
+            |context| {
+                if context.parent == 0 { acting } else { context.parent }
+            },
+        )
     }
 }
 

@@ -280,14 +280,17 @@ fn what_no_vm_can_have_written_is_damage() {
         owner: Owner(owner),
         configuration: 0,
         beat: ms(0),
-        slot: Some(0),
+        slot: u16::try_from(owner).ok(),
         more: vec![0; more],
     };
     let table = |members| Members { next: 3, members, more: vec![0; MAX_MORE - 10] };
     let sound = table(vec![line(2, 5), line(0, 5)]);
     assert_eq!(Members::decode(Some(&sound.encode()), ms(1)), sound);
-    // An identity twice; more than any version adds.
-    for lines in [vec![line(2, 0), line(2, 0)], vec![line(2, 5), line(0, 6)]] {
+    // An identity twice; a slot twice; more than any version adds.
+    let same_slot = vec![line(2, 0), Member { slot: Some(2), ..line(1, 0) }];
+    for lines in
+        [vec![line(2, 0), Member { slot: None, ..line(2, 0) }], same_slot, vec![line(2, 5), line(0, 6)]]
+    {
         assert_eq!(Members::decode(Some(&table(lines).encode()), ms(1)).members, []);
     }
 }

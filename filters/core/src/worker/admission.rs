@@ -54,10 +54,11 @@ impl Worker {
         arrival: Arrival,
         now: Timestamp,
     ) -> Verdict {
-        if let Some(refused) = self.refused_by_belief(port, target, now) {
+        let changes = port.changes(target);
+        if let Some(refused) = self.refused_by_belief(target, changes, now) {
             return Verdict::Refused(refused);
         }
-        let Some(asked) = self.ask(port, target, arrival, now) else {
+        let Some(asked) = self.ask(port, target, arrival, changes, now) else {
             return self.admit_all_blind(port, target, arrival, now);
         };
         if asked.queued.is_some() {
@@ -68,13 +69,7 @@ impl Worker {
     }
 
     /// What an open breaker says, as long as that is believed: it takes no write.
-    fn refused_by_belief<P: Port + ?Sized>(
-        &mut self,
-        port: &mut P,
-        target: Target,
-        now: Timestamp,
-    ) -> Option<Refused> {
-        let changes = port.changes(target);
+    fn refused_by_belief(&mut self, target: Target, changes: Option<u64>, now: Timestamp) -> Option<Refused> {
         let (patterns, guard) = self.guard(target)?;
         let breaker = patterns.breaker.as_ref().filter(|breaker| !breaker.shadow)?;
         let view = guard.believed(changes, now)?;
@@ -87,17 +82,17 @@ impl Worker {
         }
     }
 
-    /// Asks the breaker and the bulkhead in one update; `None` where the store would not take it.
+    /// Asks the breaker and the bulkhead in one update; `None` where the store would not take it. `changes` was read before.
     pub(super) fn ask<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
         target: Target,
         arrival: Arrival,
+        changes: Option<u64>,
         now: Timestamp,
     ) -> Option<Asked> {
         let me = self.join(port, now)?;
         let address = Address { owner: me, queue: self.queue };
-        let changes = port.changes(target);
         let before = self.guard(target)?.1.ramp;
         let asked = self.change(port, target, Operation::Admit, now, |state, patterns, effects| {
             let mut ramp = before;

@@ -98,7 +98,8 @@ impl Worker {
             Some((owner, slot, standing)) => {
                 (self.me, self.beaten) = (Some(owner), now);
                 self.stand(standing);
-                if me != Some(owner) {
+                // A queue that could not be had may be had now.
+                if me != Some(owner) || self.queue == 0 {
                     self.listen(port, slot);
                 }
             }

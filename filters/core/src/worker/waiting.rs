@@ -217,7 +217,8 @@ impl Worker {
         if now >= until {
             return Some(self.resume(waiting, FULL, now));
         }
-        let place = match self.ask(port, target, arrival, now) {
+        let changes = port.changes(target);
+        let place = match self.ask(port, target, arrival, changes, now) {
             Some(Asked { queued: Some(owner), .. }) => Place::Queue(owner),
             Some(Asked { verdict, queued: None }) => return Some(self.resume(waiting, verdict, now)),
             None => Place::Here { again: now.after(RETRY) },

@@ -29,6 +29,11 @@ fn any_bytes_are_a_state_that_lives_on() {
 }
 
 #[test]
+fn any_bytes_are_a_bulkhead_that_forgets_nobody() {
+    finds_nothing("bulkhead", 50_000);
+}
+
+#[test]
 fn any_bytes_are_a_table_of_members_that_lives_on() {
     finds_nothing("members", 20_000);
 }

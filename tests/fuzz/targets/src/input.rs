@@ -39,6 +39,10 @@ impl<'a> Input<'a> {
         u16::from_le_bytes(self.array())
     }
 
+    pub(crate) fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.array())
+    }
+
     pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }

@@ -3,6 +3,7 @@
 //! The programs in `bin/` hand them to libFuzzer, one each.
 #![forbid(unsafe_code)]
 
+pub mod bulkhead;
 pub mod configuration;
 mod input;
 pub mod members;

@@ -18,8 +18,8 @@ const LATE: Timestamp = Timestamp::from_nanos(u64::MAX / 2);
 /// alone.
 ///
 /// # Panics
-/// If the table does not survive its own bytes, outgrows its limit, has two leaders in one pair of eyes, or keeps the last
-/// VM from leading.
+/// If the table does not survive its own bytes, outgrows its limit, has two leaders in one pair of eyes, gives a
+/// slot twice, or keeps the last VM from leading.
 pub fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut now = input.timestamp();
@@ -42,6 +42,7 @@ pub fn check(bytes: &[u8]) {
         }
         check_bytes(&table, now);
         check_leaders(&table, &vms, now);
+        check_slots(&table, &vms);
     }
     if latest < LATE {
         alone(table, latest);
@@ -90,6 +91,18 @@ fn check_leaders(table: &Members, vms: &[Vm; VMS], now: Timestamp) {
             leaders.dedup();
             assert!(leaders.len() <= 1, "{leaders:?}");
         }
+    }
+}
+
+/// No two are woken by one queue.
+fn check_slots(table: &Members, vms: &[Vm; VMS]) {
+    let mut owners: Vec<_> = vms.iter().filter_map(|vm| vm.me).collect();
+    owners.sort_unstable();
+    // VMs take one another's identity where the table was lost in between, and that is another matter.
+    owners.dedup();
+    let slots: Vec<_> = owners.into_iter().filter_map(|owner| table.slot(owner)).collect();
+    for (index, slot) in slots.iter().enumerate() {
+        assert!(!slots[..index].contains(slot), "{slots:?}: {table:?}");
     }
 }
 

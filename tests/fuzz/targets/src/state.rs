@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Breakers of every kind; a new key of the configuration belongs here.
 const CONFIGURATIONS: &[u8] = include_bytes!("../../breakers.json");
 
-/// No value of a policy is longer, in bytes: the breaker's section, and those of other versions with their heads.
-const LONGEST_VALUE: usize = 2 + 4 + 65_535 + 64 * 1024;
+/// No value of a policy is longer, in bytes: the sections of this version, and those of others with their heads.
+pub(crate) const LONGEST_VALUE: usize = 2 + 4 * (4 + 65_535) + 64 * 1024;
 /// More steps than this reach nothing new.
 const STEPS: usize = 32;
 /// Later than this, waits no longer fit the clock.
@@ -22,7 +22,7 @@ const PATIENCE: usize = 4000;
 
 static SETTINGS: LazyLock<Vec<Settings>> = LazyLock::new(|| {
     let document = Document::parse(CONFIGURATIONS).expect("breakers.json is a configuration");
-    document.policies.iter().filter_map(|policy| Some(policy.shared(0)?.settings)).collect()
+    document.policies.iter().filter_map(|policy| Some(policy.shared(0)?.patterns.breaker?.settings)).collect()
 });
 
 /// Reads the value that the bytes begin with, takes the steps that the rest describes, and looks at what came of it.
@@ -108,6 +108,7 @@ impl Play {
         let again = State::decode(Some(&bytes), self.latest);
         assert!(!again.repaired, "what was written cannot be read: {:?}", self.state);
         assert_eq!(again.breaker, self.state.breaker);
+        assert_eq!(again.bulkhead, self.state.bulkhead);
         assert_eq!(again.encode(), bytes);
     }
 

@@ -87,7 +87,10 @@ impl Import<'_, '_> {
             ("env", "proxy_get_log_level") => self.write_word(self.word(0), 2),
             ("env", "proxy_set_tick_period_milliseconds") => {
                 let period = self.word(0);
-                match self.state().context() {
+                let state = self.state();
+                // Every callback sets the timer of its root.
+                let root = state.root();
+                match state.contexts.get_mut(&root) {
                     Some(context) => context.tick_period = Some(period),
                     None => return refuse(status::BAD_ARGUMENT),
                 }
@@ -116,10 +119,8 @@ impl Import<'_, '_> {
             ("env", "proxy_register_shared_queue") => {
                 let name = self.slice(0)?;
                 let state = self.state();
-                // A stream registers for its root: only roots hear of queues.
-                let root = state.contexts.get(&state.effective).map_or(state.effective, |context| {
-                    if context.parent == 0 { state.effective } else { context.parent }
-                });
+                // Only roots hear of queues.
+                let root = state.root();
                 let token = state.shared.register_queue(state.number, root, &state.vm_id, &name);
                 self.write_word(self.word(2), token)
             }
@@ -178,9 +179,16 @@ impl Import<'_, '_> {
                 if direction > 1 {
                     return refuse(status::BAD_ARGUMENT);
                 }
-                if let Some(context) = self.state().context() {
-                    context.request.open = false;
-                    context.continued.push(direction);
+                // Without a stream it does nothing; nor does a stream go on that was answered.
+                let stream = self.state().context().filter(|context| context.parent != 0);
+                if let Some(context) = stream {
+                    match direction {
+                        0 => context.request.open = false,
+                        _ => context.response.open = false,
+                    }
+                    if context.local_responses.is_empty() {
+                        context.continued.push(direction);
+                    }
                 }
                 Ok(())
             }

@@ -3,6 +3,7 @@
 mod failures;
 mod sharing;
 mod streams;
+mod waiting;
 
 use resilience_module_tests::{Counts, FakeVm, Guest, Kind, Random, SharedHost, status};
 

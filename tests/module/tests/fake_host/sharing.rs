@@ -84,6 +84,26 @@ fn queues_wake_the_vm_that_registered_them() {
     assert_eq!(test.handed(), b"que");
     assert_eq!(test.call("dequeue", &[token, 16, 20]), status::EMPTY);
     assert_eq!(test.call("dequeue", &[99, 16, 20]), status::NOT_FOUND);
+    // Who registers it again takes it over, with what is in it.
+    assert_eq!(test.call("enqueue", &[token, 0, 2]), status::OK);
+    assert_eq!(other.call("register", &[0, 5, 28]), status::OK);
+    assert_eq!(other.word(28), token);
+    assert_eq!(test.call("enqueue", &[token, 0, 3]), status::OK);
+    assert_eq!((test.vm.deliver_queues().unwrap(), test.handed()), (1, b"qu".to_vec()));
+    assert_eq!((other.vm.deliver_queues().unwrap(), other.handed()), (1, b"que".to_vec()));
+}
+
+#[test]
+fn a_queue_that_a_stream_registers_wakes_its_root() {
+    let test = Test::new();
+    let stream = test.vm.stream(7);
+    stream.request_headers(true).unwrap();
+    let len = test.name(b"queue");
+    assert_eq!(test.call("register_of", &[stream.id(), 0, len, 28]), status::OK);
+    assert_eq!(test.call("enqueue", &[test.word(28), 0, 3]), status::OK);
+    assert_eq!(test.vm.deliver_queues().unwrap(), 1);
+    let woken = test.vm.take_calls().pop().unwrap();
+    assert_eq!((woken.callback.as_str(), woken.context), ("proxy_on_queue_ready", 7));
 }
 
 #[test]
