@@ -7,8 +7,8 @@ import statistics
 import time
 
 from demo_stage import (
-    CHECKOUT, EDGE, FALLBACK, POLICY, Growth, call, chapter, check, eventually, is_fallback, line, marker, metric, read, runtime,
-    settle, state, upstream_calls
+    CHECKOUT, EDGE, FALLBACK, POLICY, Growth, call, chapter, check, eventually, is_fallback, line, marker, metric, read,
+    runtime, settle, state, upstream_calls
 )
 
 BULKHEAD = CHECKOUT["bulkhead"]
@@ -91,9 +91,11 @@ def watch(crowd, usual, insiders):
     crowd.arrive(NORMAL + TOO_MANY, headers={"x-priority": "critical"})
     refused = crowd.answers(TOO_MANY, deadline)
     yield (len(refused) == TOO_MANY and all(is_fallback(*answer, "bulkhead_full") for answer in refused),
-           f"{len(refused)} have waited {BULKHEAD['max_wait_duration']} and get the fallback: {FALLBACK['status']}, {marker('bulkhead_full')}")
+           f"{len(refused)} have waited {BULKHEAD['max_wait_duration']} and get the fallback:"
+           f" {FALLBACK['status']}, {marker('bulkhead_full')}")
     yield (eventually(lambda: reached() == NORMAL, left()),
-           f"{reached()} of {NORMAL + TOO_MANY} have reached the upstream: {SHARES['normal']}% of {LIMIT}, whatever class they claim to be")
+           f"{reached()} of {NORMAL + TOO_MANY} have reached the upstream: {SHARES['normal']}% of {LIMIT},"
+           " whatever class they claim to be")
 
     full = NORMAL
     if insiders:
@@ -102,7 +104,8 @@ def watch(crowd, usual, insiders):
         refused = crowd.answers(2, deadline)
         yield (len(refused) == 2 and all(is_fallback(*answer, "bulkhead_full") for answer in refused)
                and eventually(lambda: reached() == LIMIT, left()),
-               f"the back office calls {LIMIT - NORMAL + 2} times: {LIMIT - NORMAL} get the last permits, the others find all {LIMIT} taken")
+               f"the back office calls {LIMIT - NORMAL + 2} times: {LIMIT - NORMAL} get the last permits,"
+               f" the others find all {LIMIT} taken")
 
     def at_its_limit():
         seen.append(in_flight())
@@ -120,6 +123,7 @@ def saturate(usual, insiders):
     """Plays until nothing timed out meanwhile: on a machine that stood still the breaker's story would go on."""
     for attempt in range(ATTEMPTS):
         settle()
+        eventually(lambda: in_flight() == 0, 10.0)  # those of the attempt before
         crowd = Crowd()
         began = time.monotonic()
         runtime("demo.checkout.delay_percent", "100")
@@ -136,8 +140,9 @@ def saturate(usual, insiders):
 
 def growth_of(insiders):
     refusals = {"normal": TOO_MANY, "critical": 2 if insiders else 0}
-    expected = [("resilience_rejections_total", {"reason": "bulkhead_full", "class": name}, least) for name, least in refusals.items()]
-    expected.append(("resilience_fallbacks_total", {"reason": "bulkhead_full", "source": "static"}, sum(refusals.values())))
+    full = {"reason": "bulkhead_full"}
+    expected = [("resilience_rejections_total", {**full, "class": name}, least) for name, least in refusals.items()]
+    expected.append(("resilience_fallbacks_total", {**full, "source": "static"}, sum(refusals.values())))
     expected.append(("resilience_bulkhead_wait_milliseconds_count", {}, sum(refusals.values())))
     return Growth(expected)
 
@@ -154,7 +159,8 @@ def story():
         check(holds, text)
 
     chapter("8. The customers give up, and the payment service is repaired")
-    check(eventually(lambda: in_flight() == 0, 10.0), "nothing is in flight any more: each permit came back when its customer left")
+    check(eventually(lambda: in_flight() == 0, 10.0),
+          "nothing is in flight any more: each permit came back when its customer left")
     runtime("demo.checkout.delay_percent", "")
     status, headers, body = call(EDGE, "POST", "/checkout")
     check(status == 200 and "x-resilience" not in headers, f"POST /checkout  {status}  {body.strip()}")

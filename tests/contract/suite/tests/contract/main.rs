@@ -14,6 +14,7 @@ mod replies;
 mod rerouting;
 mod scene;
 mod shared_data;
+mod timeouts;
 mod timers;
 mod traps;
 mod tunnels;
