@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shows on the running stack what a circuit breaker does: `make run` in one terminal, `make demo` in another.
+"""Shows on the running stack what a circuit breaker and a bulkhead do: `make run` in one terminal, `make demo` in another.
 
 Everything is driven and seen from outside: requests to the edge, faults by Envoy's runtime, and the demo upstream's own
 count of the calls that reached it. Ends with an error if anything it shows is not what should happen.
@@ -7,95 +7,21 @@ count of the calls that reached it. Ends with an error if anything it shows is n
 
 import http.client
 import json
-import os
-import pathlib
 import re
 import sys
 import time
 
-EDGE = int(os.environ.get("RESILIENCE_PORT") or 10000)
-ADMIN = int(os.environ.get("RESILIENCE_ADMIN_PORT") or 9901)
+sys.dont_write_bytecode = True
+import demo_bulkhead  # noqa: E402 (nothing is left beside the bundle)
+from demo_stage import (  # noqa: E402
+    ADMIN, CHECKOUT, EDGE, FALLBACK, Growth, admin, becomes, call, chapter, check, is_fallback, line, marker, runtime,
+    settle, upstream_calls, wrong
+)
 
-POLICY = "checkout"
-POLICIES = json.loads((pathlib.Path(__file__).parent / "policies.json").read_text())["policies"]
-CHECKOUT = next(policy for policy in POLICIES if policy["name"] == POLICY)
 BREAKER = CHECKOUT["circuit_breaker"]
-FALLBACK = CHECKOUT["fallback"][0]["static"]
+FAULTS = ("demo.checkout.abort_percent", "demo.checkout.delay_percent", "demo.checkout.delay_ms")
 FAILURES = BREAKER["failures_in_window"]["failures"]
 WAIT = float(re.fullmatch(r"(\d+)s", BREAKER["wait_duration_in_open_state"])[1])
-MARKER = f"{POLICY};reason=circuit_open;source=static"
-
-COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-wrong = []
-
-
-def paint(text, code):
-    return f"\033[{code}m{text}\033[0m" if COLOUR else text
-
-
-def chapter(text):
-    print(f"\n{paint(text, 1)}", flush=True)
-
-
-def line(text):
-    print(f"  {text}", flush=True)
-
-
-def check(holds, text):
-    """One line for what should be so, and whether it is."""
-    line(f"{paint('ok   ', 32) if holds else paint('WRONG', 31)}  {text}")
-    if not holds:
-        wrong.append(text)
-    return holds
-
-
-def call(port, method, path, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path, headers=headers or {})
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read().decode()
-    finally:
-        connection.close()
-
-
-def admin(method, path):
-    status, _, body = call(ADMIN, method, path)
-    if status != 200:
-        sys.exit(f"demo: admin answers {status} to {path}: {body.strip()}")
-    return body
-
-
-def runtime(key, value):
-    admin("POST", f"/runtime_modify?{key}={value}")
-
-
-def upstream_calls():
-    """How many calls for this service the demo upstream has seen, by its own count."""
-    name = f"http.demo_upstream.rbac.policy.{POLICY}.allowed"
-    found = re.search(rf"^{re.escape(name)}: (\d+)$", admin("GET", f"/stats?filter={re.escape(name)}"), re.MULTILINE)
-    return int(found[1]) if found else 0
-
-
-def metric(name, **labels):
-    """The sum of a metric's series that have these labels."""
-    total = 0
-    for series in re.finditer(rf"^{name}{{(.*)}} (\S+)$", admin("GET", "/stats/prometheus"), re.MULTILINE):
-        if all(f'{label}="{value}"' in series[1] for label, value in labels.items()):
-            total += int(float(series[2]))
-    return total
-
-
-def state():
-    return {0: "closed", 1: "half-open", 2: "open"}[metric("resilience_circuit_breaker_state", policy=POLICY)]
-
-
-def becomes(wanted, seconds=3.0):
-    """The state's gauge is set on a tick, so it may be a moment late."""
-    deadline = time.monotonic() + seconds
-    while (now := state()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return now == wanted
 
 
 def buy():
@@ -108,28 +34,6 @@ def buy():
     for mark in marks:
         line(f"                     {mark}")
     return status, headers, body, reached
-
-
-def is_fallback(status, headers, body):
-    try:
-        same_body = json.loads(body) == FALLBACK["json"]
-    except ValueError:
-        same_body = False
-    return status == FALLBACK["status"] and headers.get("x-resilience") == MARKER and same_body
-
-
-def settle():
-    """A demo may have been cut off half-way: wait until the breaker is closed, helping it with healthy calls."""
-    deadline = time.monotonic() + WAIT + 10
-    told = False
-    while state() != "closed":
-        if not told:
-            line(f"the breaker is {state()} from before: waiting until it has closed")
-            told = True
-        if time.monotonic() > deadline:
-            sys.exit("demo: the breaker does not close although the upstream is healthy")
-        call(EDGE, "POST", "/checkout")
-        time.sleep(0.5)
 
 
 def fail_and_trip():
@@ -146,7 +50,7 @@ def fail_and_trip():
 def show_fallback(opened):
     chapter("3. Open: the fallback is served, the upstream is left in peace")
     status, headers, body, reached = buy()
-    check(is_fallback(status, headers, body), f"the answer is the configured fallback, marked {MARKER}")
+    check(is_fallback(status, headers, body), f"the answer is the configured fallback, marked {marker('circuit_open')}")
     retry_after = headers.get("retry-after")
     if FALLBACK["status"] in (429, 503):
         check(retry_after is not None and 1 <= int(retry_after) <= WAIT, "it says when to come back")
@@ -190,7 +94,6 @@ def recovery(reopened):
     check(all(status == 200 and reached == 1 for status, _, _, reached in answers), "every call goes to the upstream again")
 
 
-# What the story must leave in the metrics, at least (other people may be using the shop).
 GROWTH = (
     ("resilience_circuit_breaker_transitions_total", {"to": "open"}, 2),
     ("resilience_circuit_breaker_transitions_total", {"to": "half_open"}, 2),
@@ -202,17 +105,6 @@ GROWTH = (
 )
 
 
-def counters():
-    return [metric(name, policy=POLICY, **labels) for name, labels, _ in GROWTH]
-
-
-def summary(before):
-    chapter("6. What the metrics say about it (/stats/prometheus)")
-    for (name, labels, at_least), then, now in zip(GROWTH, before, counters()):
-        shown = ",".join(f'{label}="{value}"' for label, value in {"policy": POLICY, **labels}.items())
-        check(now - then >= at_least, f"{name}{{{shown}}} grew by {now - then}")
-
-
 def main():
     try:
         admin("GET", "/ready")
@@ -220,12 +112,12 @@ def main():
         sys.exit(f"demo: no stack answers on 127.0.0.1:{ADMIN}; start it with `make run` in another terminal")
 
     # Whatever a run before this one, or a visitor, has left switched on.
-    for key in ("abort_percent", "delay_percent"):
-        runtime(f"demo.checkout.{key}", "")
+    for key in FAULTS:
+        runtime(key, "")
     try:
         chapter("1. Healthy: calls go to the upstream, answers come back untouched")
         settle()
-        before = counters()
+        growth = Growth(GROWTH)
         answers = [buy() for _ in range(3)]
         check(all(status == 200 and reached == 1 and "x-resilience" not in headers for status, headers, _, reached in answers),
               "three calls, three answers of the upstream")
@@ -233,12 +125,15 @@ def main():
         show_fallback(opened)
         reopened = failed_probe()
         recovery(reopened)
-        summary(before)
+        chapter("6. What the metrics say about it (/stats/prometheus)")
+        growth.show()
+        demo_bulkhead.story()
     except (OSError, http.client.HTTPException) as error:
         sys.exit(f"demo: the stack stopped answering: {error!r}")
     finally:
         try:
-            runtime("demo.checkout.abort_percent", "")
+            for key in FAULTS:
+                runtime(key, "")
         except (OSError, http.client.HTTPException):
             pass  # it stopped, and its runtime with it
 

@@ -8,9 +8,9 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -165,7 +165,21 @@ impl Connection {
     /// # Errors
     /// Why it could not.
     pub async fn open(address: SocketAddr, protocol: Protocol) -> Result<Self, String> {
-        let stream = within("connect", TcpStream::connect(address)).await?;
+        Self::over(within("connect", TcpStream::connect(address)).await?, protocol).await
+    }
+
+    /// Connects from one of this machine's addresses.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn open_from(source: IpAddr, address: SocketAddr, protocol: Protocol) -> Result<Self, String> {
+        let socket =
+            if source.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(text)?;
+        socket.bind(SocketAddr::new(source, 0)).map_err(text)?;
+        Self::over(within("connect", socket.connect(address)).await?, protocol).await
+    }
+
+    async fn over(stream: TcpStream, protocol: Protocol) -> Result<Self, String> {
         stream.set_nodelay(true).map_err(text)?;
         let local = stream.local_addr().map_err(text)?;
         let io = TokioIo::new(stream);

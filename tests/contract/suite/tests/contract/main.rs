@@ -3,6 +3,7 @@
 //! Each was first measured. When a new Envoy version breaks one of these, what relies on it must change.
 
 mod draining;
+mod early;
 mod endings;
 mod headers;
 mod leaving;
@@ -13,6 +14,7 @@ mod replies;
 mod rerouting;
 mod scene;
 mod shared_data;
+mod timeouts;
 mod timers;
 mod traps;
 mod tunnels;
