@@ -24,10 +24,17 @@ pub fn decide(policy: &Policy, admit: impl FnOnce() -> Verdict) -> Decision {
         // Nobody can tell when it will be over.
         return Decision::Refuse(Refusal { reason, retry_after: None });
     }
-    match admit() {
+    settle(policy, admit())
+}
+
+/// What a verdict means for a request of `policy`.
+#[must_use]
+pub fn settle(policy: &Policy, verdict: Verdict) -> Decision {
+    match verdict {
         Verdict::Admitted(mut pass) => {
+            let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
             if mode == Some(BreakerMode::ShadowForcedOpen) {
-                pass.shadowed.push(reason);
+                pass.shadowed.push(Reason::CircuitOpen);
             }
             Decision::Call(pass)
         }

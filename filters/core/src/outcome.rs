@@ -58,6 +58,9 @@ pub struct StreamInfo {
     pub details: Vec<u8>,
     /// `response.flags`. Worth reading only where the answer is not the upstream's.
     pub flags: u64,
+    /// Whether the request waited for a permit for longer than it was with the upstream then. Envoy's clocks of a stream ran
+    /// all the time: that they ran out tells nothing of the upstream.
+    pub waited_longer: bool,
 }
 
 /// Whether details say that the answer is the upstream's and that nothing went wrong since.
@@ -101,11 +104,8 @@ pub fn of_end(
 /// upstream has failed.
 fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     let out_of_time = info.flags & STREAM_IDLE != 0 || info.details == MAX_DURATION;
-    if info.flags & UPSTREAM_FAILED != 0 || out_of_time && status.is_gateway_timeout() {
-        Outcome::Failure
-    } else {
-        Outcome::Ignored
-    }
+    let blames_upstream = out_of_time && !info.waited_longer && status.is_gateway_timeout();
+    if info.flags & UPSTREAM_FAILED != 0 || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
 }
 
 /// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message

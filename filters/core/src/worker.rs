@@ -70,6 +70,8 @@ pub struct Worker {
     configuration: u64,
     scopes: Vec<Option<Scope>>,
     me: Option<Owner>,
+    /// Whether any policy lets requests wait.
+    may_wait: bool,
     /// The shared queue that wakes this VM; 0 while there is none.
     queue: u32,
     standing: Standing,
@@ -97,16 +99,18 @@ impl Worker {
         policies: impl Iterator<Item = (&'a str, Option<Shared>)>,
     ) -> Self {
         let prefix = format!("resilience/{namespace}/");
-        let scopes = policies
+        let scopes: Vec<Option<Scope>> = policies
             .map(|(name, shared)| {
                 let Shared { patterns, max_keys } = shared?;
                 let guards = vec![Guard::new(format!("{prefix}{name}").into_bytes())];
                 Some(Scope { patterns, guards, keys: max_keys.map(Keys::new) })
             })
             .collect();
+        let bulkheads = scopes.iter().flatten().filter_map(|scope| scope.patterns.bulkhead.as_ref());
         Self {
             prefix,
             configuration,
+            may_wait: bulkheads.into_iter().any(|bulkhead| bulkhead.settings.queue.is_some()),
             scopes,
             me: None,
             queue: 0,
@@ -197,6 +201,7 @@ impl Worker {
             guard.belief = None;
         }
         report_conflicts(port, operation, updated.conflicts);
+        guard.used |= updated.wrote && patterns.bulkhead.is_some();
         if updated.wrote && matters && !active(Bug::Unannounced) {
             port.changed(target);
         }

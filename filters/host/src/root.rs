@@ -10,13 +10,17 @@ use resilience_core::breaker::Outcome;
 use resilience_core::bulkhead::Permit;
 use resilience_core::config::{Document, Policy};
 use resilience_core::control;
-use resilience_core::decision::{Decision, decide, state_by_mode};
+use resilience_core::decision::{Decision, decide, settle, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
 use resilience_core::timer::Timer;
 use resilience_core::worker::{Arrival, Completion, Pass, Resumed, Target, Verdict, Worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// How many messages are read at once. The host calls for each message that is left, so none stays behind; those who are
+/// woken need not wait for the last of many.
+const MESSAGES: usize = 64;
 
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
@@ -41,7 +45,7 @@ pub(crate) struct Arrived {
 }
 
 /// The moment, by the clock that all VMs share.
-fn clock() -> Option<Timestamp> {
+pub(crate) fn clock() -> Option<Timestamp> {
     calls::monotonic_nanoseconds().map(Timestamp::from_nanos)
 }
 
@@ -161,7 +165,7 @@ impl Root {
         let mut port = HostPort { names: &document.policies, policies: metrics };
         let target = worker.target(&mut port, index, cluster);
         let decision = decide(policy, || worker.admit(&mut port, target, Arrival { call, class }, at));
-        if decision == Decision::Wait {
+        if self.worker.waits(call) {
             self.set_timer();
         }
         Arrived { at, target, class, decision }
@@ -169,7 +173,7 @@ impl Root {
 
     /// Decides over a request whose wait is over, by what its patterns said.
     pub(crate) fn decide_again(&self, index: usize, verdict: Verdict) -> Decision {
-        self.policy(index).map_or(Decision::Call(Pass::default()), |policy| decide(policy, || verdict))
+        self.policy(index).map_or(Decision::Call(Pass::default()), |policy| settle(policy, verdict))
     }
 
     /// The name of a class of a policy's requests.
@@ -221,19 +225,14 @@ impl Root {
     }
 
     /// Hears of the end of a wait for which there is no stream any more.
-    pub(crate) fn forget(&mut self, resumed: Resumed) {
-        let Verdict::Admitted(pass) = resumed.verdict else { return };
-        let Resumed { target, .. } = resumed;
-        let completion =
-            Completion { target, ticket: pass.ticket, outcome: Outcome::Ignored, permit: pass.permit };
-        self.with_worker(|worker, port, now| worker.complete(port, completion, now, || false));
+    pub(crate) fn abandon(&mut self, resumed: Resumed) {
+        self.with_worker(|worker, port, now| worker.abandon(port, resumed, now));
     }
 
     /// Reads the messages that others have left, and looks after the waiters that they name.
     pub(crate) fn read_queue(&mut self, queue: Queue) -> Vec<Resumed> {
         let mut resumed = Vec::new();
-        // Nobody leaves more while this runs than there are waiters: the bound is for a host that does not take them out.
-        for _ in 0..=u16::MAX {
+        for _ in 0..MESSAGES {
             let Ok(Some(message)) = calls::dequeue(queue) else { break };
             let Ok(call) = message.try_into().map(u32::from_le_bytes) else { continue };
             if self.worker.waits(call) {

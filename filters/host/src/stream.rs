@@ -2,7 +2,7 @@
 
 use crate::calls::{self, Direction, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
-use crate::root::{Arrived, Root};
+use crate::root::{Arrived, Root, clock};
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
 use resilience_core::breaker::{Outcome, Ticket};
 use resilience_core::bulkhead::Permit;
@@ -13,6 +13,7 @@ use resilience_core::outcome::{
 };
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Pass, Resumed, Target, Verdict};
+use std::time::Duration;
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
@@ -54,6 +55,8 @@ pub(crate) struct Call {
     class: Option<usize>,
     /// When it came, or its wait was over: waiting is no slowness of the upstream.
     began: Timestamp,
+    /// How long it waited before.
+    waited: Duration,
     /// What its policy was found by.
     pub(crate) seen: Seen,
     /// The upstream cluster that it was to go to, where each has a state of its own.
@@ -89,7 +92,17 @@ impl Stream {
         let cluster = root.cluster(policy);
         let Arrived { at, target, class, decision } = root.decide(policy, cluster.as_deref(), self.id);
         let answer = Answer::default();
-        let call = Call { target, ticket: None, class, began: at, seen, cluster, slow: None, answer };
+        let call = Call {
+            target,
+            ticket: None,
+            class,
+            began: at,
+            waited: Duration::ZERO,
+            seen,
+            cluster,
+            slow: None,
+            answer,
+        };
         self.obey(root, call, decision)
     }
 
@@ -126,9 +139,9 @@ impl Stream {
         if let Err(status) = calls::set_effective_context(self.id) {
             // It is gone, and what followed would be done to another stream.
             log(Level::Debug, &format!("a request that waited is gone: {status}"));
-            return root.forget(resumed);
+            return root.abandon(resumed);
         }
-        call.began = root.now();
+        (call.began, call.waited) = (root.now(), resumed.waited);
         let decision = root.decide_again(policy, resumed.verdict);
         if self.obey(root, call, decision) == Action::Continue
             && let Err(status) = calls::continue_stream(Direction::Request)
@@ -149,6 +162,10 @@ impl Stream {
     }
 
     pub(crate) fn response_headers(&mut self, root: &mut Root) {
+        if self.held.take().is_some() {
+            // Somebody else has answered it: it waits for nothing any more.
+            root.withdraw(self.id);
+        }
         self.judge_headers(root);
         if !root.exposes() {
             // One that is not there is removed at no cost to speak of.
@@ -184,7 +201,7 @@ impl Stream {
     /// Counts what the answer proves, before the stream ends.
     fn judge_answer(&mut self, root: &mut Root) {
         let Some(call) = self.call.take() else { return };
-        let judge = |rules| outcome::of_answer(rules, call.answer, &stream_info());
+        let judge = |rules| outcome::of_answer(rules, call.answer, &call.stream_info());
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
         call.settle(root, outcome, None);
     }
@@ -200,7 +217,7 @@ impl Stream {
             return;
         };
         let upstream_answered = || property(b"upstream\0address").is_some();
-        let judge = |rules| outcome::of_end(rules, call.answer, &stream_info(), upstream_answered);
+        let judge = |rules| outcome::of_end(rules, call.answer, &call.stream_info(), upstream_answered);
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
         call.settle(root, outcome, permit.map(|(_, permit)| permit));
     }
@@ -209,6 +226,21 @@ impl Stream {
 impl Call {
     fn is_probe(&self) -> bool {
         self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+    }
+
+    /// Why the stream is where it is. The flags are read only where the answer is not simply the upstream's.
+    fn stream_info(&self) -> StreamInfo {
+        let details = property(b"response\0code_details").unwrap_or_default();
+        if is_via_upstream(&details) {
+            return StreamInfo { details, ..StreamInfo::default() };
+        }
+        let flags = property(b"response\0flags").and_then(|bytes| bytes.try_into().ok());
+        let with_upstream = || clock().map_or(Duration::ZERO, |now| now.since(self.began));
+        StreamInfo {
+            details,
+            flags: flags.map_or(0, u64::from_le_bytes),
+            waited_longer: !self.waited.is_zero() && with_upstream() < self.waited,
+        }
     }
 
     /// Counts what the call proved, and gives back its `permit`, if it ends with this.
@@ -251,14 +283,6 @@ fn send(reply: &Reply) -> Action {
             Action::Continue
         }
     }
-}
-
-/// Why the stream is where it is. The flags are read only where the answer is not simply the upstream's.
-fn stream_info() -> StreamInfo {
-    let details = property(b"response\0code_details").unwrap_or_default();
-    let flags = if is_via_upstream(&details) { None } else { property(b"response\0flags") };
-    let flags = flags.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-    StreamInfo { details, flags }
 }
 
 /// What the answer's headers say. All of them in one read cost no more than the two that every answer is judged by.

@@ -64,7 +64,7 @@ impl Vm {
         for resumed in look(root) {
             match self.streams.get_mut(&resumed.call) {
                 Some(stream) => stream.resume(root, resumed),
-                None => root.forget(resumed),
+                None => root.abandon(resumed),
             }
         }
         root.set_timer();

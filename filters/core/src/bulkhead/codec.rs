@@ -5,7 +5,12 @@
 use super::{Address, Bulkhead, Claim, Holder, MOST_HOLDERS, MOST_WAITING, Waiter};
 use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
-use std::collections::BTreeSet;
+
+/// What stands before the lists, with their lengths; a VM; a waiter.
+const SIZES: [usize; 3] = [12, 24, 12];
+// A section must be able to say its own length.
+const _: () =
+    assert!(SIZES[0] + SIZES[1] * MOST_HOLDERS + SIZES[2] * MOST_WAITING as usize <= u16::MAX as usize);
 
 impl Bulkhead {
     /// The version of the layout.
@@ -24,8 +29,8 @@ impl Bulkhead {
             out.extend(holder.address.queue.to_le_bytes());
         });
         put_list(out, &self.waiters, |out, waiter| {
-            let place = self.holders.iter().position(|holder| holder.address.owner == waiter.owner);
             // Each waiter's VM has an entry, and there are far fewer than that many.
+            let place = self.place(waiter.owner).ok();
             let place = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
             out.extend(place.to_le_bytes());
             out.extend(waiter.id.to_le_bytes());
@@ -57,8 +62,7 @@ impl Bulkhead {
 
     /// Whether VMs can have made this: each stands once, and no more than there is room for.
     fn is_plausible(&self) -> bool {
-        let owners: BTreeSet<_> = self.owners().collect();
-        owners.len() == self.holders.len()
+        self.holders.is_sorted_by(|one, next| one.address.owner < next.address.owner)
             && self.holders.len() <= MOST_HOLDERS
             && self.waiters.len() <= usize::from(MOST_WAITING)
     }

@@ -19,10 +19,11 @@ pub use settings::{Class, ClassSource, Priority, Queue, Settings};
 use crate::breaker::Owner;
 use crate::planted::{Bug, active};
 
-/// The most that wait, whatever a configuration asks for: what its bytes can say of their own length.
-pub const MOST_WAITING: u16 = 4096;
-/// The most VMs that hold permits or wait at the same time: beyond it a newcomer finds no room.
-const MOST_HOLDERS: usize = 512;
+/// The most that wait, whatever a configuration asks for.
+pub const MOST_WAITING: u16 = 2048;
+/// The most VMs that hold permits or wait at the same time: beyond it a newcomer finds no room. Six configurations side by
+/// side on 256 workers.
+const MOST_HOLDERS: usize = 1536;
 
 /// How a request stands towards others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +93,7 @@ pub enum Turn {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bulkhead {
     next_epoch: u64,
+    /// By their owners, in ascending order.
     holders: Vec<Holder>,
     /// In the order in which they came.
     waiters: Vec<Waiter>,
@@ -176,11 +178,13 @@ impl Bulkhead {
 
     /// Takes a permit back and gives it to whose turn it is. Returns false for one that was reclaimed.
     pub fn release(&mut self, permit: Permit, wakes: &mut Vec<Wake>) -> bool {
-        let mine = |holder: &&mut Holder| {
-            holder.address.owner == permit.owner && holder.epoch == permit.epoch && holder.held > 0
-        };
-        let Some(holder) = self.holders.iter_mut().find(mine) else { return false };
-        holder.held = holder.held.saturating_sub(1);
+        let holder = self.place(permit.owner).ok().and_then(|place| self.holders.get_mut(place));
+        match holder {
+            Some(holder) if holder.epoch == permit.epoch && holder.held > 0 => {
+                holder.held = holder.held.saturating_sub(1);
+            }
+            _ => return false,
+        }
         self.tidy(permit.owner);
         self.serve(wakes);
         true
@@ -250,7 +254,7 @@ impl Bulkhead {
     }
 
     fn wake(&self, waiter: &Waiter, wakes: &mut Vec<Wake>) {
-        let home = self.holders.iter().find(|holder| holder.address.owner == waiter.owner);
+        let home = self.place(waiter.owner).ok().and_then(|place| self.holders.get(place));
         let queue = home.map_or(0, |holder| holder.address.queue);
         if queue != 0 && !active(Bug::GrantedWithoutWake) {
             wakes.push(Wake { queue, id: waiter.id });
@@ -261,17 +265,21 @@ impl Bulkhead {
         self.waiters.iter().position(|waiter| waiter.owner == owner && waiter.id == id)
     }
 
+    /// Where the entry of a VM is, or where it would be.
+    fn place(&self, owner: Owner) -> Result<usize, usize> {
+        self.holders.binary_search_by_key(&owner, |holder| holder.address.owner)
+    }
+
     /// The entry of a VM, made if there is none; `None` where there is no room for it.
     fn holder(&mut self, address: Address) -> Option<&mut Holder> {
-        let known = self.holders.iter().position(|holder| holder.address.owner == address.owner);
-        let index = match known {
-            Some(index) => index,
-            None if self.holders.len() >= MOST_HOLDERS => return None,
-            None => {
+        let index = match self.place(address.owner) {
+            Ok(index) => index,
+            Err(_) if self.holders.len() >= MOST_HOLDERS => return None,
+            Err(index) => {
                 let epoch = self.next_epoch;
                 self.next_epoch = epoch.wrapping_add(1);
-                self.holders.push(Holder { address, epoch, held: 0 });
-                self.holders.len().saturating_sub(1)
+                self.holders.insert(index, Holder { address, epoch, held: 0 });
+                index
             }
         };
         let holder = self.holders.get_mut(index)?;

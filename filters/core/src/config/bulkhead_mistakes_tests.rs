@@ -45,8 +45,8 @@ fn mistakes_are_told() {
         r#".max_wait_duration: found "11m", expected a duration from "0s" to "10m""#,
     );
     refused(
-        r#""max_wait_duration": "1s", "max_queue": 4097"#,
-        ".max_queue: found 4097, expected a whole number from 0 to 4096",
+        r#""max_wait_duration": "1s", "max_queue": 2049"#,
+        ".max_queue: found 2049, expected a whole number from 0 to 2048",
     );
     let alone = r#".max_queue: found 5, expected a "max_wait_duration" above "0s" beside it"#;
     refused(r#""max_queue": 5"#, alone);

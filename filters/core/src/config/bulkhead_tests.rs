@@ -63,7 +63,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(alone.settings, Settings { max_concurrent_calls: 30, queue: None, priority: None });
     assert_eq!(alone.mode, BulkheadMode::Enforce);
     assert_eq!(bulkhead(r#"{"max_concurrent_calls": 30, "max_wait_duration": "0s"}"#).settings.queue, None);
-    for (calls, queue) in [(30, 30), (4096, 4096), (4097, 4096), (1_000_000, 4096)] {
+    for (calls, queue) in [(30, 30), (2048, 2048), (2049, 2048), (1_000_000, 2048)] {
         let keys = format!(r#"{{"max_concurrent_calls": {calls}, "max_wait_duration": "1ms"}}"#);
         assert_eq!(bulkhead(&keys).settings.queue.unwrap().max_queue, queue);
     }
@@ -110,7 +110,7 @@ fn every_range_includes_its_ends_and_nothing_beyond() {
         wait("\"1ns\""),
         wait("\"10m\""),
         queue("0"),
-        queue("4096"),
+        queue("2048"),
     ] {
         bulkhead(&fits);
     }

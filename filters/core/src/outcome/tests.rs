@@ -12,7 +12,11 @@ const FLAGS: [&str; 30] = [
 
 fn info(details: &str, flags: &[&str]) -> StreamInfo {
     let bit = |flag: &&str| 1 << FLAGS.iter().position(|known| known == flag).unwrap();
-    StreamInfo { details: details.as_bytes().to_vec(), flags: flags.iter().map(bit).sum() }
+    StreamInfo {
+        details: details.as_bytes().to_vec(),
+        flags: flags.iter().map(bit).sum(),
+        waited_longer: false,
+    }
 }
 
 fn http(status: u16) -> Status {
@@ -169,6 +173,19 @@ fn time_that_ran_out_is_the_upstreams_failure_once_it_had_the_whole_request() {
     }
     assert_eq!(end(http(504), &info("request_overall_timeout", &[])), Outcome::Ignored);
     assert_eq!(end(grpc(14), &info("local_rate_limited", &["RL"])), Outcome::Ignored);
+}
+
+#[test]
+fn time_that_ran_out_in_the_queue_is_not_the_upstreams() {
+    for (details, flags) in [("stream_idle_timeout", &["SI"][..]), ("max_duration_timeout", &[])] {
+        let waited = StreamInfo { waited_longer: true, ..info(details, flags) };
+        assert_eq!(end(http(504), &waited), Outcome::Ignored, "{details}");
+    }
+    // The router's clock begins when the wait is over, and an answer is an answer.
+    let waited = StreamInfo { waited_longer: true, ..info("response_timeout", &["UT"]) };
+    assert_eq!(end(http(504), &waited), Outcome::Failure);
+    let waited = StreamInfo { waited_longer: true, ..info("via_upstream", &[]) };
+    assert_eq!(end(http(504), &waited), Outcome::Failure);
 }
 
 #[test]

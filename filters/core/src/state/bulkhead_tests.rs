@@ -149,7 +149,7 @@ fn the_fullest_fits_beside_the_widest_breaker() {
     for vm in 0..512 {
         line.enter(vm, claim(0, 512));
     }
-    for id in 0..4096 {
+    for id in 0..2048 {
         assert!(line.wait(id % 512, id, claim(0, 512), crate::bulkhead::MOST_WAITING));
     }
     let state = State::fresh(with_rates_and_recovery(), line.bulkhead);

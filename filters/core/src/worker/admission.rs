@@ -54,7 +54,8 @@ impl Worker {
         arrival: Arrival,
         now: Timestamp,
     ) -> Verdict {
-        let changes = port.changes(target);
+        // Only what is said of a breaker is believed.
+        let changes = if self.keeps_state(target.policy) { port.changes(target) } else { None };
         if let Some(refused) = self.refused_by_belief(target, changes, now) {
             return Verdict::Refused(refused);
         }
@@ -82,7 +83,8 @@ impl Worker {
         }
     }
 
-    /// Asks the breaker and the bulkhead in one update; `None` where the store would not take it. `changes` was read before.
+    /// Asks the breaker and the bulkhead in one update; `None` where the store would not take it. `changes` was
+    /// read before; without it nothing is believed.
     pub(super) fn ask<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
@@ -128,8 +130,9 @@ impl Worker {
         let Verdict::Admitted(pass) = &mut verdict else { return verdict };
         match bulkhead {
             None => verdict,
-            Some((true, _)) => {
-                pass.shadowed.push(Reason::BulkheadFull);
+            Some((true, queue)) => {
+                // One that may wait would have done so.
+                pass.shadowed.extend(queue.is_none().then_some(Reason::BulkheadFull));
                 verdict
             }
             Some((false, Some(queue))) if self.waiting_here(target) < usize::from(queue.max_queue) => {
@@ -244,6 +247,7 @@ impl Patterns {
         effects: &mut Effects,
     ) -> (Verdict, bool) {
         let mut pass = Pass::default();
+        let before = *ramp;
         let asked = self.ask_breaker(state, address.owner, now, &mut pass, effects);
         if let Err(refused) = asked.and_then(|()| self.ask_ramp(state, ramp, now, &mut pass)) {
             return (Verdict::Refused(refused), false);
@@ -262,6 +266,8 @@ impl Patterns {
                     let transitions = &mut effects.transitions;
                     state.breaker.record(&breaker.settings, &ticket, Outcome::Ignored, now, transitions);
                 }
+                // What is not let in uses nothing up.
+                *ramp = before;
                 return (FULL, false);
             }
         }

@@ -155,6 +155,29 @@ fn who_a_ramp_keeps_out_takes_no_permit() {
 }
 
 #[test]
+fn who_finds_no_room_uses_up_nothing_of_a_ramp() {
+    let ramp = RampUp { duration: Duration::from_secs(10), initial: Percentage::new(10.0).unwrap() };
+    let breaker = Settings { ramp_up: Some(ramp), ..settings() };
+    let (mut worker, mut port) = ready(worker_with(bulkhead(1, 0), Some(breaker)));
+    trip(&mut worker, &mut port);
+    worker.tick(&mut port, PROBING);
+    for call in 0..2 {
+        let probe = worker.let_in(&mut port, call, PROBING);
+        worker.end(&mut port, &probe, Outcome::Success, PROBING);
+    }
+    let arrive = |worker: &mut Worker, port: &mut Fake| worker.arrive(port, 9, PROBING);
+    let first = (0..12).find_map(|_| match arrive(&mut worker, &mut port) {
+        Verdict::Admitted(pass) => Some(pass),
+        _ => None,
+    });
+    // The next whose turn it would be finds no room; so do those after it, until there is some.
+    let full = (0..12).filter(|_| arrive(&mut worker, &mut port) == FULL).count();
+    assert!((2..=4).contains(&full), "{full}");
+    worker.end(&mut port, &first.unwrap(), Outcome::Success, PROBING);
+    worker.let_in(&mut port, 10, PROBING);
+}
+
+#[test]
 fn workers_share_one_count() {
     let (mut one, mut port) = ready(worker_with(bulkhead(2, 0), None));
     let mut other = worker_with(bulkhead(2, 0), None);

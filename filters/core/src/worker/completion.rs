@@ -8,6 +8,7 @@ use crate::members::Standing;
 use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::time::Timestamp;
+use std::collections::BTreeSet;
 
 /// One in so many outcomes that change nothing is worth a look at where the request went.
 const SAMPLE: u32 = 128;
@@ -169,9 +170,15 @@ impl Worker {
         if self.pending.is_empty() {
             return;
         }
-        let mut waiting = std::mem::take(&mut self.pending);
-        waiting.retain(|pending| !self.write(port, pending, &mut Question::new(|| true), now));
-        self.pending = waiting;
+        // Where the store takes the first of a policy no better, the others need not try.
+        let mut in_vain = BTreeSet::new();
+        for pending in std::mem::take(&mut self.pending) {
+            let tried = !in_vain.contains(&pending.target);
+            if !tried || !self.write(port, &pending, &mut Question::new(|| true), now) {
+                in_vain.insert(pending.target);
+                self.pending.push(pending);
+            }
+        }
     }
 
     /// One update for all that a request leaves behind. Returns false where the store would not take it.

@@ -1,4 +1,4 @@
-//! A breaker as a worker sees it, and what the worker believes of its state.
+//! The state of a policy, or of a key within it, as a worker sees it, and what the worker believes of its breaker.
 
 use super::{Port, Target};
 use crate::breaker::{Admission, Phase, Settings, Shape, State as BreakerState, Ticket};
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// that something changed; this bounds the harm where a VM died between its write and the counter.
 const BELIEF: Duration = Duration::from_millis(100);
 
-/// A breaker as a worker sees it.
+/// A state as a worker sees it.
 #[derive(Debug)]
 pub(super) struct Guard {
     pub(super) key: Vec<u8>,
@@ -25,6 +25,8 @@ pub(super) struct Guard {
     pub(super) untouched: bool,
     /// As a leader: it has shown that once.
     pub(super) shown: bool,
+    /// This VM has had a hand in what is in flight.
+    pub(super) used: bool,
     pub(super) ramp: Ramp,
 }
 
@@ -125,6 +127,7 @@ impl Guard {
             state: BreakerState::Closed,
             untouched: true,
             shown: false,
+            used: false,
             ramp: Ramp(0.0),
         }
     }

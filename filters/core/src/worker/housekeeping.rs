@@ -1,6 +1,6 @@
 //! What a VM does on its tick and at its end: signs of life, and the housekeeping of a leader.
 
-use super::{Event, Operation, Port, Scope, Target, Worker, report_conflicts};
+use super::{Event, Operation, Port, Target, Worker, report_conflicts};
 use crate::breaker::{HalfOpen, Owner, Phase, State as BreakerState};
 use crate::members::{BLIND, Members, Standing};
 use crate::state::State;
@@ -35,6 +35,7 @@ impl Worker {
         let waiting: Vec<u32> = self.waiting.keys().copied().collect();
         waiting.into_iter().for_each(|call| self.forget(port, call, now));
         self.flush(port, now);
+        self.show_last_crowds(port, now);
         let Some(me) = self.me.take_if(|_| self.pending.is_empty()) else { return };
         let left = update(port, &self.members_key(), |bytes| {
             let mut members = Members::decode(bytes, now);
@@ -44,6 +45,27 @@ impl Worker {
         report_conflicts(port, Operation::Heartbeat, left.conflicts);
         if left.answer.is_none() {
             port.report(Event::GaveUp { operation: Operation::Heartbeat });
+        }
+    }
+
+    /// Shows once more what is in flight where this VM had a hand in it: with the last VM of a configuration a policy may go
+    /// that no other shows.
+    fn show_last_crowds<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
+        for policy in 0..self.scopes.len() {
+            let guards = self.scope(policy).map_or(&[][..], |scope| &scope.guards);
+            if !guards.iter().any(|guard| guard.used) {
+                continue;
+            }
+            let mut crowd = Crowd::default();
+            for guard in guards {
+                let Ok(found) = port.get(&guard.key) else {
+                    crowd.partial = true;
+                    break;
+                };
+                let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+                crowd.add(&Found::in_state(&state));
+            }
+            self.show_crowd(port, policy, crowd);
         }
     }
 
@@ -61,10 +83,6 @@ impl Worker {
     /// Opens the shared queue that wakes this VM, where requests may wait: one name for each slot of the table, because
     /// the host never takes a queue back.
     fn listen<P: Port + ?Sized>(&mut self, port: &mut P, slot: Option<u16>) {
-        let waits = |scope: &Scope| {
-            scope.patterns.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.settings.queue.is_some())
-        };
-        let slot = slot.filter(|_| self.scopes.iter().flatten().any(waits));
         // No policy has a name like this.
         let queue = slot.and_then(|slot| port.listen(&format!("{}#wake/{slot}", self.prefix)));
         self.queue = queue.unwrap_or(0);
@@ -75,8 +93,8 @@ impl Worker {
         format!("{}#members", self.prefix).into_bytes()
     }
 
-    /// Who this VM is to those that watch over its probes. One that comes back after a long silence says so before it takes
-    /// a probe: others might take it for dead, or have forgotten it.
+    /// Who this VM is to those that watch over what it holds. One that comes back after a long silence says so before it takes
+    /// a probe or a permit: others might take it for dead, or have forgotten it.
     pub(super) fn join<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Option<Owner> {
         let late = |worker: &Self| worker.me.is_none() || now.since(worker.beaten) > BLIND;
         if late(self) {
@@ -99,7 +117,7 @@ impl Worker {
                 (self.me, self.beaten) = (Some(owner), now);
                 self.stand(standing);
                 // A queue that could not be had may be had now.
-                if me != Some(owner) || self.queue == 0 {
+                if self.may_wait && (me != Some(owner) || self.queue == 0) {
                     self.listen(port, slot);
                 }
             }
@@ -107,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// A leader looks after the next [`SWEEP`] policies. It collects who holds probes, so that its watch also covers owners
+    /// A leader looks after the next [`SWEEP`] policies. It collects who holds anything, so that its watch also covers owners
     /// that have no line any more.
     fn sweep<P: Port + ?Sized>(&mut self, port: &mut P, leads: bool, now: Timestamp) {
         if !leads {
@@ -160,7 +178,10 @@ impl Worker {
         // again; once is enough, unless the state changes every microsecond.
         for attempt in 0..3 {
             let changes = port.changes(target);
-            let Some(found) = self.look_after(port, target, now) else { return false };
+            let Some(found) = self.look_after(port, target, now) else {
+                crowd.partial = attempt == 0;
+                return false;
+            };
             if attempt == 0 {
                 crowd.add(&found);
             }
@@ -182,7 +203,7 @@ impl Worker {
         let Some(bulkhead) = self.scope(policy).and_then(|scope| scope.patterns.bulkhead.as_ref()) else {
             return;
         };
-        if !crowd.seen {
+        if !crowd.seen || crowd.partial {
             return;
         }
         let newest = self.standing != Standing::Superseded;
@@ -275,6 +296,8 @@ impl Found {
 struct Crowd {
     /// Whether any of them was looked at.
     seen: bool,
+    /// Whether one of them could not be looked at.
+    partial: bool,
     in_flight: u32,
     waiting: u32,
 }

@@ -142,25 +142,39 @@ fn one_that_comes_back_as_somebody_else_finds_its_waiters_gone_and_can_be_woken_
 }
 
 #[test]
-fn waiters_of_the_former_identity_that_nobody_took_away_are_still_looked_after() {
+fn waiters_of_the_former_identity_that_nobody_took_away_go_and_take_no_permit_along() {
     let mut port = Fake::default();
     let [mut one, mut other] = [(); 2].map(|()| worker_with(bulkhead(1, 9), None));
     let pass = other.let_in(&mut port, 1, ms(0));
     one.arrive(&mut port, 7, ms(0));
     one.arrive(&mut port, 8, ms(0));
+    other.arrive(&mut port, 9, ms(0));
     let before = one.me;
     // Its line is lost, what it has in the queue is not.
     port.set(MEMBERS, b"damaged");
     one.tick(&mut port, ms(500));
     assert_ne!(one.me, before);
     other.end(&mut port, &pass, Outcome::Success, ms(500));
+    port.wakes();
     let resumed = one.look_after_all(&mut port, ms(501));
-    assert_eq!(resumed.len(), 1);
-    let Verdict::Admitted(pass) = &resumed[0].verdict else { panic!("{resumed:?}") };
-    one.end(&mut port, pass, Outcome::Success, ms(502));
-    assert_eq!((port.gave_up(), port.wakes().last().map(|wake| wake.id)), (vec![], Some(8)));
-    one.withdraw(&mut port, 8, ms(503));
-    assert_eq!(port.crowd(), (0, 0));
+    assert_eq!(resumed.iter().map(|it| (it.call, &it.verdict)).collect::<Vec<_>>(), [(7, &FULL), (8, &FULL)]);
+    assert_eq!(
+        (port.gave_up(), port.crowd(), port.wakes().last().map(|wake| wake.id)),
+        (vec![], (1, 0), Some(9))
+    );
+}
+
+#[test]
+fn one_that_was_away_shows_a_sign_of_life_before_it_takes_a_permit_up() {
+    let mut port = Fake::default();
+    let [mut away, mut other] = [(); 2].map(|()| worker_with(bulkhead(1, 9), None));
+    let pass = other.let_in(&mut port, 1, ms(0));
+    let beaten = |worker: &Worker| worker.beaten;
+    away.arrive(&mut port, 7, ms(0));
+    other.end(&mut port, &pass, Outcome::Success, ms(4000));
+    let before = beaten(&away);
+    assert!(matches!(away.woken(&mut port, 7, ms(4001)).unwrap().verdict, Verdict::Admitted(_)));
+    assert!(beaten(&away) > before, "its lease would end at 5 s");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use super::admission::Asked;
 use super::{
-    Arrival, Effects, Event, Operation, Pass, Patterns, Port, Refused, Resumed, Target, Verdict, Worker,
+    Arrival, Completion, Effects, Event, Operation, Pass, Patterns, Port, Refused, Resumed, Target, Verdict,
+    Worker,
 };
 use crate::answer::Reason;
-use crate::breaker::Owner;
+use crate::breaker::{Outcome, Owner};
 use crate::bulkhead::{Address, Turn};
 use crate::state::State;
 use crate::time::Timestamp;
@@ -24,6 +25,8 @@ pub(super) struct Waiting {
     since: Timestamp,
     until: Timestamp,
     place: Place,
+    /// When to look after it before its wait is over: the store would not take what there was to do.
+    again: Option<Timestamp>,
     /// Whether it is held back; a bulkhead in shadow mode has it wait in name only.
     held: bool,
 }
@@ -33,17 +36,14 @@ pub(super) struct Waiting {
 pub(super) enum Place {
     /// In the queue that all workers share, under this identity of the VM.
     Queue(Owner),
-    /// Here, because the store would not take it; it tries again then.
-    Here { again: Timestamp },
+    /// Here, because the store would not take it.
+    Here,
 }
 
 impl Waiting {
     /// When to look after it if nothing is heard.
     fn due(&self) -> Timestamp {
-        match self.place {
-            Place::Queue(_) => self.until,
-            Place::Here { again } => again.min(self.until),
-        }
+        self.again.map_or(self.until, |again| again.min(self.until))
     }
 }
 
@@ -61,14 +61,14 @@ impl Worker {
         let longest =
             bulkhead.and_then(|bulkhead| bulkhead.settings.queue).map(|queue| queue.max_wait_duration);
         let until = now.after(longest.unwrap_or_default());
-        let place = owner.map_or_else(|| Place::Here { again: now.after(RETRY) }, Place::Queue);
-        self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, held });
+        let place = owner.map_or(Place::Here, Place::Queue);
+        let again = owner.is_none().then(|| now.after(RETRY));
+        self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, again, held });
     }
 
     /// How many wait here because the store would not take them.
     pub(super) fn waiting_here(&self, target: Target) -> usize {
-        let here =
-            |waiting: &&Waiting| waiting.target == target && matches!(waiting.place, Place::Here { .. });
+        let here = |waiting: &&Waiting| waiting.target == target && matches!(waiting.place, Place::Here);
         self.waiting.values().filter(here).count()
     }
 
@@ -96,10 +96,14 @@ impl Worker {
     pub fn woken<P: Port + ?Sized>(&mut self, port: &mut P, call: u32, now: Timestamp) -> Option<Resumed> {
         self.flush(port, now);
         let waiting = *self.waiting.get(&call)?;
-        match waiting.place {
-            Place::Queue(owner) => self.take_up(port, waiting.target, owner, &[waiting], now).pop(),
-            Place::Here { .. } => self.try_again(port, &waiting, now),
-        }
+        self.look_after_waiters(port, now, vec![waiting]).pop()
+    }
+
+    /// Hears that a request whose wait is over was gone before it could be told.
+    pub fn abandon<P: Port + ?Sized>(&mut self, port: &mut P, resumed: Resumed, now: Timestamp) {
+        let Verdict::Admitted(Pass { ticket, permit, .. }) = resumed.verdict else { return };
+        let completion = Completion { target: resumed.target, ticket, outcome: Outcome::Ignored, permit };
+        self.complete(port, completion, now, || false);
     }
 
     /// When to call [`Self::wait_over`] at the latest; `None` while nobody waits.
@@ -112,17 +116,18 @@ impl Worker {
     pub fn wait_over<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
         // It may bring the very permit that one of them waits for.
         self.flush(port, now);
-        self.look_after_waiters(port, now, |waiting| waiting.due() <= now)
+        let due = self.waiting.values().filter(|waiting| waiting.due() <= now).copied().collect();
+        self.look_after_waiters(port, now, due)
     }
 
     /// Looks after all that wait, on a tick: a message may have been lost.
     pub fn look_after_all<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Resumed> {
         let told = self.with_news(port, now);
-        self.look_after_waiters(port, now, |waiting| told.contains(&waiting.arrival.call))
+        self.look_after_waiters(port, now, told)
     }
 
     /// Those for whom there is something to do, found by one read for each bulkhead: thousands may wait.
-    fn with_news<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> BTreeSet<u32> {
+    fn with_news<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) -> Vec<Waiting> {
         let queued = |waiting: &&Waiting| matches!(waiting.place, Place::Queue(_));
         let targets: BTreeSet<_> =
             self.waiting.values().filter(queued).map(|waiting| waiting.target).collect();
@@ -139,34 +144,37 @@ impl Worker {
             still.extend(state.bulkhead.waiters().map(|(owner, id)| (target, owner, id)));
         }
         let has_news = |waiting: &&Waiting| match waiting.place {
-            Place::Queue(owner) if now < waiting.until => {
+            Place::Queue(owner) if now < waiting.until && Some(owner) == self.me => {
                 let (target, call) = (waiting.target, waiting.arrival.call);
                 !unknown.contains(&target) && !still.contains(&(target, owner, call))
             }
-            Place::Queue(_) | Place::Here { .. } => true,
+            Place::Queue(_) | Place::Here => true,
         };
-        self.waiting.values().filter(has_news).map(|waiting| waiting.arrival.call).collect()
+        self.waiting.values().filter(has_news).copied().collect()
     }
 
     fn look_after_waiters<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
         now: Timestamp,
-        which: impl Fn(&Waiting) -> bool,
+        mut waiters: Vec<Waiting>,
     ) -> Vec<Resumed> {
         // In the order in which they came, for those that are not in the queue.
-        let mut due: Vec<Waiting> = self.waiting.values().filter(|waiting| which(waiting)).copied().collect();
-        due.sort_by_key(|waiting| waiting.since);
+        waiters.sort_by_key(|waiting| waiting.since);
         let mut queued: BTreeMap<(Target, Owner), Vec<Waiting>> = BTreeMap::new();
-        let mut resumed = Vec::new();
-        for waiting in due {
+        let mut here: BTreeMap<Target, Vec<Waiting>> = BTreeMap::new();
+        for waiting in waiters {
             match waiting.place {
                 Place::Queue(owner) => queued.entry((waiting.target, owner)).or_default().push(waiting),
-                Place::Here { .. } => resumed.extend(self.try_again(port, &waiting, now)),
+                Place::Here => here.entry(waiting.target).or_default().push(waiting),
             }
         }
+        let mut resumed = Vec::new();
         for ((target, owner), waiters) in queued {
             resumed.extend(self.take_up(port, target, owner, &waiters, now));
+        }
+        for waiters in here.into_values() {
+            resumed.extend(self.try_again(port, &waiters, now));
         }
         resumed
     }
@@ -181,23 +189,46 @@ impl Worker {
         waiters: &[Waiting],
         now: Timestamp,
     ) -> Vec<Resumed> {
+        // One that was away says so before it takes a permit up: others might take it for dead, and give it to somebody else.
+        let me = self.join(port, now);
         let address = Address { owner, queue: self.queue };
-        let looked = self.change(port, target, Operation::Admit, now, |state, patterns, effects| {
-            let look = |waiting: &Waiting| patterns.take_up(state, address, waiting, now, effects);
-            waiters.iter().map(look).collect::<Vec<_>>()
+        let looked = me.and_then(|me| {
+            self.change(port, target, Operation::Admit, now, |state, patterns, effects| {
+                let look = |waiting: &Waiting| {
+                    if me == owner {
+                        return patterns.take_up(state, address, waiting, now, effects);
+                    }
+                    // Others have taken this VM for dead: what it was given as who it was is not its own any more.
+                    state.bulkhead.withdraw(owner, waiting.arrival.call, &mut effects.wakes);
+                    Some(FULL)
+                };
+                waiters.iter().map(look).collect::<Vec<_>>()
+            })
         });
         let verdicts = looked.unwrap_or_else(|| {
             port.report(Event::GaveUp { operation: Operation::Admit });
-            // Whether they have been given permits is not known; places are given back as soon as the store takes it.
-            let given_up = |waiting: &Waiting| {
-                let over = now >= waiting.until;
-                over.then(|| self.give_place_back(port, target, owner, waiting.arrival.call, now))?;
-                Some(FULL)
-            };
-            waiters.iter().map(given_up).collect()
+            waiters.iter().map(|waiting| self.not_looked_after(port, owner, waiting, now)).collect()
         });
         let ended = waiters.iter().zip(verdicts);
         ended.filter_map(|(waiting, verdict)| Some(self.resume(waiting, verdict?, now))).collect()
+    }
+
+    /// What becomes of a waiter where the store would not say: soon another look, or, at the end of its wait, a refusal. Whether
+    /// it has been given a permit is not known; its place is given back as soon as the store takes it.
+    fn not_looked_after<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        owner: Owner,
+        waiting: &Waiting,
+        now: Timestamp,
+    ) -> Option<Verdict> {
+        let Waiting { target, arrival, until, .. } = *waiting;
+        if now >= until {
+            self.give_place_back(port, target, owner, arrival.call, now);
+            return Some(FULL);
+        }
+        self.waiting.insert(arrival.call, Waiting { again: Some(now.after(RETRY)), ..*waiting });
+        None
     }
 
     fn resume(&mut self, waiting: &Waiting, verdict: Verdict, now: Timestamp) -> Resumed {
@@ -206,25 +237,35 @@ impl Worker {
         Resumed { call, target, verdict, waited: now.since(since) }
     }
 
-    /// Another try for one that the store let neither in nor into the queue.
+    /// Another try for those that the store let neither in nor into the queue; where it takes the first no better, the others
+    /// need not try.
     fn try_again<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
-        waiting: &Waiting,
+        waiters: &[Waiting],
         now: Timestamp,
-    ) -> Option<Resumed> {
-        let Waiting { target, arrival, until, .. } = *waiting;
-        if now >= until {
-            return Some(self.resume(waiting, FULL, now));
+    ) -> Vec<Resumed> {
+        let (mut resumed, mut in_vain) = (Vec::new(), false);
+        for waiting in waiters {
+            let Waiting { target, arrival, until, .. } = *waiting;
+            if now >= until {
+                resumed.push(self.resume(waiting, FULL, now));
+                continue;
+            }
+            // Nothing is believed of what this reads: no number of the counter was taken before.
+            let asked = if in_vain { None } else { self.ask(port, target, arrival, None, now) };
+            in_vain = asked.is_none();
+            let (place, again) = match asked {
+                Some(Asked { queued: Some(owner), .. }) => (Place::Queue(owner), None),
+                Some(Asked { verdict, queued: None }) => {
+                    resumed.push(self.resume(waiting, verdict, now));
+                    continue;
+                }
+                None => (Place::Here, Some(now.after(RETRY))),
+            };
+            self.waiting.insert(arrival.call, Waiting { place, again, ..*waiting });
         }
-        let changes = port.changes(target);
-        let place = match self.ask(port, target, arrival, changes, now) {
-            Some(Asked { queued: Some(owner), .. }) => Place::Queue(owner),
-            Some(Asked { verdict, queued: None }) => return Some(self.resume(waiting, verdict, now)),
-            None => Place::Here { again: now.after(RETRY) },
-        };
-        self.waiting.insert(arrival.call, Waiting { place, ..*waiting });
-        None
+        resumed
     }
 }
 
@@ -248,6 +289,11 @@ impl Patterns {
             }
             Turn::Gone => return Some(FULL),
         };
+        if !waiting.held && now > waiting.until {
+            // On paper it was refused before.
+            state.bulkhead.release(permit, &mut effects.wakes);
+            return Some(FULL);
+        }
         let mut pass = Pass { permit: Some(permit), ..Pass::default() };
         if waiting.held
             && let Err(refused) = self.ask_breaker(state, address.owner, now, &mut pass, effects)

@@ -305,6 +305,18 @@ fn in_shadow_mode_a_request_goes_on_at_once_and_waits_in_name() {
 }
 
 #[test]
+fn in_shadow_mode_a_turn_that_comes_after_the_wait_is_none() {
+    let mut port = Fake::default();
+    let mut worker = worker_like(1, bulkhead(1, 5), None, true);
+    let first = worker.let_in(&mut port, 1, ms(0));
+    worker.let_in(&mut port, 2, ms(0));
+    // Nobody has looked at the end of its wait when the permit comes.
+    worker.end(&mut port, &first, Outcome::Success, ms(1100));
+    assert_eq!(worker.woken(&mut port, 2, ms(1101)).unwrap().verdict, FULL);
+    assert_eq!(port.crowd(), (0, 0));
+}
+
+#[test]
 fn in_shadow_mode_who_went_on_is_not_asked_for_by_the_breaker_again() {
     let mut port = Fake::default();
     let mut worker = worker_like(1, bulkhead(1, 5), Some(settings()), true);

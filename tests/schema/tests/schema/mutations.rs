@@ -38,7 +38,7 @@ fn values() -> Vec<Value> {
         json!(1e300),
     ]
     .into();
-    for end in [0, 1, 100, 200, 599, 1000, 1024, 3600, 4096, 10_000, 1_000_000] {
+    for end in [0, 1, 100, 200, 599, 1000, 1024, 2048, 3600, 4096, 10_000, 1_000_000] {
         values.extend([end - 1, end, end + 1].map(|number: i64| json!(number)));
     }
     let words = [
