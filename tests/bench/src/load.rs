@@ -9,9 +9,14 @@ pub const CONNECTIONS: usize = 4;
 
 /// Sends `requests` in all and checks the status of every answer.
 pub fn run(address: SocketAddr, request: &str, status: u16, requests: usize) {
+    run_over(CONNECTIONS, address, request, status, requests);
+}
+
+/// The same over so many connections.
+pub fn run_over(connections: usize, address: SocketAddr, request: &str, status: u16, requests: usize) {
     thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
-            scope.spawn(|| connection(address, request, status, requests / CONNECTIONS));
+        for _ in 0..connections {
+            scope.spawn(|| connection(address, request, status, requests / connections));
         }
     });
 }
@@ -29,7 +34,7 @@ fn connection(address: SocketAddr, request: &str, status: u16, requests: usize) 
 }
 
 /// Reads one answer with a content-length and returns its head.
-fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> String {
+pub fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> String {
     buffer.clear();
     let mut chunk = [0; 4096];
     loop {

@@ -5,17 +5,25 @@
 //! which has a processor to itself; the upstream and the load have another. A variant's figure is the mean of the middle
 //! half of its turns; the spread is that of the figures of ten parts of the run.
 //!
+//! Before that, unpinned: how soon a waiter of one worker is woken by another, and what four workers cost that share one
+//! policy.
+//!
 //! With the argument `large` (`make bench-large`): one policy and ten thousand, side by side in the same way.
 
+mod hot;
 mod large;
 mod load;
 mod memory;
 mod variants;
+mod wake;
 
 use resilience_test_harness::{Envoy, pin};
 use std::net::SocketAddr;
 use std::time::Duration;
-use variants::{Variant, direct_response, empty_filter, our_filter, proxied, rates_filter, start_upstream};
+use variants::{
+    Variant, bulkhead_filter, direct_response, empty_filter, our_filter, proxied, rates_filter,
+    start_upstream,
+};
 
 const WARM_UP: usize = 4_000;
 const PARTS: usize = 10;
@@ -27,6 +35,8 @@ async fn main() {
     if std::env::args().any(|argument| argument == "large") {
         large::print(&upstream, address).await;
     } else {
+        wake::print().await;
+        hot::print(address).await;
         compare(&upstream, address).await;
         memory::print(address).await;
     }
@@ -42,14 +52,15 @@ async fn compare(upstream: &Envoy, address: SocketAddr) {
         Variant::new("static fallback, open breaker", &[our_filter()], proxied(), address).await,
         Variant::new("proxied, rates by count", &[rates_filter("count")], proxied(), address).await,
         Variant::new("proxied, rates by time", &[rates_filter("time")], proxied(), address).await,
+        Variant::new("proxied, breaker and bulkhead", &[bulkhead_filter()], proxied(), address).await,
     ];
-    let [bare, empty, closed, direct, open, by_count, by_time] = [0, 1, 2, 3, 4, 5, 6];
+    let [bare, empty, closed, direct, open, by_count, by_time, bulkhead] = [0, 1, 2, 3, 4, 5, 6, 7];
     all[open].trip().await;
     let table = measure(&all, upstream);
     let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
-    for which in [closed, by_count, by_time] {
+    for (which, goal) in [(closed, 1.3), (by_count, 1.3), (by_time, 1.3), (bulkhead, 1.4)] {
         let name = all[which].name.trim_start_matches("proxied, ");
-        print_ratio(&format!("added CPU, {name} / empty filter"), &table, 1.3, |rows| {
+        print_ratio(&format!("added CPU, {name} / empty filter"), &table, goal, |rows| {
             added(rows, which) / added(rows, empty)
         });
     }
@@ -60,9 +71,7 @@ async fn compare(upstream: &Envoy, address: SocketAddr) {
 
 /// Drives the variants in turn and prints what a request costs in each. Returns the figures of every turn, by variant.
 fn measure(all: &[Variant], upstream: &Envoy) -> Vec<Vec<f64>> {
-    let number =
-        |name: &str, default| std::env::var(name).map_or(default, |it| it.parse().expect("a number"));
-    let (turns, requests) = (number("TURNS", 200_usize), number("REQUESTS", 400));
+    let (turns, requests) = (number("TURNS", 200), number("REQUESTS", 400));
     let pinned = all.iter().all(|variant| pin(variant.pid(), 0))
         && pin(upstream.pid(), 1)
         && pin(std::process::id(), 1);
@@ -89,6 +98,11 @@ fn measure(all: &[Variant], upstream: &Envoy) -> Vec<Vec<f64>> {
         println!("  {:<32} {:7.2}  ({:.2} to {:.2})", variant.name, middle(column), parts.0, parts.1);
     }
     table
+}
+
+/// A number that the environment may set.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |it| it.parse().expect("a number"))
 }
 
 fn micros(cpu: Duration) -> f64 {

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const HEALTHY: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-request-id: 1\r\n\r\n";
+/// A request that is answered well.
+pub const HEALTHY: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-request-id: 1\r\n\r\n";
 const FAILING: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-fail: 1\r\n\r\n";
 const BODY: &str = "Your order is placed; payment will be processed within 5 minutes.";
 /// How many failures open the breaker: one for each connection of the load.
@@ -48,10 +49,7 @@ pub fn empty_filter() -> Value {
 
 /// Ours, with a breaker on the route that counts failures.
 pub fn our_filter() -> Value {
-    with_triggers(&json!({
-        "consecutive_failures": FAILURES,
-        "failures_in_window": {"failures": 100, "window": "10s"},
-    }))
+    with_triggers(&failures())
 }
 
 /// Ours, with a breaker on the route that counts rates over a window of this type.
@@ -65,7 +63,28 @@ pub fn rates_filter(window: &str) -> Value {
     }))
 }
 
+/// Ours, with a breaker that counts failures, a bulkhead that is wide enough and a fallback.
+pub fn bulkhead_filter() -> Value {
+    with(&failures(), &json!({"max_concurrent_calls": 1000}))
+}
+
+/// Ours, with a bulkhead for one call, for which others wait.
+pub fn waiting_filter() -> Value {
+    with(&failures(), &json!({"max_concurrent_calls": 1, "max_wait_duration": "10s"}))
+}
+
+fn failures() -> Value {
+    json!({
+        "consecutive_failures": FAILURES,
+        "failures_in_window": {"failures": 100, "window": "10s"},
+    })
+}
+
 fn with_triggers(triggers: &Value) -> Value {
+    with(triggers, &Value::Null)
+}
+
+fn with(triggers: &Value, bulkhead: &Value) -> Value {
     let mut breaker = triggers.clone();
     // Once open it stays open for the whole measurement.
     breaker["wait_duration_in_open_state"] = json!("24h");
@@ -74,6 +93,7 @@ fn with_triggers(triggers: &Value) -> Value {
             "name": "checkout",
             "match": [{"route": "checkout"}],
             "circuit_breaker": breaker,
+            "bulkhead": bulkhead,
             "fallback": [{"static": {"status": 200, "headers": {"content-type": "text/plain"}, "text": BODY}}],
         }],
     });
