@@ -54,7 +54,7 @@ help: ## List the targets (this list)
 
 .PHONY: setup
 setup: ## Bring every tool that is missing into .tools/
-	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen
+	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen yaml
 
 .PHONY: build
 build: ## Build dist/resilience.wasm
@@ -64,7 +64,7 @@ build: ## Build dist/resilience.wasm
 
 .PHONY: validate
 validate: build ## Write dist/envoy.yaml, let Envoy and the module check it, and warn of limits below a bulkhead
-	$(SETUP) envoy
+	$(SETUP) envoy yaml
 	@tools/render envoy/envoy.yaml dist/envoy.yaml
 	@tools/validate dist/envoy.yaml
 

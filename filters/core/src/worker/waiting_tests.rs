@@ -328,7 +328,11 @@ fn in_shadow_mode_who_went_on_is_not_asked_for_by_the_breaker_again() {
     worker.release(&mut port, P, first.permit.unwrap(), ms(500));
     let resumed = worker.woken(&mut port, 2, ms(500)).unwrap();
     let Verdict::Admitted(pass) = resumed.verdict else { panic!("{resumed:?}") };
-    assert_eq!((pass.ticket, port.breaker_state()), (None, BreakerState::Open), "the breaker would refuse it");
+    assert_eq!(
+        (pass.ticket, port.breaker_state()),
+        (None, BreakerState::Open),
+        "the breaker would refuse it"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What `make validate` says of the bundle, and of one that an operator has changed for the worse.
 
-use super::{CONTROL_PORT, exchanged, rendered, root, run};
+use super::{CONTROL_PORT, exchanged, rendered, run};
 use resilience_test_harness::*;
 use std::path::PathBuf;
 
@@ -202,14 +202,10 @@ fn timeouts_are_compared_with_the_longest_wait() {
 
 #[test]
 fn yaml_that_is_not_understood_is_said_to_be() {
-    for (line, written) in [
-        ("connect_timeout: 1s", "connect_timeout: !!str 1s"),
-        ("connect_timeout: 1s", "connect_timeout:\n      1s"),
-        ("circuit_breakers: *limits", "circuit_breakers: *nothing"),
-        ("interval: 5s", "interval: {a: [1,\n        2]}"),
-    ] {
+    for (line, written) in
+        [("circuit_breakers: *limits", "circuit_breakers: *nothing"), ("interval: 5s", "interval: {a: [1")]
+    {
         let said = found(&exchanged(&rendered(&[]), line, written));
         assert!(said.len() == 1 && said[0].contains("limits and timeouts were not compared"), "{said:?}");
     }
-    assert!(root().join("tools/plain_yaml.py").is_file());
 }
