@@ -43,7 +43,14 @@ impl<'a> Reader<'a> {
 
     /// A list behind its u16 length.
     pub(crate) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        (0..self.u16()?).map(|_| item(self)).collect()
+        let len = self.u16()?;
+        // A length that lies takes no more room than the value did: a module's memory never shrinks.
+        let most = self.0.len().checked_div(size_of::<T>()).unwrap_or(0);
+        let mut items = Vec::with_capacity(usize::from(len).min(most));
+        for _ in 0..len {
+            items.push(item(self)?);
+        }
+        Some(items)
     }
 
     /// All that is left.
@@ -60,7 +67,7 @@ impl<'a> Reader<'a> {
 /// keep every list far below it.
 pub(crate) fn put_list<T>(out: &mut Vec<u8>, items: &[T], mut item: impl FnMut(&mut Vec<u8>, &T)) {
     let len = u16::try_from(items.len()).unwrap_or(u16::MAX);
-    out.extend(len.to_le_bytes());
+    out.extend_from_slice(&len.to_le_bytes());
     for entry in items.iter().take(usize::from(len)) {
         item(out, entry);
     }

@@ -20,8 +20,12 @@ const BREAKER: u8 = 1;
 const RATES: u8 = 2;
 const RECOVERY: u8 = 3;
 const BULKHEAD: u8 = 4;
+/// How many of them there are.
+const OWN: usize = 4;
 /// A section's id, version and length.
 const HEAD: usize = 4;
+/// Room for most values, in bytes: they are written at every request.
+const USUAL: usize = 512;
 /// Sections of others are carried up to this many bytes in all, heads included: more is damage, not another version.
 const MAX_FOREIGN: usize = 64 * 1024;
 
@@ -91,19 +95,12 @@ impl State {
     /// The value's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        let mut put_own = |id, version, write: &dyn Fn(&mut Vec<u8>)| {
-            let mut bytes = Vec::new();
-            write(&mut bytes);
-            // An empty one says nothing.
-            if !bytes.is_empty() {
-                put_section(&mut out, id, version, &bytes);
-            }
-        };
-        put_own(BREAKER, Breaker::VERSION, &|out| self.breaker.encode(out));
-        put_own(RATES, Breaker::RATES_VERSION, &|out| self.breaker.encode_rates(out));
-        put_own(RECOVERY, Breaker::RECOVERY_VERSION, &|out| self.breaker.encode_recovery(out));
-        put_own(BULKHEAD, Bulkhead::VERSION, &|out| self.bulkhead.encode(out));
+        let mut out = Vec::with_capacity(USUAL);
+        out.extend_from_slice(MAGIC);
+        put_own(&mut out, BREAKER, Breaker::VERSION, |out| self.breaker.encode(out));
+        put_own(&mut out, RATES, Breaker::RATES_VERSION, |out| self.breaker.encode_rates(out));
+        put_own(&mut out, RECOVERY, Breaker::RECOVERY_VERSION, |out| self.breaker.encode_recovery(out));
+        put_own(&mut out, BULKHEAD, Bulkhead::VERSION, |out| self.bulkhead.encode(out));
         for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
@@ -133,17 +130,36 @@ fn foreign(sections: &[Section<'_>]) -> Vec<Foreign> {
     foreign().map(own).collect()
 }
 
+/// Appends one of our sections. An empty one says nothing, and is left out.
+fn put_own(out: &mut Vec<u8>, id: u8, version: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write_section(out, id, version, write);
+    if out.len() <= start.saturating_add(HEAD) {
+        out.truncate(start);
+    }
+}
+
 fn put_section(out: &mut Vec<u8>, id: u8, version: u8, bytes: &[u8]) {
-    // A section cannot outgrow its length field: the configuration's limits are far below it.
-    let Ok(len) = u16::try_from(bytes.len()) else { return };
-    out.extend([id, version]);
-    out.extend(len.to_le_bytes());
-    out.extend(bytes);
+    write_section(out, id, version, |out| out.extend_from_slice(bytes));
+}
+
+/// Appends a section: its bytes are written in place, then its length before them.
+fn write_section(out: &mut Vec<u8>, id: u8, version: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[id, version, 0, 0]);
+    write(out);
+    let len = u16::try_from(out.len().saturating_sub(start).saturating_sub(HEAD));
+    let place = start.saturating_add(2)..start.saturating_add(HEAD);
+    match (len, out.get_mut(place)) {
+        (Ok(len), Some(place)) => place.copy_from_slice(&len.to_le_bytes()),
+        // A section cannot outgrow its length field: the configuration's limits are far below it.
+        _ => out.truncate(start),
+    }
 }
 
 fn decode_sections(bytes: &[u8]) -> Option<Vec<Section<'_>>> {
     let mut input = Reader::new(bytes.strip_prefix(MAGIC)?);
-    let mut sections = Vec::new();
+    let mut sections = Vec::with_capacity(OWN);
     while !input.is_empty() {
         let (id, version, len) = (input.u8()?, input.u8()?, input.u16()?);
         sections.push(Section { id, version, bytes: input.bytes(usize::from(len))? });

@@ -37,19 +37,19 @@ impl Breaker {
 
     /// Appends the bytes of section 1.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.generation.to_le_bytes());
-        out.extend(self.next_probe.to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.next_probe.to_le_bytes());
         out.push(self.phase.state() as u8);
         match &self.phase {
             Phase::Closed(closed) => closed.evidence.encode(out),
-            Phase::Open { until } => out.extend(until.as_nanos().to_le_bytes()),
+            Phase::Open { until } => out.extend_from_slice(&until.as_nanos().to_le_bytes()),
             Phase::HalfOpen(probing) => {
-                out.extend(probing.until.as_nanos().to_le_bytes());
-                out.extend(probing.permitted.to_le_bytes());
-                out.extend(probing.answers.calls.to_le_bytes());
+                out.extend_from_slice(&probing.until.as_nanos().to_le_bytes());
+                out.extend_from_slice(&probing.permitted.to_le_bytes());
+                out.extend_from_slice(&probing.answers.calls.to_le_bytes());
                 put_list(out, &probing.probes, |out, probe| {
-                    out.extend(probe.owner.0.to_le_bytes());
-                    out.extend(probe.id.to_le_bytes());
+                    out.extend_from_slice(&probe.owner.0.to_le_bytes());
+                    out.extend_from_slice(&probe.id.to_le_bytes());
                 });
             }
         }
@@ -75,7 +75,7 @@ impl Breaker {
             }
             Phase::HalfOpen(probing) if probing.needs_rates() => {
                 out.extend(generation);
-                out.extend(probing.deciding.to_le_bytes());
+                out.extend_from_slice(&probing.deciding.to_le_bytes());
                 probing.answers.encode(out);
             }
             Phase::Closed(_) | Phase::Open { .. } | Phase::HalfOpen(_) => {}
@@ -113,11 +113,11 @@ impl Breaker {
         if self.trips == 0 && since.is_none() && held.is_none() {
             return;
         }
-        out.extend(self.generation.to_le_bytes());
-        out.extend(self.trips.to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.trips.to_le_bytes());
         out.push(since.map_or(0, |_| SINCE) | held.map_or(0, |_| HELD));
         for moment in [since, held].into_iter().flatten() {
-            out.extend(moment.as_nanos().to_le_bytes());
+            out.extend_from_slice(&moment.as_nanos().to_le_bytes());
         }
     }
 

@@ -123,9 +123,9 @@ impl Evidence {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.consecutive.to_le_bytes());
-        out.extend(self.capacity.to_le_bytes());
-        put_list(out, &self.failures, |out, at| out.extend(at.as_nanos().to_le_bytes()));
+        out.extend_from_slice(&self.consecutive.to_le_bytes());
+        out.extend_from_slice(&self.capacity.to_le_bytes());
+        put_list(out, &self.failures, |out, at| out.extend_from_slice(&at.as_nanos().to_le_bytes()));
     }
 
     pub(super) fn decode(input: &mut Reader<'_>) -> Option<Self> {

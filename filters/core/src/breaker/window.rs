@@ -97,7 +97,7 @@ impl Tally {
 
     pub(super) fn encode(self, out: &mut Vec<u8>) {
         for number in [self.calls, self.failed, self.slow] {
-            out.extend(number.to_le_bytes());
+            out.extend_from_slice(&number.to_le_bytes());
         }
     }
 

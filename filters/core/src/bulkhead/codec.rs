@@ -21,20 +21,20 @@ impl Bulkhead {
         if *self == Self::default() {
             return;
         }
-        out.extend(self.next_epoch.to_le_bytes());
+        out.extend_from_slice(&self.next_epoch.to_le_bytes());
         put_list(out, &self.holders, |out, holder| {
-            out.extend(holder.address.owner.0.to_le_bytes());
-            out.extend(holder.epoch.to_le_bytes());
-            out.extend(holder.held.to_le_bytes());
-            out.extend(holder.address.queue.to_le_bytes());
+            out.extend_from_slice(&holder.address.owner.0.to_le_bytes());
+            out.extend_from_slice(&holder.epoch.to_le_bytes());
+            out.extend_from_slice(&holder.held.to_le_bytes());
+            out.extend_from_slice(&holder.address.queue.to_le_bytes());
         });
         put_list(out, &self.waiters, |out, waiter| {
             // Each waiter's VM has an entry, and there are far fewer than that many.
             let place = self.place(waiter.owner).ok();
             let place = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
-            out.extend(place.to_le_bytes());
-            out.extend(waiter.id.to_le_bytes());
-            out.extend(waiter.claim.limit.to_le_bytes());
+            out.extend_from_slice(&place.to_le_bytes());
+            out.extend_from_slice(&waiter.id.to_le_bytes());
+            out.extend_from_slice(&waiter.claim.limit.to_le_bytes());
             out.extend([waiter.claim.rank, u8::from(waiter.granted)]);
         });
     }

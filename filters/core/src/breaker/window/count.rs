@@ -84,9 +84,9 @@ impl CountWindow {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.size.to_le_bytes());
-        out.extend(self.len.to_le_bytes());
-        out.extend(self.next.to_le_bytes());
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&self.next.to_le_bytes());
         out.extend(&self.ring);
     }
 

@@ -110,9 +110,9 @@ impl TimeWindow {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.seconds.to_le_bytes());
-        out.extend(self.offset.to_le_bytes());
-        out.extend(self.latest.to_le_bytes());
+        out.extend_from_slice(&self.seconds.to_le_bytes());
+        out.extend_from_slice(&self.offset.to_le_bytes());
+        out.extend_from_slice(&self.latest.to_le_bytes());
         let buckets: Vec<_> = self.buckets.iter().copied().collect();
         put_list(out, &buckets, |out, bucket| bucket.encode(out));
     }
