@@ -11,6 +11,7 @@ mod oracle;
 mod plan;
 mod rng;
 mod store;
+mod streams;
 mod trace;
 mod view;
 mod vm;

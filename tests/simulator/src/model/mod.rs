@@ -1,6 +1,8 @@
 //! The breaker once more, written as simply as can be: a list of what happened since the last transition, from which
 //! every question is answered by looking through the whole of it.
 
+pub mod ask;
+pub mod room;
 mod verdicts;
 mod window;
 
