@@ -6,7 +6,7 @@ use crate::model::ask::{Both, Said, Told};
 use crate::view;
 use crate::vm::Task;
 use resilience_core::breaker::{Admission, Outcome, Owner, Recorded, Transition};
-use resilience_core::worker::Patterns;
+use resilience_core::worker::{Operation, Patterns};
 use std::collections::BTreeSet;
 
 /// Why a write was right.
@@ -181,7 +181,9 @@ impl Explainer<'_> {
 
     fn waiters(&self) -> Vec<Explained> {
         let mut found = Vec::new();
-        for (call, waiting) in &self.writer.waiting {
+        let mut in_order: Vec<_> = self.writer.waiting.iter().collect();
+        in_order.sort_by_key(|(_, waiting)| waiting.since);
+        for (call, waiting) in in_order {
             let mine = waiting.breaker == self.breaker && waiting.is_looked_after(*call, self.deed);
             if !mine || self.deed.has_promised(*call) {
                 continue;
@@ -196,10 +198,20 @@ impl Explainer<'_> {
                             both.take_up(self.patterns, home, *call, (now, now >= waiting.until), told)?;
                         Some(Reason::TookUp(*call, said))
                     }));
+                    let blind = now >= waiting.until && self.deed.times(Operation::Admit) > 0;
+                    found.extend(blind.then(|| self.give_up(owner, *call)).flatten());
                 }
             }
         }
         found
+    }
+
+    /// A waiter whose wait is over, and of which the store did not say what had become of it.
+    fn give_up(&self, owner: u64, call: u32) -> Option<Explained> {
+        self.attempt(|both, told| {
+            both.room.withdraw(owner, call, &mut told.wakes);
+            Some(Reason::TookUp(call, Said::Full))
+        })
     }
 
     /// The end of a stay may be written by anyone; the dead are for a leader on its tick.

@@ -226,7 +226,7 @@ impl Oracle {
             })
         };
         let right = match verdict {
-            _ if blind => self.right_when_blind(vm, breaker, patterns, verdict),
+            _ if blind && self.right_when_blind(vm, breaker, patterns, verdict) => true,
             Answer::Refused(Refused { reason: Reason::CircuitOpen, wait: Some(wait) }) => {
                 history.could_see(begun, true, |entry| {
                     entry.model().is_some_and(|model| {

@@ -127,6 +127,7 @@ impl Oracle {
 
     /// A VM has told what became of those that wait.
     pub(super) fn resumed(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) -> Verdict {
+        self.sort_out(vm, deed, finished);
         for (breaker, resumed) in &finished.resumed {
             self.is_over(vm, deed, *breaker, resumed)?;
         }
@@ -152,6 +153,31 @@ impl Oracle {
             return Err(format!("VM {vm} wants to be called at {:?}, and {due:?} is due", finished.due));
         }
         Ok(())
+    }
+
+    /// Of several that try again, a write does not tell which one it let in.
+    fn sort_out(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) {
+        let Some(found) = self.vms.get(&vm) else { return };
+        let here = |call: u32| {
+            let waiting = found.waiting.get(&call)?;
+            matches!(waiting.place, Place::Here { .. }).then_some(waiting.breaker)
+        };
+        let fits = |call: u32, saids: &[Said]| {
+            let told = finished.resumed.iter().find(|(_, resumed)| resumed.call == call);
+            told.is_some_and(|(_, resumed)| saids.iter().any(|said| said.is(&resumed.verdict)))
+        };
+        for index in 0..deed.promises.len() {
+            let (call, saids) = deed.promises[index].clone();
+            let Some(breaker) = here(call).filter(|_| !fits(call, &saids)) else { continue };
+            let other = finished.resumed.iter().map(|(_, resumed)| resumed.call).find(|other| {
+                here(*other) == Some(breaker) && !deed.has_promised(*other) && fits(*other, &saids)
+            });
+            let Some(other) = other else { continue };
+            deed.promises[index].0 = other;
+            if let Some(held) = self.held.remove(&(vm, call)) {
+                self.held.insert((vm, other), held);
+            }
+        }
     }
 
     fn is_over(&mut self, vm: VmId, deed: &mut Deed, breaker: usize, resumed: &Resumed) -> Verdict {
