@@ -182,17 +182,14 @@ impl Model {
     #[must_use]
     pub fn out(&self) -> Vec<Probe> {
         let Phase::HalfOpen { steps, .. } = &self.phase else { return Vec::new() };
-        let sent = steps.iter().filter_map(|step| match step {
-            Step::Sent(probe) => Some(*probe),
-            _ => None,
-        });
-        sent.filter(|probe| {
-            !steps.iter().any(|step| match step {
-                Step::Answered(other, _) | Step::Reclaimed(other) => other == probe,
-                Step::Sent(_) => false,
-            })
-        })
-        .collect()
+        let mut out = Vec::new();
+        for step in steps {
+            match step {
+                Step::Sent(probe) => out.push(*probe),
+                Step::Answered(gone, _) | Step::Reclaimed(gone) => out.retain(|probe| probe != gone),
+            }
+        }
+        out
     }
 
     fn answers(&self) -> Tally {

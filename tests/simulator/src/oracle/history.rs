@@ -136,12 +136,12 @@ impl History {
     /// Whether somebody who began at `begun` and ends now could have seen a value that passes the `test`: it was there in
     /// the meantime, or, where old `belief` counts, it was there shortly before and nobody had announced the change.
     pub fn could_see(&self, begun: Moment, belief: bool, test: impl Fn(&Entry) -> bool) -> bool {
+        let told = belief.then(|| self.announced.iter().rev().find(|step| **step <= begun.step)).flatten();
         let mut superseded: Option<&Entry> = None;
         for entry in self.entries.iter().rev() {
             let meanwhile = superseded.is_none_or(|next| next.step > begun.step);
             let believed = belief
                 && superseded.is_some_and(|next| {
-                    let told = self.announced.iter().rev().find(|step| **step <= begun.step);
                     next.now.saturating_add(BELIEF) >= begun.now && told.is_none_or(|step| *step <= next.step)
                 });
             if !meanwhile && !believed {

@@ -103,7 +103,10 @@ impl Oracle {
         for owner in shape.holders.keys().filter(|owner| !before.holders.contains_key(owner)) {
             self.homes.insert((breaker, *owner), Moment { step: self.now.step, ..begun });
         }
-        for waiter in after.granted() {
+        // In the order in which they were served: only that of a class is told by their places.
+        let mut granted: Vec<_> = after.granted().collect();
+        granted.sort_by_key(|waiter| waiter.rank);
+        for waiter in granted {
             let old = before.waiters.iter().find(|old| (old.owner, old.id) == (waiter.owner, waiter.id));
             if old.is_some_and(|old| old.granted) {
                 continue;
