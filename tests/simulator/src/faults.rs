@@ -202,7 +202,7 @@ impl World {
             // Where few are let in at a time, a stay in half-open needs many rounds.
             let probing = (0..self.plan.breakers())
                 .any(|it| self.oracle.policies[it].latest().model().is_some_and(|m| m.permitted().is_some()));
-            look = self.now.awake + if probing { SECOND / 100 } else { SECOND / 4 };
+            look = self.now.awake + if probing { SECOND / 200 } else { SECOND / 4 };
             let left = self.oracle.unfinished();
             if left.is_empty() {
                 return self.everybody_leaves();

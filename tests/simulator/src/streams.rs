@@ -77,7 +77,7 @@ impl World {
             false if slow => Outcome::SlowSuccess,
             false => Outcome::Success,
         };
-        let (least, most) = if self.calm { (0, 20 * MS) } else { self.plan.latency };
+        let (least, most) = if self.calm { (0, 4 * MS) } else { self.plan.latency };
         let latency = self.rng.spread(least, most);
         if self.calm || !self.rng.chance(self.plan.silent) {
             self.later(latency, id, Task::Answered { call, outcome });
@@ -106,7 +106,7 @@ impl World {
         // A failure, and what a probe proves, counts at once; the body may take its time.
         let at_once = ticket.is_some_and(|ticket| ticket.probe.is_some() || outcome.is_failure());
         if at_once && (permit.is_some() || waits) && self.rng.chance(500) {
-            let longest = if self.calm { 20 * MS } else { 2 * SECOND };
+            let longest = if self.calm { 4 * MS } else { 2 * SECOND };
             let span = self.rng.spread(1, longest);
             self.later(span, id, Task::Over { call });
             self.streams.entry((id, call)).and_modify(|stream| stream.ticket = None);

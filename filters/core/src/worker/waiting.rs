@@ -6,6 +6,7 @@ use super::{Arrival, Event, Operation, Pass, Port, Refused, Resumed, Target, Ver
 use crate::answer::Reason;
 use crate::breaker::Owner;
 use crate::bulkhead::{Address, Turn};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ impl Worker {
     ) -> Option<Verdict> {
         let Waiting { target, arrival: Arrival { call, .. }, until, held, .. } = *waiting;
         let address = Address { owner, queue: self.queue };
-        let over = now >= until;
+        let over = now >= until && !active(Bug::EndlessWait);
         let looked = self.change(port, target, Operation::Admit, now, |state, patterns, effects| {
             let permit = match state.bulkhead.take_up(address, call) {
                 Turn::Granted(permit) => permit,
@@ -142,7 +143,8 @@ impl Worker {
                 Turn::Gone => return Some(FULL),
             };
             let mut pass = Pass { permit: Some(permit), ..Pass::default() };
-            if held && let Err(refused) = patterns.ask_breaker(state, owner, now, &mut pass, effects) {
+            let ask = held && !active(Bug::NotAskedAgain);
+            if ask && let Err(refused) = patterns.ask_breaker(state, owner, now, &mut pass, effects) {
                 state.bulkhead.release(permit, &mut effects.wakes);
                 return Some(Verdict::Refused(refused));
             }

@@ -54,7 +54,8 @@ impl Oracle {
         };
         if let Reason::Housekeeping(dead) = &explained.reason {
             let alive = |vm| self.vms.contains_key(&vm);
-            for probe in base.model.out().iter().filter(|probe| dead.contains(&probe.owner.0)) {
+            let after = &explained.both.model;
+            for probe in base.model.out().iter().filter(|probe| after.was_reclaimed(**probe)) {
                 self.members.may_reclaim(*probe, begun, alive)?;
             }
             for owner in base.room.owners().filter(|owner| dead.contains(owner)) {
@@ -98,7 +99,11 @@ impl Oracle {
                 self.members.sent(probe, moment);
             }
         };
+        let (model, room) = (&explained.both.model, &explained.both.room);
+        // A damaged value may be written for whatever changes nothing else.
+        let repairs = model.shape() == base.model.shape() && *room == base.room;
         match explained.reason {
+            Reason::Asked(..) | Reason::TookUp(..) if repairs => {}
             Reason::Admission(admission) => {
                 // Of what is closed no write decides: it was written for something else.
                 let by_write = !matches!(admission, Admission::Admitted(ticket) if ticket.probe.is_none());
@@ -127,12 +132,12 @@ impl Oracle {
                     }
                 }
             }
-            Reason::TookUp(call, said) => {
-                deed.promises.push((call, vec![said]));
-                match said {
-                    Said::In { ticket, .. } => sent(ticket),
+            Reason::TookUp(call, saids) => {
+                match saids.first() {
+                    Some(Said::In { ticket, .. }) => sent(*ticket),
                     _ => drop(self.held.remove(&(vm, call))),
                 }
+                deed.promises.push((call, saids));
             }
             Reason::Outcome(place, late) => {
                 let report = writer.unsettled.remove(place);
@@ -155,7 +160,7 @@ impl Oracle {
             Reason::Force => deed.forced = true,
             Reason::Housekeeping(dead) => {
                 let out = base.model.out().into_iter();
-                let lost: Vec<_> = out.filter(|probe| dead.contains(&probe.owner.0)).collect();
+                let lost: Vec<_> = out.filter(|it| explained.both.model.was_reclaimed(*it)).collect();
                 deed.reclaimed += lost.len();
                 self.policies[policy].reclaimed(base.model.generation(), &lost);
                 self.regain(vm, policy, base, &dead);

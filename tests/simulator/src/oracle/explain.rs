@@ -14,12 +14,21 @@ pub(super) enum Reason {
     Admission(Admission),
     /// A request that wants in was told one of these.
     Asked(u32, Vec<Said>),
-    /// A waiter was told this.
-    TookUp(u32, Said),
+    /// A waiter was told one of these.
+    TookUp(u32, Vec<Said>),
     /// The outcome at this place of the VM's list, and whether it was late.
     Outcome(usize, bool),
     Housekeeping(BTreeSet<u64>),
     Force,
+}
+
+impl Reason {
+    fn said(&self) -> Option<(u32, Vec<Said>)> {
+        match self {
+            Self::Asked(call, saids) | Self::TookUp(call, saids) => Some((*call, saids.clone())),
+            _ => None,
+        }
+    }
 }
 
 pub(super) struct Explained {
@@ -59,17 +68,10 @@ pub(super) fn explain(
     }
     let others = found.iter().skip(1).map(|other| other.told.transitions.clone()).collect();
     // A request was told one of all that leave the same behind.
-    let asked = |reason: &Reason, call| match reason {
-        Reason::Asked(other, saids) if *other == call => saids.clone(),
-        _ => Vec::new(),
-    };
-    let all = match &found.first()?.reason {
-        Reason::Asked(call, _) => found.iter().flat_map(|it| asked(&it.reason, *call)).collect(),
-        _ => Vec::new(),
-    };
+    let saids: Vec<_> = found.iter().filter_map(|it| it.reason.said()).collect();
     let mut first = found.into_iter().next()?;
-    if let Reason::Asked(_, saids) = &mut first.reason {
-        *saids = all;
+    if let Reason::Asked(call, all) | Reason::TookUp(call, all) = &mut first.reason {
+        *all = saids.into_iter().filter(|(other, _)| other == call).flat_map(|(_, said)| said).collect();
     }
     Some(Explained { others, ..first })
 }
@@ -112,11 +114,17 @@ impl Explainer<'_> {
 
     fn reports(&self) -> Vec<Explained> {
         // What was left over is seen to first, but not by whom a timer called, or a client that leaves.
-        let flushes = !matches!(self.deed.task, Task::Timer | Task::Withdraw { .. });
+        let lost = self.deed.lost();
+        let first = match self.deed.task {
+            Task::Timer | Task::Withdraw { .. } => self.deed.earlier,
+            // What it gives back before anything else may be what was lost, or be tried twice.
+            Task::Complete { waits: true, .. } => lost.saturating_sub(1),
+            Task::Leave => 0,
+            // They are seen to in their order, and one that the store does not take stays where it is.
+            _ => lost,
+        };
         let reports = self.writer.unsettled.iter().enumerate();
-        let reports = reports.filter(|(place, report)| {
-            report.breaker == self.breaker && (flushes || *place >= self.deed.earlier)
-        });
+        let reports = reports.filter(|(place, report)| report.breaker == self.breaker && *place >= first);
         let both_ways = reports.flat_map(|(place, report)| [(place, report, true), (place, report, false)]);
         both_ways.filter_map(|(place, report, weighed)| self.report(place, report, weighed)).collect()
     }
@@ -196,7 +204,7 @@ impl Explainer<'_> {
                     found.extend(self.attempt(|both, told| {
                         let said =
                             both.take_up(self.patterns, home, *call, (now, now >= waiting.until), told)?;
-                        Some(Reason::TookUp(*call, said))
+                        Some(Reason::TookUp(*call, vec![said]))
                     }));
                     let blind = now >= waiting.until && self.deed.times(Operation::Admit) > 0;
                     found.extend(blind.then(|| self.give_up(owner, *call)).flatten());
@@ -210,7 +218,7 @@ impl Explainer<'_> {
     fn give_up(&self, owner: u64, call: u32) -> Option<Explained> {
         self.attempt(|both, told| {
             both.room.withdraw(owner, call, &mut told.wakes);
-            Some(Reason::TookUp(call, Said::Full))
+            Some(Reason::TookUp(call, vec![Said::Full]))
         })
     }
 

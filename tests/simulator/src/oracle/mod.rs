@@ -198,8 +198,13 @@ impl Deed {
 
     /// Whether some outcome could not be written in it.
     fn lost_an_outcome(&self) -> bool {
+        self.lost() > 0
+    }
+
+    /// How often something could not be given back or told.
+    fn lost(&self) -> usize {
         let lost = [Operation::Record, Operation::HandBack, Operation::Release];
-        lost.into_iter().any(|operation| self.times(operation) > 0)
+        lost.into_iter().map(|operation| self.times(operation)).sum()
     }
 }
 
