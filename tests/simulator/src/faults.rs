@@ -200,9 +200,11 @@ impl World {
                 continue;
             }
             // Where few are let in at a time, a stay in half-open needs many rounds.
-            let probing = (0..self.plan.breakers())
-                .any(|it| self.oracle.policies[it].latest().model().is_some_and(|m| m.permitted().is_some()));
-            look = self.now.awake + if probing { SECOND / 200 } else { SECOND / 4 };
+            let probing = (0..self.plan.breakers()).any(|breaker| self.probes_slowly(breaker));
+            let pause = if probing { SECOND / 200 } else { SECOND / 4 };
+            look = self.now.awake + pause;
+            // Time goes on from event to event: there is one then.
+            self.after(pause, Event::Recovery);
             let left = self.oracle.unfinished();
             if left.is_empty() {
                 return self.everybody_leaves();
@@ -218,11 +220,23 @@ impl World {
                 // Enough for every place of a stay: a trickle might not fill it before it ends.
                 let closed =
                     self.oracle.policies[breaker].latest().model().is_some_and(|m| m.until().is_none());
-                let count = if closed { 1 } else { self.plan.most_permitted() + 1 };
+                let count = match closed {
+                    true => 1,
+                    false if self.probes_slowly(breaker) => 2,
+                    false => self.plan.most_permitted() + 1,
+                };
                 self.burst(policy, cluster, count);
             }
         }
         Ok(())
+    }
+
+    /// Whether there is room for probes and a bulkhead lets in few at a time.
+    fn probes_slowly(&self, breaker: usize) -> bool {
+        let narrow = (0..self.plan.configurations.len())
+            .any(|it| self.plan.patterns(it, breaker).is_some_and(|patterns| patterns.bulkhead.is_some()));
+        let model = self.oracle.policies[breaker].latest().model();
+        narrow && model.is_some_and(|model| model.permitted().is_some() && !model.is_full())
     }
 
     /// All faults stop, and the upstreams are well.

@@ -204,6 +204,12 @@ impl Model {
         self.answers().calls + self.out().len() as u32
     }
 
+    /// Whether every place of a stay in half-open is taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.permitted().is_some_and(|permitted| self.used() >= permitted)
+    }
+
     /// Whether a probe was sent in this stay and its place given to others.
     #[must_use]
     pub fn was_reclaimed(&self, probe: Probe) -> bool {

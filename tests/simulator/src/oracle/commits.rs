@@ -36,10 +36,17 @@ impl Oracle {
             return Err(format!("VM {vm} wrote policy {policy}, of which it keeps no state"));
         };
         let (latest, begun) = (history.latest(), deed.begun);
+        let before = latest.shown_room();
+        if let Some(wrong) =
+            room.wrong(&before).or_else(|| self.enters_wrongly(writer, policy, room, &before))
+        {
+            return Err(format!(
+                "VM {vm}, in bulkhead {policy}: {wrong}\n  it was: {before:?}\n  it is: {room:?}"
+            ));
+        }
         let (model, damaged) = (latest.model(), latest.is_damaged());
         let model = model.map_or_else(|| Model::fresh(begun.now), |model| model.read(begun.now));
         let base = Both { model, room: latest.room_at(begun.now) };
-        let before = latest.shown_room();
         let shown = Shown { breaker: shape, room };
         let Some(explained) = explain(writer, deed, patterns, policy, &base, &shown) else {
             return Err(format!(
@@ -188,6 +195,28 @@ impl Oracle {
             // What is given on at once was free in between.
             deed.regained += count;
         }
+    }
+
+    /// A newcomer that went in past its limit, as the bytes say.
+    fn enters_wrongly(
+        &self,
+        writer: &super::Vm,
+        breaker: usize,
+        room: &view::Room,
+        before: &view::Room,
+    ) -> Option<String> {
+        let Some(Task::Admit { policy, class, .. }) = writer.deed.as_ref().map(|deed| deed.task) else {
+            return None;
+        };
+        if policy != crate::policy_of(breaker) {
+            return None;
+        }
+        let bulkhead = self.patterns(writer, breaker)?.bulkhead.as_ref()?;
+        let limit = claim(&bulkhead.settings, class).limit;
+        let over = room.was_entered(writer.me?.0, before) && room.in_flight() > limit;
+        over.then(|| {
+            format!("{} are in flight, and a request of the limit {limit} went in", room.in_flight())
+        })
     }
 
     /// How many may be in flight for a request to be let in, if a write is about one.

@@ -166,7 +166,9 @@ impl Oracle {
             let told = finished.resumed.iter().find(|(_, resumed)| resumed.call == call);
             told.is_some_and(|(_, resumed)| saids.iter().any(|said| said.is(&resumed.verdict)))
         };
-        for index in 0..deed.promises.len() {
+        // One that is put right may make room for another.
+        let count = deed.promises.len();
+        for index in (0..count).flat_map(|_| 0..count) {
             let (call, saids) = deed.promises[index].clone();
             let Some(breaker) = here(call).filter(|_| !fits(call, &saids)) else { continue };
             let other = finished.resumed.iter().map(|(_, resumed)| resumed.call).find(|other| {

@@ -47,6 +47,12 @@ impl Room {
         granted + self.holders.values().map(|holder| holder.held).sum::<u32>()
     }
 
+    /// Whether a call of `owner` went straight in, past all that wait.
+    pub fn was_entered(&self, owner: u64, before: &Self) -> bool {
+        let held = |room: &Self| room.holders.get(&owner).map_or(0, |holder| holder.held);
+        held(self) > held(before) && self.waiters == before.waiters
+    }
+
     /// What holds of every one, whatever made it: nobody waits who may go on, nobody is served before one whose turn it
     /// was, and no VM stands here for nothing. Returns what does not.
     pub fn wrong(&self, before: &Self) -> Option<String> {
@@ -69,6 +75,11 @@ impl Room {
             if let Some((_, passed)) = waits().find(first) {
                 return Some(format!("{next:?} was served before {passed:?}"));
             }
+        }
+        let served = self.waiters.iter().filter(|waiter| waiter.granted && !had(waiter));
+        // Of several the lowest class was served last.
+        if let Some(last) = served.max_by_key(|waiter| waiter.rank).filter(|last| in_flight > last.limit) {
+            return Some(format!("{in_flight} are in flight, and it was served: {last:?}"));
         }
         let idle = self.holders.iter().find(|(owner, holder)| {
             holder.held == 0 && !self.waiters.iter().any(|waiter| waiter.owner == **owner)
