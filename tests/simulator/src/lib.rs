@@ -6,6 +6,7 @@
 
 mod calls;
 mod faults;
+pub mod hot;
 mod model;
 mod oracle;
 mod plan;
