@@ -25,8 +25,11 @@ pub struct Pace {
     pub request: (u64, u64),
 }
 
-/// The times of the host as measured: a read, some decoding, and a proxy that has other things to do.
-pub const MEASURED: Pace = Pace { read: (1000, 2500), call: (60, 200), request: (50_000, 150_000) };
+/// The times of the host as measured, with some for decoding, and a proxy that needs 0.2 ms of its worker for each request
+/// and has always one: all workers saturated by one policy.
+pub const BUSY: Pace = Pace { read: (1000, 2500), call: (60, 200), request: (50_000, 150_000) };
+/// The same with a tenth of the requests.
+pub const MODERATE: Pace = Pace { request: (500_000, 1_500_000), ..BUSY };
 /// Workers that do nothing but ask.
 pub const RELENTLESS: Pace = Pace { read: (1, 2000), call: (1, 2000), request: (1, 2000) };
 

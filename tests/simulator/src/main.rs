@@ -39,10 +39,14 @@ fn main() -> ExitCode {
     );
     println!("{:?}", total.reached);
     if asked.seeds > 1 {
-        for (pace, how) in
-            [(hot::MEASURED, "at the host's pace"), (hot::RELENTLESS, "asking without a pause")]
-        {
-            println!("{how}: {}", hot::play(64, 100_000, pace, asked.from));
+        for (workers, pace, how) in [
+            (4, hot::BUSY, "every worker busy"),
+            (16, hot::BUSY, "every worker busy"),
+            (64, hot::BUSY, "every worker busy"),
+            (64, hot::MODERATE, "every worker at a tenth of that"),
+            (64, hot::RELENTLESS, "asking without a pause"),
+        ] {
+            println!("{how}: {}", hot::play(workers, 100_000, pace, asked.from));
         }
     }
     match parts.into_iter().filter_map(|(_, failure)| failure).min_by_key(|failure| failure.seed) {
