@@ -67,6 +67,26 @@ pub enum Bug {
     TwoForOne,
     /// A class takes more than its share.
     ShareExceeded,
+    /// A permit that was reclaimed is taken back once more.
+    EpochIgnored,
+    /// A full queue sends the oldest away.
+    WrongEnd,
+    /// Whoever came last is served first.
+    LastServedFirst,
+    /// All who wait are served alike.
+    ClassesIgnored,
+    /// What the dead wait for is kept for them.
+    WaitersOfTheDead,
+    /// A probe waits for a permit.
+    ProbeWaits,
+    /// A probe for which there is no permit keeps its place.
+    ProbeKept,
+    /// A wait goes on after its end.
+    EndlessWait,
+    /// Who has waited goes on without asking the breaker again.
+    NotAskedAgain,
+    /// A message goes to the queue of whoever sends it.
+    WokenElsewhere,
 }
 
 #[cfg(feature = "planted-bugs")]

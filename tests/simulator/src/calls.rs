@@ -48,6 +48,13 @@ impl World {
                 self.oracle.announced(id, *breaker)?;
                 Answer::Noted
             }
+            Call::Listen(_) if refused => self.listens(id, None)?,
+            Call::Listen(name) => self.listens(id, Some(name))?,
+            Call::Wake(wake) => {
+                self.oracle.woke(id, *wake)?;
+                self.post(*wake)?;
+                Answer::Noted
+            }
             Call::Report(..) | Call::Idle(_) => return Err(format!("VM {id} is not to be asked: {call:?}")),
         })
     }
@@ -64,7 +71,7 @@ pub(crate) fn shown(call: &Call) -> String {
             let value = crate::view::value(bytes).breaker;
             let value = value.map_or_else(
                 || format!("{:?}", crate::view::members(bytes)),
-                |breaker| format!("{breaker:?}"),
+                |breaker| format!("{breaker:?} {:?}", crate::view::value(bytes).room),
             );
             format!("writes {} over {expected:?}: {value}", String::from_utf8_lossy(key))
         }

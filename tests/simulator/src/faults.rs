@@ -151,7 +151,7 @@ impl World {
             2 => bytes.iter_mut().take(1).for_each(|byte| *byte = 0),
             _ => {
                 // The section is there and is not what it says.
-                let which = self.rng.between(1, 3) as u8;
+                let which = self.rng.between(1, 4) as u8;
                 let mut sections = view::sections(&bytes).unwrap_or_default();
                 for (.., content) in
                     sections.iter_mut().filter(|(id, version, _)| (*id, *version) == (which, 1))
@@ -171,9 +171,9 @@ impl World {
         }
         let Some(found) = self.store.get(self.keys[policy].as_bytes()) else { return };
         let Some(mut sections) = view::sections(&found.bytes) else { return };
-        let ours = [view::BREAKER, view::RATES, view::RECOVERY];
+        let ours = [view::BREAKER, view::RATES, view::RECOVERY, view::BULKHEAD];
         sections.retain(|(id, version, _)| ours.contains(&(*id, *version)));
-        for (id, version) in [(1, 2), (2, 2), (3, 9), (200, 7)] {
+        for (id, version) in [(1, 2), (2, 2), (3, 9), (4, 2), (200, 7)] {
             if self.rng.chance(500) {
                 let content = self.rng.next().to_le_bytes()[..self.rng.index(8)].to_vec();
                 let place = self.rng.index(sections.len() + 1);
@@ -199,7 +199,12 @@ impl World {
             if self.now.awake < look {
                 continue;
             }
-            look = self.now.awake + SECOND / 4;
+            // Where few are let in at a time, a stay in half-open needs many rounds.
+            let probing = (0..self.plan.breakers()).any(|breaker| self.probes_slowly(breaker));
+            let pause = if probing { SECOND / 200 } else { SECOND / 4 };
+            look = self.now.awake + pause;
+            // Time goes on from event to event: there is one then.
+            self.after(pause, Event::Recovery);
             let left = self.oracle.unfinished();
             if left.is_empty() {
                 return self.everybody_leaves();
@@ -215,11 +220,23 @@ impl World {
                 // Enough for every place of a stay: a trickle might not fill it before it ends.
                 let closed =
                     self.oracle.policies[breaker].latest().model().is_some_and(|m| m.until().is_none());
-                let count = if closed { 1 } else { self.plan.most_permitted() + 1 };
+                let count = match closed {
+                    true => 1,
+                    false if self.probes_slowly(breaker) => 2,
+                    false => self.plan.most_permitted() + 1,
+                };
                 self.burst(policy, cluster, count);
             }
         }
         Ok(())
+    }
+
+    /// Whether there is room for probes and a bulkhead lets in few at a time.
+    fn probes_slowly(&self, breaker: usize) -> bool {
+        let narrow = (0..self.plan.configurations.len())
+            .any(|it| self.plan.patterns(it, breaker).is_some_and(|patterns| patterns.bulkhead.is_some()));
+        let model = self.oracle.policies[breaker].latest().model();
+        narrow && model.is_some_and(|model| model.permitted().is_some() && !model.is_full())
     }
 
     /// All faults stop, and the upstreams are well.
@@ -231,6 +248,13 @@ impl World {
         self.haste.fill(0);
         for slot in &mut self.slots {
             slot.stalled = false;
+        }
+        // Who holds a permit must let go of it some time.
+        let open: Vec<_> =
+            self.streams.iter().filter(|(_, it)| it.ends_in_time()).map(|(at, _)| *at).collect();
+        for (vm, call) in open {
+            let span = self.rng.below(20 * MS);
+            self.later(span, vm, Task::Over { call });
         }
         // Somebody must be there to see to it, who is not about to leave.
         for configuration in 0..self.plan.configurations.len() {
@@ -246,6 +270,9 @@ impl World {
         }
         while !self.slots.is_empty() && !self.ambiguous {
             self.step()?;
+        }
+        if !self.ambiguous && self.plan.is_steady() && self.oracle.reached.overshoot > 0 {
+            return Err("permits were taken from the living, and nothing had stopped them".into());
         }
         if !self.ambiguous && !self.oracle.members.owners().is_empty() {
             return Err(format!("all have left, and the table has {:?}", self.oracle.members.owners()));

@@ -6,11 +6,13 @@
 
 mod calls;
 mod faults;
+pub mod hot;
 mod model;
 mod oracle;
 mod plan;
 mod rng;
 mod store;
+mod streams;
 mod trace;
 mod view;
 mod vm;

@@ -1,6 +1,6 @@
 //! Plays many seeds, on all cores: `--seeds N --from K`, or one of them: `--seed S`.
 
-use resilience_simulator::{Failure, Reached, Summary, play};
+use resilience_simulator::{Failure, Reached, Summary, hot, play};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -38,6 +38,17 @@ fn main() -> ExitCode {
         total.seeds as f64 / seconds,
     );
     println!("{:?}", total.reached);
+    if asked.seeds > 1 {
+        for (workers, pace, how) in [
+            (4, hot::BUSY, "every worker busy"),
+            (16, hot::BUSY, "every worker busy"),
+            (64, hot::BUSY, "every worker busy"),
+            (64, hot::MODERATE, "every worker at a tenth of that"),
+            (64, hot::RELENTLESS, "asking without a pause"),
+        ] {
+            println!("{how}: {}", hot::play(workers, 100_000, pace, asked.from));
+        }
+    }
     match parts.into_iter().filter_map(|(_, failure)| failure).min_by_key(|failure| failure.seed) {
         None if parts_complete(&total, &asked) => ExitCode::SUCCESS,
         None => ExitCode::FAILURE,

@@ -3,7 +3,8 @@
 use crate::rng::Rng;
 use crate::vm::Guarded;
 use resilience_core::breaker::{FailuresInWindow, Growth, Percentage, RampUp, Rates, Settings, Shape};
-use resilience_core::worker::Shared;
+use resilience_core::bulkhead::{self, Class, Priority, Queue};
+use resilience_core::worker::{Pattern, Patterns, Shared};
 use std::time::Duration;
 
 /// A millisecond, in the clock's unit.
@@ -39,6 +40,9 @@ pub enum Fault {
     /// An operator says something.
     Force,
 }
+
+/// The longest that a request waits for a permit.
+const LONGEST_WAIT: u64 = 8 * SECOND;
 
 /// The longest span for which an operator holds a breaker.
 pub const HELD: u64 = 6 * SECOND;
@@ -79,6 +83,10 @@ pub struct Plan {
     pub aimed: u64,
     /// How often a client leaves, per mille.
     pub impatient: u64,
+    /// How often a message to another VM is lost, per mille.
+    pub lossy: u64,
+    /// How long a message takes at most.
+    pub post: u64,
     /// How often a request never answers, per mille.
     pub silent: u64,
     /// The shortest and the longest latency.
@@ -114,9 +122,14 @@ impl Plan {
         let latency = if slow { (SECOND, 15 * SECOND) } else { (1, rng.spread(MS, 8 * SECOND)) };
         let stall = if slow { (5 * SECOND, 12 * SECOND) } else { (MS, 25 * SECOND) };
         let offset = rng.below(SECOND) as u32;
+        // What a policy is mostly about is the same in all configurations.
+        let which: Vec<_> = (0..policies).map(|_| rng.pick(&MIXTURES)).collect();
         let configurations: Vec<_> = (0..rng.between(1, 3))
             .map(|index| {
-                (0xc0_ffee + index, (0..policies).map(|policy| guarded(rng, policy, stay, offset)).collect())
+                (
+                    0xc0_ffee + index,
+                    (0..policies).map(|policy| guarded(rng, policy, which[policy], stay, offset)).collect(),
+                )
             })
             .collect();
         // Later configurations join in the middle of the run.
@@ -141,6 +154,8 @@ impl Plan {
             bursts: rng.pick(&[0, 50, 200]),
             aimed: rng.pick(&[0, 100, 300]),
             impatient: rng.pick(&[0, 50, 300]),
+            lossy: rng.pick(&[0, 0, 20, 300]),
+            post: rng.spread(MS / 10, 50 * MS),
             silent: rng.pick(&[0, 20, 100]),
             latency,
             stall,
@@ -176,23 +191,77 @@ impl Plan {
             settings.wait_duration_in_open_state.max(grown).as_nanos() as u64
         });
         let stay = self.most(|settings| settings.max_wait_duration_in_half_open_state.as_nanos() as u64);
-        2 * (wait + stay) + HELD + 30 * SECOND
+        2 * (wait + stay) + HELD + LONGEST_WAIT + 30 * SECOND
     }
 
     fn most(&self, of: impl Fn(&Settings) -> u64) -> u64 {
         let all = self.configurations.iter().flat_map(|(_, policies)| policies);
-        all.filter_map(|(_, shared)| shared.as_ref().map(|shared| of(&shared.settings))).max().unwrap_or(0)
+        let breakers = all.filter_map(|(_, shared)| shared.as_ref()?.patterns.breaker.as_ref());
+        breakers.map(|breaker| of(&breaker.settings)).max().unwrap_or(0)
+    }
+
+    /// What a configuration keeps for a breaker's policy.
+    #[must_use]
+    pub fn patterns(&self, configuration: usize, breaker: usize) -> Option<&Patterns> {
+        let shared = self.configurations[configuration].1[crate::policy_of(breaker)].1.as_ref();
+        shared.map(|shared| &shared.patterns)
+    }
+
+    /// Whether nothing can go wrong that makes a VM that lives look dead.
+    #[must_use]
+    pub fn is_steady(&self) -> bool {
+        let stops = [Fault::Stop, Fault::Jump, Fault::Stall, Fault::Outage, Fault::MembersDamage];
+        self.freezes == 0 && self.conflicts == 0 && !self.faults.iter().any(|fault| stops.contains(fault))
     }
 }
 
-fn guarded(rng: &mut Rng, policy: usize, stay: (u64, u64), offset: u32) -> Guarded {
+/// How often a configuration has a breaker and a bulkhead for a policy, per mille.
+const MIXTURES: [(u64, u64); 5] = [(1000, 0), (1000, 0), (1000, 1000), (900, 900), (0, 1000)];
+
+fn guarded(
+    rng: &mut Rng,
+    policy: usize,
+    (breaker, bulkhead): (u64, u64),
+    stay: (u64, u64),
+    offset: u32,
+) -> Guarded {
+    let breaker =
+        rng.chance(breaker).then(|| Pattern { settings: breaker_of(rng, stay, offset), shadow: false });
+    let bulkhead = (breaker.is_none() || rng.chance(bulkhead))
+        .then(|| Pattern { settings: bulkhead_of(rng), shadow: rng.chance(100) });
+    let max_keys = rng.chance(400).then(|| rng.between(1, 3) as u16);
+    // Not every configuration keeps state for every policy, but there is always one to look at.
+    let keeps = policy == 0 || !rng.chance(100);
+    let patterns = Patterns { breaker, bulkhead };
+    (format!("policy-{policy}"), keeps.then_some(Shared { patterns, max_keys }))
+}
+
+fn bulkhead_of(rng: &mut Rng) -> bulkhead::Settings {
+    let max_concurrent_calls = rng.spread(1, 12) as u32;
+    let queue = rng.chance(750).then(|| Queue {
+        max_wait_duration: Duration::from_nanos(rng.spread(20 * MS, LONGEST_WAIT)),
+        max_queue: rng.spread(1, 10) as u16,
+    });
+    let priority = rng.chance(600).then(|| {
+        let count = rng.between(1, 4);
+        let class = |nth: u64, share: u64| Class {
+            name: format!("class-{nth}"),
+            limit: (max_concurrent_calls * share as u32 / 100).max(1),
+        };
+        let classes = (0..count).map(|nth| class(nth, rng.pick(&[100, 100, 75, 50, 34, 10, 0]))).collect();
+        Priority { source: None, default: 0, classes }
+    });
+    bulkhead::Settings { max_concurrent_calls, queue, priority }
+}
+
+fn breaker_of(rng: &mut Rng, stay: (u64, u64), offset: u32) -> Settings {
     let span = |rng: &mut Rng, low, high| Duration::from_nanos(rng.spread(low, high));
     // There is always something that trips it.
     let which = rng.below(4);
     let rates = (which == 3 || rng.chance(400)).then(|| rates(rng, offset));
     let counts = which != 3;
     let growth = rng.chance(400).then(|| growth(rng));
-    let settings = Settings {
+    Settings {
         consecutive_failures: (counts && which != 0).then(|| rng.between(1, 5) as u32),
         failures_in_window: (counts && which != 1).then(|| FailuresInWindow {
             failures: rng.spread(1, 12) as u16,
@@ -208,11 +277,7 @@ fn guarded(rng: &mut Rng, policy: usize, stay: (u64, u64), offset: u32) -> Guard
             duration: span(rng, 200 * MS, 10 * SECOND),
             initial: percentage(rng.pick(&[0, 1, 10, 37, 90])),
         }),
-    };
-    let max_keys = rng.chance(400).then(|| rng.between(1, 3) as u16);
-    // Not every configuration keeps state for every policy, but there is always one to look at.
-    let keeps = policy == 0 || !rng.chance(100);
-    (format!("policy-{policy}"), keeps.then_some(Shared { settings, max_keys }))
+    }
 }
 
 fn percentage(of: u64) -> Percentage {

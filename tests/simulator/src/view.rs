@@ -1,6 +1,10 @@
 //! Reads what stands in the store by the layout as it is documented, with none of the core's code: what the core writes
 //! and reads wrongly in the same way would look right to itself.
 
+mod room;
+
+pub use room::{Holder, Room, Waiter};
+
 /// The breaker as its bytes say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Breaker {
@@ -85,6 +89,8 @@ pub struct Value {
     pub breaker: Option<Breaker>,
     /// Whether all that belongs to it can be read, too.
     pub sound: bool,
+    /// The bulkhead: empty where there is none, and `None` where it cannot be read.
+    pub room: Option<Room>,
     /// Everything else.
     pub foreign: Vec<Foreign>,
 }
@@ -95,6 +101,8 @@ pub const BREAKER: (u8, u8) = (1, 1);
 pub const RATES: (u8, u8) = (2, 1);
 /// How it recovers.
 pub const RECOVERY: (u8, u8) = (3, 1);
+/// The bulkhead.
+pub const BULKHEAD: (u8, u8) = (4, 1);
 
 pub(crate) struct Bytes<'a>(&'a [u8]);
 
@@ -123,12 +131,13 @@ impl Bytes<'_> {
 pub fn value(bytes: &[u8]) -> Value {
     sections(bytes).map_or_else(Value::default, |sections| {
         let (mut rates, mut recovery) = (None, None);
-        let mut value = Value::default();
+        let mut value = Value { room: Some(Room::default()), ..Value::default() };
         for (id, version, bytes) in sections {
             match (id, version) {
                 BREAKER => value.breaker = breaker(&bytes),
                 RATES => rates = Some(bytes),
                 RECOVERY => recovery = Some(bytes),
+                BULKHEAD => value.room = room::read(&bytes),
                 _ => value.foreign.push((id, version, bytes)),
             }
         }
@@ -302,6 +311,8 @@ pub struct Line {
     pub configuration: u64,
     /// Its last beat.
     pub beat: u64,
+    /// Where it can be woken.
+    pub slot: Option<u16>,
 }
 
 /// Reads the table of members: the next identity, and the lines.
@@ -313,7 +324,8 @@ pub fn members(bytes: &[u8]) -> Option<(u64, Vec<Line>)> {
         .map(|_| {
             let len = usize::from(input.short()?);
             let mut line = Bytes(input.take(len)?);
-            Some(Line { owner: line.number(8)?, configuration: line.number(8)?, beat: line.number(8)? })
+            let (owner, configuration, beat) = (line.number(8)?, line.number(8)?, line.number(8)?);
+            Some(Line { owner, configuration, beat, slot: line.short() })
         })
         .collect::<Option<_>>()?;
     Some((next, lines))

@@ -4,10 +4,11 @@
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use resilience_core::breaker::{Admission, Command, Outcome, Ticket};
+use resilience_core::breaker::{Command, Outcome, Ticket};
+use resilience_core::bulkhead::{Permit, Wake};
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Event, Port, Shared, Target, Worker};
+use resilience_core::worker::{Arrival, Completion, Event, Port, Resumed, Shared, Target, Verdict, Worker};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -28,6 +29,10 @@ pub enum Task {
         policy: usize,
         /// To which upstream cluster, where it is known.
         cluster: Option<usize>,
+        /// The VM's own number for it.
+        call: u32,
+        /// Its class.
+        class: Option<usize>,
     },
     /// Do what an operator says.
     Force {
@@ -38,15 +43,54 @@ pub enum Task {
         /// What.
         command: Command,
     },
-    /// Report what a request proved.
-    Record {
-        /// For which breaker.
-        breaker: usize,
-        /// What it was admitted with.
-        ticket: Ticket,
+    /// See to a request that the upstream has answered, or that ends: what that takes is found out when it begins.
+    Answered {
+        /// Which.
+        call: u32,
         /// What it proved.
         outcome: Outcome,
     },
+    /// See to a request whose client has left, or whose stream is over.
+    Over {
+        /// Which.
+        call: u32,
+    },
+    /// Report what a request proved, and give back its permit.
+    Complete {
+        /// For which breaker.
+        breaker: usize,
+        /// Which request.
+        call: u32,
+        /// What it was admitted with, if it has not been told yet.
+        ticket: Option<Ticket>,
+        /// What it proved.
+        outcome: Outcome,
+        /// The permit, if it ends with this.
+        permit: Option<Permit>,
+        /// Whether it still waits in name.
+        waits: bool,
+    },
+    /// Give back a permit.
+    Release {
+        /// For which breaker.
+        breaker: usize,
+        /// Which request.
+        call: u32,
+        /// The permit.
+        permit: Permit,
+    },
+    /// Forget a request that waits.
+    Withdraw {
+        /// Which.
+        call: u32,
+    },
+    /// Look after a waiter that a message names.
+    Woken {
+        /// Which.
+        call: u32,
+    },
+    /// Look after those whose wait is over.
+    Timer,
     /// Tick.
     Tick,
     /// End in order.
@@ -64,17 +108,38 @@ pub enum Call {
     Changes(usize),
     /// One change more of a breaker.
     Changed(usize),
+    /// A shared queue.
+    Listen(String),
+    /// A message.
+    Wake(Wake),
     /// An event to be noted, and the breaker it is of.
     Report(Event, usize),
     /// Something to do; the last task ended like this.
-    Idle(Done),
+    Idle(Finished),
+}
+
+/// How a task ended, and what else came of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finished {
+    /// The answer.
+    pub done: Done,
+    /// Requests whose wait is over, and the breakers they are of.
+    pub resumed: Vec<(usize, Resumed)>,
+    /// When the VM wants to be called again.
+    pub due: Option<Timestamp>,
+}
+
+impl Finished {
+    const fn quietly() -> Self {
+        Self { done: Done::Quietly, resumed: Vec::new(), due: None }
+    }
 }
 
 /// How a task ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Done {
     /// The decision over a request, and the breaker it is of.
-    Decided(usize, Admission),
+    Decided(usize, Verdict),
     /// The breaker that an operator meant.
     Forced(usize),
     /// Nothing to tell.
@@ -90,7 +155,9 @@ pub enum Answer {
     Written(Result<(), PutError>),
     /// To [`Call::Changes`].
     Changes(Option<u64>),
-    /// To [`Call::Changed`] and [`Call::Report`].
+    /// To [`Call::Listen`].
+    Queue(Option<u32>),
+    /// To [`Call::Changed`], [`Call::Wake`] and [`Call::Report`].
     Noted,
     /// To [`Call::Idle`].
     Task(Task, Timestamp),
@@ -127,12 +194,14 @@ impl Vm {
         );
         let routine = Coroutine::with_stack(stack, move |yielder: &Yielder<Answer, Call>, _: Answer| {
             let mut world = World { yielder, breakers: BTreeMap::new() };
-            let mut done = Done::Quietly;
-            while let Answer::Task(task, now) = yielder.suspend(Call::Idle(done)) {
-                done = perform(&mut worker, &mut world, task, now);
+            let mut finished = Finished::quietly();
+            while let Answer::Task(task, now) = yielder.suspend(Call::Idle(finished)) {
+                finished = Finished::quietly();
+                finished.done = perform(&mut worker, &mut world, task, now, &mut finished.resumed);
+                finished.due = worker.next_due();
             }
         });
-        let mut vm = Self { routine: Some(routine), waits_for: Call::Idle(Done::Quietly) };
+        let mut vm = Self { routine: Some(routine), waits_for: Call::Idle(Finished::quietly()) };
         vm.answer(Answer::End);
         vm
     }
@@ -164,7 +233,8 @@ impl Drop for Vm {
                 Call::Get(_) => Answer::Value(Err(Unavailable)),
                 Call::Put(..) => Answer::Written(Err(PutError::Unavailable)),
                 Call::Changes(_) => Answer::Changes(None),
-                Call::Changed(_) | Call::Report(..) => Answer::Noted,
+                Call::Listen(_) => Answer::Queue(None),
+                Call::Changed(_) | Call::Wake(_) | Call::Report(..) => Answer::Noted,
                 Call::Idle(_) => Answer::End,
             });
         }
@@ -174,27 +244,56 @@ impl Drop for Vm {
     }
 }
 
-fn perform(worker: &mut Worker, world: &mut World<'_>, task: Task, now: Timestamp) -> Done {
-    match task {
-        Task::Admit { policy, cluster } => {
+fn perform(
+    worker: &mut Worker,
+    world: &mut World<'_>,
+    task: Task,
+    now: Timestamp,
+    resumed: &mut Vec<(usize, Resumed)>,
+) -> Done {
+    let woken = match task {
+        Task::Admit { policy, cluster, call, class } => {
             let target = aim(worker, world, policy, cluster);
-            let admission = worker.admit(world, target, now);
-            return Done::Decided(world.breaker(target), admission);
+            let verdict = worker.admit(world, target, Arrival { call, class }, now);
+            return Done::Decided(world.breaker(target), verdict);
         }
         Task::Force { policy, cluster, command } => {
             let target = aim(worker, world, policy, cluster);
-            worker.force(world, target, command, now);
+            if worker.keeps_state(policy) {
+                worker.force(world, target, command, now);
+            }
             return Done::Forced(world.breaker(target));
         }
-        Task::Record { breaker, ticket, outcome } => {
+        Task::Complete { breaker, call, ticket, outcome, permit, waits } => {
             let target = world.target(breaker);
-            worker.record(world, target, ticket, outcome, now);
+            if waits {
+                worker.withdraw(world, call, now);
+            }
+            worker.complete(world, Completion { target, ticket, outcome, permit }, now, || true);
+            Vec::new()
         }
+        Task::Release { breaker, permit, .. } => {
+            let target = world.target(breaker);
+            worker.release(world, target, permit, now);
+            Vec::new()
+        }
+        Task::Withdraw { call } => {
+            worker.withdraw(world, call, now);
+            Vec::new()
+        }
+        Task::Woken { call } => worker.woken(world, call, now).into_iter().collect(),
+        Task::Timer => worker.wait_over(world, now),
         Task::Tick => {
             worker.tick(world, now);
+            worker.look_after_all(world, now)
         }
-        Task::Leave => worker.leave(world, now),
-    }
+        Task::Leave => {
+            worker.leave(world, now);
+            Vec::new()
+        }
+        Task::Answered { .. } | Task::Over { .. } => panic!("nobody has found out what {task:?} takes"),
+    };
+    resumed.extend(woken.into_iter().map(|woken| (world.breaker(woken.target), woken)));
     Done::Quietly
 }
 
@@ -264,12 +363,23 @@ impl Port for World<'_> {
         self.breakers.insert(target, breaker);
     }
 
+    fn listen(&mut self, name: &str) -> Option<u32> {
+        match self.ask(Call::Listen(name.to_owned())) {
+            Answer::Queue(queue) => queue,
+            other => panic!("a name was answered with {other:?}"),
+        }
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        self.ask(Call::Wake(wake));
+    }
+
     fn report(&mut self, event: Event) {
         let breaker = match event {
             Event::Transition { target, .. }
             | Event::Observed { target, .. }
             | Event::Reclaimed { target, .. } => self.breaker(target),
-            Event::KeysExhausted { policy } => crate::breaker(policy, None),
+            Event::KeysExhausted { policy } | Event::Crowd { policy, .. } => crate::breaker(policy, None),
             Event::Conflicts { .. } | Event::GaveUp { .. } => 0,
         };
         self.ask(Call::Report(event, breaker));

@@ -1,10 +1,9 @@
-//! Who asks for what, and how the upstreams answer.
+//! Who asks for what, and how the upstreams fare.
 
 use crate::model::Model;
 use crate::plan::{MS, SECOND};
 use crate::vm::Task;
 use crate::world::{Event, World};
-use resilience_core::breaker::{Outcome, Ticket};
 
 impl World {
     pub(crate) fn requests_arrive(&mut self) {
@@ -41,6 +40,9 @@ impl World {
         let keeps = |world: &Self, index: usize| {
             let configuration = world.slots[index].configuration;
             let shared = world.plan.configurations[configuration].1[policy].1.as_ref();
+            let latest = world.oracle.policies[crate::breaker(policy, cluster)].latest();
+            let tripped = latest.model().is_some_and(|model| model.until().is_some());
+            let shared = shared.filter(|shared| !tripped || shared.patterns.breaker.is_some());
             let place = cluster.map(|cluster| world.oracle.place_of(policy, cluster));
             let has_key =
                 |max: Option<u16>| place.is_none_or(|place| place.is_some_and(|place| max > Some(place)));
@@ -52,7 +54,14 @@ impl World {
         }
         for _ in 0..count {
             let index = self.rng.pick(&able);
-            self.slots[index].tasks.push(Task::Admit { policy, cluster });
+            let patterns = self.plan.patterns(self.slots[index].configuration, crate::breaker(policy, None));
+            let bulkhead = patterns.and_then(|patterns| patterns.bulkhead.as_ref());
+            let classes = bulkhead.and_then(|it| it.settings.priority.as_ref()).map(|it| it.classes.len());
+            let class = classes.map(|classes| self.rng.index(classes));
+            let slot = &mut self.slots[index];
+            let call = slot.next_call;
+            slot.next_call += 1;
+            slot.tasks.push(Task::Admit { policy, cluster, call, class });
         }
     }
 
@@ -64,23 +73,5 @@ impl World {
         if !self.calm {
             self.after(next, Event::Weather);
         }
-    }
-
-    /// A request has reached the upstream: what it will prove, and when.
-    pub(crate) fn send(&mut self, breaker: usize, ticket: Ticket) -> Option<(Task, u64)> {
-        let impatient = !self.calm && self.rng.chance(self.plan.impatient);
-        let policy = crate::policy_of(breaker);
-        let slow = self.rng.chance(self.haste[policy]);
-        let outcome = match self.rng.chance(self.weather[policy]) {
-            _ if impatient => Outcome::Ignored,
-            true if slow => Outcome::SlowFailure,
-            true => Outcome::Failure,
-            false if slow => Outcome::SlowSuccess,
-            false => Outcome::Success,
-        };
-        let (least, most) = if self.calm { (0, 20 * MS) } else { self.plan.latency };
-        let latency = self.rng.spread(least, most);
-        let answers = self.calm || !self.rng.chance(self.plan.silent);
-        answers.then_some((Task::Record { breaker, ticket, outcome }, latency))
     }
 }

@@ -5,13 +5,14 @@ use crate::oracle::{Moment, Oracle, Verdict, VmId};
 use crate::plan::{MS, Plan, SECOND};
 use crate::rng::Rng;
 use crate::store::SharedData;
+use crate::streams::Stream;
 use crate::trace::Trace;
-use crate::vm::{Answer, Call, Done, Task, Vm};
-use resilience_core::breaker::Admission;
+use crate::vm::{Answer, Call, Finished, Task, Vm};
+use resilience_core::bulkhead::Wake;
 use resilience_core::members::TICK;
 use resilience_core::time::Timestamp;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// What happens at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,8 +21,12 @@ pub(crate) enum Event {
     Requests,
     /// So many requests at once.
     Burst { policy: usize, cluster: Option<usize>, count: u64 },
-    /// A request ends.
-    Answer { request: usize },
+    /// A VM is to see to something.
+    Later { errand: usize },
+    /// Messages in a shared queue are read.
+    Post { queue: u32 },
+    /// A VM's timer for the end of a wait.
+    Timer { vm: VmId, at: u64 },
     /// A VM's timer.
     Tick { vm: VmId },
     /// A VM starts.
@@ -44,13 +49,18 @@ pub(crate) struct Slot {
     pub(crate) vm: Vm,
     pub(crate) tasks: Vec<Task>,
     pub(crate) stalled: bool,
+    /// The number of its next request.
+    pub(crate) next_call: u32,
+    /// For when its timer is set.
+    timer: Option<u64>,
 }
 
-/// A request that the upstream has and that will answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    vm: VmId,
-    task: Task,
+/// A shared queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) name: String,
+    pub(crate) listener: VmId,
+    pub(crate) messages: Vec<Wake>,
 }
 
 /// A run.
@@ -78,7 +88,11 @@ pub(crate) struct World {
     pub(crate) members_damaged: bool,
     pub(crate) agenda: BinaryHeap<Reverse<(u64, u64, Event)>>,
     entries: u64,
-    requests: Vec<Request>,
+    errands: Vec<(VmId, Task)>,
+    /// Requests that wait or are in flight.
+    pub(crate) streams: BTreeMap<(VmId, u32), Stream>,
+    /// By number, less one.
+    pub(crate) mail: Vec<Mailbox>,
     next_vm: VmId,
     last: VmId,
 }
@@ -103,7 +117,9 @@ impl World {
             members_damaged: false,
             agenda: BinaryHeap::new(),
             entries: 0,
-            requests: Vec::new(),
+            errands: Vec::new(),
+            streams: BTreeMap::new(),
+            mail: Vec::new(),
             next_vm: 0,
             last: 0,
             rng,
@@ -124,13 +140,20 @@ impl World {
         self.agenda.push(Reverse((self.now.now.saturating_add(span), self.entries, event)));
     }
 
+    /// A VM is to see to something after a while.
+    pub(crate) fn later(&mut self, span: u64, vm: VmId, task: Task) {
+        self.errands.push((vm, task));
+        self.after(span, Event::Later { errand: self.errands.len() - 1 });
+    }
+
     pub(crate) fn start(&mut self, configuration: usize) {
         let id = self.next_vm;
         self.next_vm += 1;
         let (fingerprint, policies) = &self.plan.configurations[configuration];
         let vm = Vm::start("shop", *fingerprint, policies);
         self.trace.note(self.now, || format!("VM {id} starts with configuration {configuration}"));
-        self.slots.push(Slot { id, configuration, vm, tasks: Vec::new(), stalled: false });
+        let (tasks, stalled, next_call, timer) = (Vec::new(), false, 0, None);
+        self.slots.push(Slot { id, configuration, vm, tasks, stalled, next_call, timer });
         self.oracle.started(id, configuration);
         let first = self.rng.below(TICK.as_nanos() as u64);
         self.after(first, Event::Tick { vm: id });
@@ -144,6 +167,7 @@ impl World {
     pub(crate) fn end(&mut self, id: VmId, how: &str) {
         self.trace.note(self.now, || format!("VM {id} {how}"));
         self.slots.retain(|slot| slot.id != id);
+        self.streams.retain(|(vm, _), _| *vm != id);
         self.oracle.ended(id);
     }
 
@@ -198,10 +222,17 @@ impl World {
         match event {
             Event::Requests => self.requests_arrive(),
             Event::Burst { policy, cluster, count } => self.burst(policy, cluster, count),
-            Event::Answer { request } => {
-                let Request { vm, task } = self.requests[request];
+            Event::Later { errand } => {
+                let (vm, task) = self.errands[errand];
                 if let Some(slot) = self.slot(vm) {
                     slot.tasks.push(task);
+                }
+            }
+            Event::Post { queue } => self.deliver(queue),
+            Event::Timer { vm, at } => {
+                if let Some(slot) = self.slot(vm).filter(|slot| slot.timer == Some(at)) {
+                    slot.timer = None;
+                    slot.tasks.push(Task::Timer);
                 }
             }
             Event::Tick { vm } => {
@@ -229,6 +260,8 @@ impl World {
         let id = slot.id;
         if slot.vm.is_idle() {
             let task = slot.tasks.swap_remove(self.rng.index(slot.tasks.len()));
+            let Some(task) = self.find_out(id, task) else { return Ok(()) };
+            let slot = &mut self.slots[index];
             self.trace.note(moment, || format!("VM {id} begins {task:?}"));
             slot.vm.answer(Answer::Task(task, Timestamp::from_nanos(moment.now)));
             self.oracle.begins(id, task);
@@ -275,30 +308,45 @@ impl World {
                     self.oracle.told(id, event, breaker)?;
                     slot.vm.answer(Answer::Noted);
                 }
-                Call::Idle(done) => return self.finished(id, done),
+                Call::Idle(finished) => return self.finished(id, finished),
                 _ => return Ok(()),
             }
         }
     }
 
-    fn finished(&mut self, id: VmId, done: Done) -> Verdict {
+    fn finished(&mut self, id: VmId, finished: Finished) -> Verdict {
         let task = self.oracle.task(id);
-        self.trace.note(self.now, || format!("VM {id} has done {task:?}: {done:?}"));
-        self.oracle.finished(id, done)?;
-        match (task, done) {
-            (Some(Task::Admit { .. }), Done::Decided(breaker, Admission::Admitted(ticket))) => {
-                if let Some((task, latency)) = self.send(breaker, ticket) {
-                    self.requests.push(Request { vm: id, task });
-                    self.after(latency, Event::Answer { request: self.requests.len() - 1 });
-                }
-            }
-            (Some(Task::Tick), _) => {
+        self.trace.note(self.now, || format!("VM {id} has done {task:?}: {finished:?}"));
+        self.oracle.finished(id, &finished)?;
+        let Finished { done, resumed, due } = finished;
+        if let Some(Task::Admit { call, .. }) = task {
+            self.decided(id, call, &done);
+        }
+        for (breaker, resumed) in resumed {
+            self.resumed(id, breaker, resumed);
+        }
+        self.set_timer(id, due.map(Timestamp::as_nanos));
+        match task {
+            Some(Task::Tick) => {
                 let jitter = self.rng.below(30 * MS);
                 self.after(TICK.as_nanos() as u64 + jitter, Event::Tick { vm: id });
             }
-            (Some(Task::Leave), _) => self.end(id, "has left"),
+            Some(Task::Leave) => self.end(id, "has left"),
             _ => {}
         }
-        Ok(())
+        if self.slots.iter().all(|slot| slot.vm.is_idle()) { self.oracle.quiet() } else { Ok(()) }
+    }
+
+    fn set_timer(&mut self, id: VmId, due: Option<u64>) {
+        let late = self.rng.below(2 * MS);
+        let now = self.now.now;
+        let Some(slot) = self.slot(id) else { return };
+        if slot.timer == due {
+            return;
+        }
+        slot.timer = due;
+        if let Some(at) = due {
+            self.after(at.saturating_sub(now) + late, Event::Timer { vm: id, at });
+        }
     }
 }

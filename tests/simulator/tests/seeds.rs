@@ -20,7 +20,11 @@ fn part(nth: u64, of: u64) {
     let Reached { transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled, .. } = reached;
     let Reached { rates, forced, ramped, exhausted, .. } = reached;
     let all = [transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled];
-    let all = [all.as_slice(), &[rates, forced, ramped, exhausted]].concat();
+    let Reached { granted, evicted, waited, left, left_granted, full, .. } = reached;
+    let Reached { handed_back, shadowed, overshoot, regained, lost, .. } = reached;
+    let rooms = [granted, evicted, waited, left, left_granted, full, handed_back, shadowed];
+    let rooms = [rooms.as_slice(), &[overshoot, regained, lost]].concat();
+    let all = [all.as_slice(), &[rates, forced, ramped, exhausted], &rooms].concat();
     assert!(
         seeds < SEEDS || !all.contains(&0),
         "some places were never reached, so nothing is proved: {reached:?}"

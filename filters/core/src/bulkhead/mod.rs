@@ -172,6 +172,9 @@ impl Bulkhead {
     fn youngest_below(&self, rank: u8) -> Option<usize> {
         let lower = |waiter: &Waiter| !waiter.granted && waiter.claim.rank > rank;
         let candidates = self.waiters.iter().enumerate().filter(|(_, waiter)| lower(waiter));
+        if active(Bug::WrongEnd) {
+            return candidates.map(|(index, _)| index).next();
+        }
         // Of equals the last is taken.
         candidates.max_by_key(|(_, waiter)| waiter.claim.rank).map(|(index, _)| index)
     }
@@ -180,7 +183,9 @@ impl Bulkhead {
     pub fn release(&mut self, permit: Permit, wakes: &mut Vec<Wake>) -> bool {
         let holder = self.place(permit.owner).ok().and_then(|place| self.holders.get_mut(place));
         match holder {
-            Some(holder) if holder.epoch == permit.epoch && holder.held > 0 => {
+            Some(holder)
+                if (holder.epoch == permit.epoch || active(Bug::EpochIgnored)) && holder.held > 0 =>
+            {
                 holder.held = holder.held.saturating_sub(1);
             }
             _ => return false,
@@ -222,8 +227,16 @@ impl Bulkhead {
         if dead.is_empty() {
             return 0;
         }
-        self.holders.retain(|holder| !dead.contains(&holder.address.owner));
-        self.waiters.retain(|waiter| !dead.contains(&waiter.owner));
+        if active(Bug::WaitersOfTheDead) {
+            self.holders.retain_mut(|holder| {
+                let dead = dead.contains(&holder.address.owner);
+                holder.held = if dead { 0 } else { holder.held };
+                !dead || self.waiters.iter().any(|waiter| waiter.owner == holder.address.owner)
+            });
+        } else {
+            self.holders.retain(|holder| !dead.contains(&holder.address.owner));
+            self.waiters.retain(|waiter| !dead.contains(&waiter.owner));
+        }
         let count = before.saturating_sub(self.in_flight());
         self.serve(wakes);
         count
@@ -239,7 +252,14 @@ impl Bulkhead {
             let may = |waiter: &Waiter| !waiter.granted && in_flight < waiter.claim.limit;
             let candidates = self.waiters.iter_mut().filter(|waiter| may(waiter));
             // Of equals the first is taken.
-            let Some(next) = candidates.min_by_key(|waiter| waiter.claim.rank) else { return };
+            let turn = if active(Bug::LastServedFirst) {
+                candidates.rev().min_by_key(|waiter| waiter.claim.rank)
+            } else if active(Bug::ClassesIgnored) {
+                candidates.min_by_key(|_| 0)
+            } else {
+                candidates.min_by_key(|waiter| waiter.claim.rank)
+            };
+            let Some(next) = turn else { return };
             next.granted = true;
             let next = *next;
             self.wake(&next, wakes);
@@ -254,7 +274,8 @@ impl Bulkhead {
     }
 
     fn wake(&self, waiter: &Waiter, wakes: &mut Vec<Wake>) {
-        let home = self.place(waiter.owner).ok().and_then(|place| self.holders.get(place));
+        let place = if active(Bug::WokenElsewhere) { Ok(0) } else { self.place(waiter.owner) };
+        let home = place.ok().and_then(|place| self.holders.get(place));
         let queue = home.map_or(0, |holder| holder.address.queue);
         if queue != 0 && !active(Bug::GrantedWithoutWake) {
             wakes.push(Wake { queue, id: waiter.id });

@@ -8,6 +8,7 @@ use super::{
 use crate::answer::Reason;
 use crate::breaker::{Admission, Outcome, Owner, Phase, Settings, State as BreakerState, Ticket};
 use crate::bulkhead::{self, Address, Permit};
+use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::Unavailable;
 use crate::time::Timestamp;
@@ -255,14 +256,17 @@ impl Patterns {
         let Some(bulkhead) = &self.bulkhead else { return (Verdict::Admitted(pass), false) };
         let probe = pass.ticket.filter(|ticket| ticket.probe.is_some());
         // A probe never waits.
-        let room = room(state, &bulkhead.settings, address, arrival, probe.is_none(), effects);
+        let may_wait = probe.is_none() || active(Bug::ProbeWaits);
+        let room = room(state, &bulkhead.settings, address, arrival, may_wait, effects);
         match (room, bulkhead.shadow) {
             (Room::Permit(permit), _) => pass.permit = Some(permit),
             (Room::Queue, false) => return (Verdict::Waits, true),
             (Room::Queue, true) => return (Verdict::Admitted(pass), true),
             (Room::None, true) => pass.shadowed.push(Reason::BulkheadFull),
             (Room::None, false) => {
-                if let Some((breaker, ticket)) = self.breaker.as_ref().zip(probe) {
+                if let Some((breaker, ticket)) = self.breaker.as_ref().zip(probe)
+                    && !active(Bug::ProbeKept)
+                {
                     let transitions = &mut effects.transitions;
                     state.breaker.record(&breaker.settings, &ticket, Outcome::Ignored, now, transitions);
                 }

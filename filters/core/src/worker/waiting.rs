@@ -9,6 +9,7 @@ use super::{
 use crate::answer::Reason;
 use crate::breaker::{Outcome, Owner};
 use crate::bulkhead::{Address, Turn};
+use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -282,7 +283,7 @@ impl Patterns {
         let call = waiting.arrival.call;
         let permit = match state.bulkhead.take_up(address, call) {
             Turn::Granted(permit) => permit,
-            Turn::Waits if now < waiting.until => return None,
+            Turn::Waits if now < waiting.until || active(Bug::EndlessWait) => return None,
             Turn::Waits => {
                 state.bulkhead.withdraw(address.owner, call, &mut effects.wakes);
                 return Some(FULL);
@@ -296,6 +297,7 @@ impl Patterns {
         }
         let mut pass = Pass { permit: Some(permit), ..Pass::default() };
         if waiting.held
+            && !active(Bug::NotAskedAgain)
             && let Err(refused) = self.ask_breaker(state, address.owner, now, &mut pass, effects)
         {
             state.bulkhead.release(permit, &mut effects.wakes);

@@ -1,6 +1,8 @@
 //! The breaker once more, written as simply as can be: a list of what happened since the last transition, from which
 //! every question is answered by looking through the whole of it.
 
+pub mod ask;
+pub mod room;
 mod verdicts;
 mod window;
 
@@ -180,17 +182,14 @@ impl Model {
     #[must_use]
     pub fn out(&self) -> Vec<Probe> {
         let Phase::HalfOpen { steps, .. } = &self.phase else { return Vec::new() };
-        let sent = steps.iter().filter_map(|step| match step {
-            Step::Sent(probe) => Some(*probe),
-            _ => None,
-        });
-        sent.filter(|probe| {
-            !steps.iter().any(|step| match step {
-                Step::Answered(other, _) | Step::Reclaimed(other) => other == probe,
-                Step::Sent(_) => false,
-            })
-        })
-        .collect()
+        let mut out = Vec::new();
+        for step in steps {
+            match step {
+                Step::Sent(probe) => out.push(*probe),
+                Step::Answered(gone, _) | Step::Reclaimed(gone) => out.retain(|probe| probe != gone),
+            }
+        }
+        out
     }
 
     fn answers(&self) -> Tally {
@@ -203,6 +202,12 @@ impl Model {
 
     fn used(&self) -> u32 {
         self.answers().calls + self.out().len() as u32
+    }
+
+    /// Whether every place of a stay in half-open is taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.permitted().is_some_and(|permitted| self.used() >= permitted)
     }
 
     /// Whether a probe was sent in this stay and its place given to others.

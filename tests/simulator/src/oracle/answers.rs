@@ -1,6 +1,7 @@
 //! What a VM answered, or did not write, must have been right at some moment that it may go by.
 
-use super::{Deed, Oracle, Report, Verdict, VmId};
+use super::history::Entry;
+use super::{Deed, Frees, Oracle, Report, Verdict, VmId};
 use crate::model::Model;
 use crate::vm::Task;
 use resilience_core::breaker::{Admission, Outcome, State};
@@ -80,19 +81,25 @@ impl Oracle {
 
     /// An outcome that was neither counted nor given up must have had no meaning any more.
     pub(super) fn recorded(&self, vm: VmId, deed: &Deed, report: Report) -> Verdict {
-        let Report { breaker: policy, ticket, outcome } = report;
+        let Report { breaker: policy, ticket, outcome, frees, .. } = report;
         let Some(found) = self.vms.get(&vm) else { return Ok(()) };
-        let Some(settings) = self.settings(found, policy) else { return Ok(()) };
-        let nothing = ticket.probe.is_none() && outcome == Outcome::Ignored;
-        if deed.counted || deed.lost_an_outcome() || nothing {
+        let settings = self.settings(found, policy);
+        let nothing = report.probe().is_none() && outcome == Outcome::Ignored && frees.is_none();
+        if deed.counted || deed.lost_an_outcome() || nothing || ticket.is_none() && frees.is_none() {
             return Ok(());
         }
-        let belief = ticket.probe.is_none() && outcome == Outcome::Success;
+        let success = report.probe().is_none() && outcome == Outcome::Success;
+        let belief = success && frees.is_none();
         let meaningless = self.policies[policy].could_see(deed.begun, belief, |entry| {
-            entry.model().is_some_and(|model| {
+            let gone = match frees {
+                Some(Frees::Permit(permit)) => !entry.room_at(deed.begun.now).has(permit),
+                _ => true,
+            };
+            gone && entry.model().is_some_and(|model| {
+                let (Some(ticket), Some(settings)) = (ticket, settings) else { return true };
                 let (mut after, mut told) = (model.read(deed.begun.now), Vec::new());
                 let stale = model.generation() != ticket.generation;
-                if belief && (stale || model.state() == State::Open) {
+                if success && (stale || model.state() == State::Open) {
                     return true;
                 }
                 let before = model.read(deed.begun.now);
@@ -110,41 +117,64 @@ impl Oracle {
             return Ok(());
         }
         Err(format!(
-            "VM {vm} lost an outcome of policy {policy}: {outcome:?} of {ticket:?}\n  the state: {:?}",
+            "VM {vm} lost an outcome of policy {policy}: {report:?}\n  the state: {:?}",
             self.policies[policy].latest()
         ))
     }
 
+    /// Whether it is too late for what a report gives back: others have it.
+    fn is_late(report: &Report, entry: &Entry) -> bool {
+        let probe = || {
+            let (ticket, probe) = report.ticket.zip(report.probe())?;
+            let same = entry.model().filter(|model| model.generation() == ticket.generation);
+            same.map(|model| model.was_reclaimed(probe))
+        };
+        let permit = match report.frees {
+            Some(Frees::Permit(permit)) => entry.room().is_none_or(|room| !room.has(permit)),
+            _ => false,
+        };
+        permit || probe() == Some(true)
+    }
+
     /// After a task in which the store took everything, nothing that the VM was told is left.
     pub(super) fn settled(&mut self, vm: VmId, deed: &Deed) -> Verdict {
-        // An operator is obeyed before anything else is seen to.
-        if matches!(deed.task, Task::Force { .. }) {
-            return Ok(());
-        }
+        // An operator is obeyed before anything else is seen to, and a timer and a client that leaves see to their own.
         let Some(found) = self.vms.get_mut(&vm) else { return Ok(()) };
-        let unsettled = std::mem::take(&mut found.unsettled);
-        let late = |report: &Report, step: u64| {
-            let entry = self.policies[report.breaker].as_of(step);
-            let same = entry.model().filter(|model| model.generation() == report.ticket.generation);
-            same.zip(report.ticket.probe).is_some_and(|(model, probe)| model.was_reclaimed(probe))
+        let earlier = match deed.task {
+            Task::Force { .. } => return Ok(()),
+            Task::Timer | Task::Withdraw { .. } => deed.earlier.min(found.unsettled.len()),
+            _ => 0,
         };
-        let told = deed.times(Operation::Lease);
+        let unsettled = found.unsettled.split_off(earlier);
+        let late =
+            |report: &Report, step: u64| Self::is_late(report, self.policies[report.breaker].as_of(step));
+        let once_late = |report: &Report| {
+            late(report, self.now.step)
+                || self.policies[report.breaker]
+                    .could_see(deed.begun, false, |entry| Self::is_late(report, entry))
+        };
         let latest = self.now.step;
+        let Some(told) = deed.times(Operation::Lease).checked_sub(deed.late) else {
+            return Err(format!("VM {vm} did not tell of {} late outcomes", deed.late));
+        };
         let surely = unsettled.iter().filter(|report| late(report, deed.begun.step)).count();
-        let at_most = unsettled.iter().filter(|report| {
-            late(report, latest)
-                || self.policies[report.breaker].could_see(deed.begun, false, |entry| {
-                    entry.model().zip(report.ticket.probe).is_some_and(|(model, probe)| {
-                        model.generation() == report.ticket.generation && model.was_reclaimed(probe)
-                    })
-                })
-        });
-        let at_most = at_most.count();
+        let at_most = unsettled.iter().filter(|report| once_late(report)).count();
         if told > at_most {
             return Err(format!("VM {vm} told of {told} late outcomes, and {at_most} were late"));
         }
         if deed.lost_an_outcome() {
-            found.unsettled = unsettled.into_iter().filter(|report| report.ticket.probe.is_some()).collect();
+            // Those that were told to be late are done with.
+            let (mut done, mut kept) = (told, Vec::new());
+            for report in unsettled {
+                let is_done = done > 0 && once_late(&report);
+                done -= usize::from(is_done);
+                match report.frees {
+                    Some(_) if is_done => drop(self.held.remove(&(vm, report.call))),
+                    None if is_done || report.probe().is_none() => {}
+                    _ => kept.push(report),
+                }
+            }
+            found.unsettled.extend(kept);
             return Ok(());
         }
         let still = surely.min(unsettled.iter().filter(|report| late(report, latest)).count());
@@ -153,11 +183,22 @@ impl Oracle {
         }
         for report in &unsettled {
             // Numbers start again where a value was lost: only the generation tells.
-            let present = self.policies[report.breaker].latest().model();
-            let same = present.filter(|model| model.generation() == report.ticket.generation);
-            let out = same.map(Model::out).unwrap_or_default();
-            if report.ticket.probe.is_some_and(|probe| out.contains(&probe)) {
+            let present = self.policies[report.breaker].latest();
+            let same = present.model().zip(report.ticket);
+            let same = same.filter(|(model, ticket)| model.generation() == ticket.generation);
+            let out = same.map(|(model, _)| Model::out(model)).unwrap_or_default();
+            let keeps = match report.frees {
+                Some(Frees::Permit(_)) => !once_late(report),
+                Some(Frees::Place(owner)) => {
+                    present.room().is_some_and(|room| room.find(owner, report.call).is_some())
+                }
+                None => false,
+            };
+            if keeps || report.probe().is_some_and(|probe| out.contains(&probe)) {
                 return Err(format!("VM {vm} keeps a place that it should have given back: {report:?}"));
+            }
+            if report.frees.is_some() {
+                self.held.remove(&(vm, report.call));
             }
         }
         Ok(())

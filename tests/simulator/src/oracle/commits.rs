@@ -1,11 +1,13 @@
 //! A write that was committed must be explained by something its writer was asked to do.
 
+use super::explain::Shown;
 use super::explain::{Explained, Reason, explain};
-use super::{Moment, Oracle, Untold, Verdict, VmId};
+use super::{Frees, Moment, Oracle, Untold, Verdict, VmId};
 use crate::model::Model;
+use crate::model::ask::{Both, Said, claim};
 use crate::view;
 use crate::vm::Task;
-use resilience_core::breaker::{Admission, Recorded};
+use resilience_core::breaker::{Admission, Ticket};
 use resilience_core::state::State;
 use resilience_core::time::Timestamp;
 
@@ -18,7 +20,8 @@ impl Oracle {
         let Some(writer) = self.vms.get(&vm) else { return Err(format!("VM {vm} writes after its end")) };
         let Some(deed) = &writer.deed else { return Err(format!("VM {vm} writes with nothing to do")) };
         let value = view::value(bytes);
-        let Some(shape) = value.breaker.as_ref().filter(|_| value.sound) else {
+        let read = value.breaker.as_ref().zip(value.room.as_ref()).filter(|_| value.sound);
+        let Some((shape, room)) = read else {
             return Err(format!("VM {vm} wrote what cannot be read: {bytes:?}"));
         };
         let history = &self.policies[policy];
@@ -29,83 +32,202 @@ impl Oracle {
         if State::decode(Some(bytes), Timestamp::from_nanos(self.now.now)).encode() != bytes {
             return Err(format!("VM {vm} wrote what reads as something else: {bytes:?}"));
         }
-        let Some(settings) = self.settings(writer, policy) else {
+        let Some(patterns) = self.patterns(writer, policy) else {
             return Err(format!("VM {vm} wrote policy {policy}, of which it keeps no state"));
         };
-        let (base, damaged) = (history.latest().model(), history.latest().is_damaged());
-        let base = base.map_or_else(|| Model::fresh(deed.begun.now), |model| model.read(deed.begun.now));
-        let Some(explained) = explain(writer, deed, settings, policy, &base, shape) else {
+        let (latest, begun) = (history.latest(), deed.begun);
+        let before = latest.shown_room();
+        if let Some(wrong) =
+            room.wrong(&before).or_else(|| self.enters_wrongly(writer, policy, room, &before))
+        {
             return Err(format!(
-                "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}, with standings {:?}\n  with open: {:?}\n      found: {:?}\n      wrote: {shape:?}",
+                "VM {vm}, in bulkhead {policy}: {wrong}\n  it was: {before:?}\n  it is: {room:?}"
+            ));
+        }
+        let (model, damaged) = (latest.model(), latest.is_damaged());
+        let model = model.map_or_else(|| Model::fresh(begun.now), |model| model.read(begun.now));
+        let base = Both { model, room: latest.room_at(begun.now) };
+        let shown = Shown { breaker: shape, room };
+        let Some(explained) = explain(writer, deed, patterns, policy, &base, &shown) else {
+            return Err(format!(
+                "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}, with standings {:?}\n  with open: {:?}\n    waiting: {:?}\n      found: {:?} {:?}\n      wrote: {shape:?} {room:?}",
                 deed.task,
                 writer.standings,
                 writer.unsettled,
-                base.shape()
+                writer.waiting,
+                base.model.shape(),
+                base.room.shape(),
             ));
         };
         if let Reason::Housekeeping(dead) = &explained.reason {
-            for probe in base.out().iter().filter(|probe| dead.contains(&probe.owner)) {
-                let begun = deed.begun;
-                self.members.may_reclaim(*probe, begun, |vm| self.vms.contains_key(&vm))?;
+            let alive = |vm| self.vms.contains_key(&vm);
+            let after = &explained.both.model;
+            for probe in base.model.out().iter().filter(|probe| after.was_reclaimed(**probe)) {
+                self.members.may_reclaim(*probe, begun, alive)?;
+            }
+            for owner in base.room.owners().filter(|owner| dead.contains(owner)) {
+                let since = self.homes.get(&(policy, owner)).copied().unwrap_or_default();
+                self.members
+                    .may_take(owner, since, begun, alive)
+                    .map_err(|why| format!("permits were taken back: {why}"))?;
             }
         }
-        self.commit(vm, policy, &base, damaged, explained)
+        self.commit(vm, policy, &base, damaged, explained)?;
+        let after = self.policies[policy].latest().room().cloned().unwrap_or_default();
+        self.room_changes(policy, begun, &before, &after)
     }
 
     fn commit(
         &mut self,
         vm: VmId,
         policy: usize,
-        base: &Model,
+        base: &Both,
         damaged: bool,
         explained: Explained,
     ) -> Verdict {
         let now = self.now;
+        let limit = self.limit(vm, policy, &explained.reason);
         let Some(writer) = self.vms.get_mut(&vm) else { return Ok(()) };
         let Some(deed) = &mut writer.deed else { return Ok(()) };
-        deed.untold.extend(explained.told.into_iter().enumerate().map(|(nth, transition)| {
+        deed.unsent.extend(&explained.told.wakes);
+        deed.untold.extend(explained.told.transitions.into_iter().enumerate().map(|(nth, transition)| {
             let others = explained.others.iter().filter_map(|told| told.get(nth).copied()).collect();
             Untold { breaker: policy, transition, others }
         }));
         // Only what somebody may believe otherwise is announced.
-        if damaged || base.belief() != explained.model.belief() {
+        if damaged || base.model.belief() != explained.both.model.belief() {
             deed.unannounced.push(policy);
         }
+        let begun = deed.begun;
+        // A worker that stands still between its decision and its write cannot know how late it is.
+        let moment = Moment { step: now.step, ..begun };
+        let mut sent = |ticket: Option<Ticket>| {
+            if let Some(probe) = ticket.and_then(|ticket| ticket.probe) {
+                self.members.sent(probe, moment);
+            }
+        };
+        let (model, room) = (&explained.both.model, &explained.both.room);
+        // A damaged value may be written for whatever changes nothing else.
+        let repairs = model.shape() == base.model.shape() && *room == base.room;
         match explained.reason {
+            Reason::Asked(..) | Reason::TookUp(..) if repairs => {}
             Reason::Admission(admission) => {
                 // Of what is closed no write decides: it was written for something else.
                 let by_write = !matches!(admission, Admission::Admitted(ticket) if ticket.probe.is_none());
                 deed.promised = by_write.then_some(admission);
-                if let Admission::Admitted(ticket) = admission
-                    && let Some(probe) = ticket.probe
-                {
-                    // A worker that stands still between its decision and its write cannot know how late it is.
-                    self.members.sent(probe, Moment { step: now.step, ..deed.begun });
+                if let Admission::Admitted(ticket) = admission {
+                    sent(Some(ticket));
                 }
             }
-            Reason::Outcome(place, recorded) => {
-                let report = writer.unsettled[place];
-                deed.counted |= matches!(deed.task, Task::Record { breaker, ticket, outcome }
-                    if (breaker, ticket, outcome) == (report.breaker, report.ticket, report.outcome));
-                if recorded == Recorded::Counted {
-                    writer.unsettled.remove(place);
+            Reason::Asked(call, saids) => {
+                let owner = writer.me.map_or(0, |me| me.0);
+                if let Some(waiting) = writer.waiting.get_mut(&call).filter(|_| saids.contains(&Said::Waits))
+                {
+                    waiting.place = super::waiters::Place::Queue(owner);
+                }
+                let first = saids.first().copied();
+                let probed = explained.both.model.shape().next_probe != base.model.shape().next_probe;
+                self.reached.handed_back += u64::from(first == Some(Said::Full) && probed);
+                let gone = base.room.waiting() == explained.both.room.waiting();
+                let waits = matches!(first, Some(Said::Waits | Said::InName(_)));
+                self.reached.evicted += u64::from(waits && gone);
+                deed.promises.push((call, saids));
+                if let Some(Said::In { ticket, permit }) = first {
+                    sent(ticket);
+                    if permit.is_some() {
+                        self.has_permit(vm, call, policy, owner, limit)?;
+                    }
+                }
+            }
+            Reason::TookUp(call, saids) => {
+                match saids.first() {
+                    Some(Said::In { ticket, .. }) => sent(*ticket),
+                    _ => drop(self.held.remove(&(vm, call))),
+                }
+                deed.promises.push((call, saids));
+            }
+            Reason::Outcome(place, late) => {
+                let report = writer.unsettled.remove(place);
+                deed.counted |= match deed.task {
+                    Task::Complete { call, ticket, permit, .. } => {
+                        let about = (ticket.is_some(), permit.is_some());
+                        let its_own =
+                            (report.ticket.is_some(), matches!(report.frees, Some(Frees::Permit(_))));
+                        call == report.call && about == its_own
+                    }
+                    Task::Release { call, .. } => call == report.call,
+                    _ => false,
+                };
+                deed.earlier -= usize::from(place < deed.earlier);
+                deed.late += usize::from(late);
+                if report.frees.is_some() {
+                    self.held.remove(&(vm, report.call));
                 }
             }
             Reason::Force => deed.forced = true,
             Reason::Housekeeping(dead) => {
-                let lost: Vec<_> =
-                    base.out().into_iter().filter(|probe| dead.contains(&probe.owner)).collect();
+                let out = base.model.out().into_iter();
+                let lost: Vec<_> = out.filter(|it| explained.both.model.was_reclaimed(*it)).collect();
                 deed.reclaimed += lost.len();
-                self.policies[policy].reclaimed(base.generation(), &lost);
+                self.policies[policy].reclaimed(base.model.generation(), &lost);
+                self.regain(vm, policy, base, &dead);
             }
         }
         let history = &mut self.policies[policy];
         history.outdated = false;
-        let mut model = explained.model;
+        let Both { mut model, room } = explained.both;
         model.chosen = None;
-        history.becomes(now, Some(model));
+        history.becomes(now, Some(model), Some(room));
         self.knows(vm, policy);
         Ok(())
+    }
+
+    /// What the dead held is counted no more. If one of them lives after all, that is an overshoot.
+    fn regain(&mut self, vm: VmId, breaker: usize, base: &Both, dead: &std::collections::BTreeSet<u64>) {
+        let dead_owners: Vec<_> = dead.iter().copied().collect();
+        let count = base.room.clone().reclaim(&dead_owners, &mut Vec::new());
+        let living = |vm: &VmId| self.vms.contains_key(vm);
+        let lost = |held: &super::Held| held.breaker == breaker && dead.contains(&held.owner);
+        let over = self.held.iter().filter(|((vm, _), held)| lost(held) && !held.ended && living(vm)).count();
+        self.reached.overshoot += over as u64;
+        self.held.retain(|_, held| !(held.breaker == breaker && dead.contains(&held.owner)));
+        if let Some(deed) = self.vms.get_mut(&vm).and_then(|vm| vm.deed.as_mut()) {
+            // What is given on at once was free in between.
+            deed.regained += count;
+        }
+    }
+
+    /// A newcomer that went in past its limit, as the bytes say.
+    fn enters_wrongly(
+        &self,
+        writer: &super::Vm,
+        breaker: usize,
+        room: &view::Room,
+        before: &view::Room,
+    ) -> Option<String> {
+        let Some(Task::Admit { policy, class, .. }) = writer.deed.as_ref().map(|deed| deed.task) else {
+            return None;
+        };
+        if policy != crate::policy_of(breaker) {
+            return None;
+        }
+        let bulkhead = self.patterns(writer, breaker)?.bulkhead.as_ref()?;
+        let limit = claim(&bulkhead.settings, class).limit;
+        let over = room.was_entered(writer.me?.0, before) && room.in_flight() > limit;
+        over.then(|| {
+            format!("{} are in flight, and a request of the limit {limit} went in", room.in_flight())
+        })
+    }
+
+    /// How many may be in flight for a request to be let in, if a write is about one.
+    fn limit(&self, vm: VmId, breaker: usize, reason: &Reason) -> u32 {
+        let Some((writer, Reason::Asked(call, _))) = self.vms.get(&vm).zip(Some(reason)) else { return 0 };
+        let class = match writer.deed.as_ref().map(|deed| deed.task) {
+            Some(Task::Admit { class, .. }) => class,
+            _ => writer.waiting.get(call).and_then(|waiting| waiting.class),
+        };
+        let bulkhead = self.patterns(writer, breaker).and_then(|patterns| patterns.bulkhead.as_ref());
+        bulkhead.map_or(0, |bulkhead| claim(&bulkhead.settings, class).limit)
     }
 
     /// Something that is not one of our workers has written a policy's value, and announces it.
@@ -119,8 +241,15 @@ impl Oracle {
         let mut maybe = maybe.into_iter().flatten();
         let model = maybe.find(|model| value.breaker.as_ref() == Some(&model.shape()));
         history.foreign = value.foreign;
-        history.becomes(self.now, model);
+        let kept = history.latest().room().filter(|room| value.room == Some(room.shape())).cloned();
+        let room = kept.or_else(|| value.room.as_ref().map(|_| crate::model::room::Room::default()));
+        let lost = room.as_ref() != history.latest().room();
+        let again = lost && room.is_some();
+        history.becomes(self.now, model, room);
         history.announced(self.now.step);
+        if lost {
+            self.lost_room(policy, again);
+        }
     }
 }
 
@@ -130,7 +259,8 @@ impl Oracle {
         self.reached.meddled += 1;
         let history = &mut self.policies[breaker];
         history.outdated = true;
-        history.becomes(self.now, Some(model));
+        let room = history.latest().room().cloned();
+        history.becomes(self.now, Some(model), room);
         history.announced(self.now.step);
     }
 }

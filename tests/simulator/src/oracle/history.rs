@@ -2,6 +2,7 @@
 
 use super::{Moment, Verdict};
 use crate::model::Model;
+use crate::model::room::Room;
 use crate::view;
 use resilience_core::breaker::{Outcome, Probe, State};
 use std::collections::BTreeSet;
@@ -17,6 +18,8 @@ pub struct Entry {
     now: u64,
     /// `None` for a value that cannot be read: a fresh start for whoever writes next.
     model: Option<Rc<Model>>,
+    /// The same of the bulkhead.
+    room: Option<Rc<Room>>,
 }
 
 impl Entry {
@@ -30,6 +33,24 @@ impl Entry {
     #[must_use]
     pub const fn is_damaged(&self) -> bool {
         self.model.is_none()
+    }
+
+    /// The bulkhead, if it can be read.
+    #[must_use]
+    pub fn room(&self) -> Option<&Room> {
+        self.room.as_deref()
+    }
+
+    /// The bulkhead as somebody reads it at `now`.
+    #[must_use]
+    pub fn room_at(&self, now: u64) -> Room {
+        self.room().cloned().unwrap_or_else(|| Room::new(now))
+    }
+
+    /// The bulkhead as it stands there.
+    #[must_use]
+    pub fn shown_room(&self) -> view::Room {
+        self.room().map(Room::shape).unwrap_or_default()
     }
 
     /// The breaker, if the value can be read.
@@ -65,7 +86,8 @@ pub struct History {
 
 impl History {
     pub(super) fn new(most_permitted: u32, most_moments: u32) -> Self {
-        let first = Entry { step: 0, now: 0, model: Some(Rc::new(Model::fresh(0))) };
+        let (model, room) = (Some(Rc::new(Model::fresh(0))), Some(Rc::default()));
+        let first = Entry { step: 0, now: 0, model, room };
         // By the layout: the head of the value, then whichever state needs most.
         // Windows are of 14 calls or 6 seconds at most, besides which there is what all of them need.
         let most_bytes = 64 + 128 + (8 * most_moments as usize).max(12 * most_permitted as usize);
@@ -100,19 +122,26 @@ impl History {
         self.announced.push(step);
     }
 
-    pub(super) fn becomes(&mut self, at: Moment, model: Option<Model>) {
-        self.entries.push(Entry { step: at.step, now: at.now, model: model.map(Rc::new) });
+    pub(super) fn becomes(&mut self, at: Moment, model: Option<Model>, room: Option<Room>) {
+        let (model, room) = (model.map(Rc::new), room.map(Rc::new));
+        self.entries.push(Entry { step: at.step, now: at.now, model, room });
+    }
+
+    /// Everything that somebody could see who began at `begun`.
+    pub fn since(&self, begun: Moment) -> impl Iterator<Item = &Entry> {
+        let first = self.entries.iter().rposition(|entry| entry.step <= begun.step).unwrap_or(0);
+        self.entries[first..].iter()
     }
 
     /// Whether somebody who began at `begun` and ends now could have seen a value that passes the `test`: it was there in
     /// the meantime, or, where old `belief` counts, it was there shortly before and nobody had announced the change.
     pub fn could_see(&self, begun: Moment, belief: bool, test: impl Fn(&Entry) -> bool) -> bool {
+        let told = belief.then(|| self.announced.iter().rev().find(|step| **step <= begun.step)).flatten();
         let mut superseded: Option<&Entry> = None;
         for entry in self.entries.iter().rev() {
             let meanwhile = superseded.is_none_or(|next| next.step > begun.step);
             let believed = belief
                 && superseded.is_some_and(|next| {
-                    let told = self.announced.iter().rev().find(|step| **step <= begun.step);
                     next.now.saturating_add(BELIEF) >= begun.now && told.is_none_or(|step| *step <= next.step)
                 });
             if !meanwhile && !believed {
@@ -174,7 +203,10 @@ impl History {
     /// What holds of every value, whoever wrote it.
     pub(super) fn check_bounds(&self, bytes: &[u8], shape: &view::Breaker) -> Verdict {
         let foreign: usize = self.foreign.iter().map(|(.., bytes)| bytes.len() + 4).sum();
-        if bytes.len() > self.most_bytes + foreign {
+        let rooms = view::sections(bytes).into_iter().flatten();
+        let rooms = rooms.filter(|(id, version, _)| (*id, *version) == view::BULKHEAD);
+        let room: usize = rooms.map(|(.., bytes)| bytes.len() + 4).sum();
+        if bytes.len() > self.most_bytes + foreign + room {
             return Err(format!("the value has grown to {} bytes", bytes.len()));
         }
         if let view::Phase::HalfOpen { permitted, answers: [answered, ..], probes, .. } = &shape.phase {

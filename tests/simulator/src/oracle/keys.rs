@@ -6,6 +6,11 @@ use crate::vm::Task;
 use resilience_core::worker::Operation;
 
 impl Oracle {
+    /// The clusters of a policy that have a key.
+    pub(super) fn keys_of(&self, policy: usize) -> &[usize] {
+        &self.keys[policy]
+    }
+
     /// Where a cluster stands in a policy's table of keys.
     #[must_use]
     pub fn place_of(&self, policy: usize, cluster: usize) -> Option<u16> {
@@ -20,14 +25,13 @@ impl Oracle {
         let names = view::keys(bytes).unwrap_or_default();
         let cluster = |name: &Vec<u8>| crate::CLUSTERS.iter().position(|known| known.as_bytes() == *name);
         let clusters: Vec<_> = names.iter().filter_map(cluster).collect();
-        let asked = match self.task(vm) {
-            Some(Task::Admit { policy: asked, cluster } | Task::Force { policy: asked, cluster, .. })
-                if asked == policy =>
-            {
-                cluster
-            }
-            _ => None,
-        };
+        let asked =
+            match self.task(vm) {
+                Some(
+                    Task::Admit { policy: asked, cluster, .. } | Task::Force { policy: asked, cluster, .. },
+                ) if asked == policy => cluster,
+                _ => None,
+            };
         let mut right = self.keys[policy].clone();
         right.extend(asked.filter(|asked| !right.contains(asked)));
         let room = self.room(vm, policy).is_some_and(|room| clusters.len() <= room);
@@ -49,7 +53,7 @@ impl Oracle {
 
     /// A request, or what an operator said, was of this breaker.
     pub(super) fn aimed(&self, vm: VmId, deed: &Deed, breaker: usize) -> Verdict {
-        let (Task::Admit { policy, cluster } | Task::Force { policy, cluster, .. }) = deed.task else {
+        let (Task::Admit { policy, cluster, .. } | Task::Force { policy, cluster, .. }) = deed.task else {
             return Ok(());
         };
         let room = self.room(vm, policy);

@@ -40,6 +40,16 @@ impl Members {
         owners
     }
 
+    /// The VM that has, or had, an identity.
+    pub(super) fn vm_of(&self, owner: u64) -> Option<VmId> {
+        self.identities.get(&owner).map(|identity| identity.vm)
+    }
+
+    /// Where the table says that a VM can be woken.
+    pub(super) fn slot(&self, owner: u64) -> Option<u16> {
+        self.lines.iter().find(|line| line.owner == owner)?.slot
+    }
+
     pub(super) fn sent(&mut self, probe: Probe, at: Moment) {
         self.sent.insert((probe.owner.0, probe.id), at);
     }
@@ -60,8 +70,21 @@ impl Members {
     /// Whether an observer that began to look at `begun` may take this probe back.
     pub(super) fn may_reclaim(&self, probe: Probe, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
         let owner = probe.owner.0;
+        let sent = self.sent.get(&(owner, probe.id)).copied().unwrap_or_default();
+        self.may_take(owner, sent, begun, alive)
+            .map_err(|why| format!("the probe {probe:?} was taken back: {why}"))
+    }
+
+    /// Whether an observer that began to look at `begun` may take back what this owner has held since then.
+    pub(super) fn may_take(
+        &self,
+        owner: u64,
+        sent: Moment,
+        begun: Moment,
+        alive: impl Fn(VmId) -> bool,
+    ) -> Verdict {
         let Some(identity) = self.identities.get(&owner) else {
-            return Err(format!("a probe of {owner}, which nobody ever was, was taken back"));
+            return Err(format!("nobody ever was {owner}"));
         };
         let beats: Vec<_> = self.beats_until(identity.vm, begun).collect();
         if identity.orphaned {
@@ -72,10 +95,9 @@ impl Members {
             return if begun.now.saturating_sub(last) >= LEASE_AT_LEAST {
                 Ok(())
             } else {
-                Err(format!("the probe {probe:?} was taken back before the lease had ended"))
+                Err(format!("the lease of {owner} had not ended"))
             };
         }
-        let sent = self.sent.get(&(owner, probe.id)).copied().unwrap_or_default();
         if sent.step > begun.step {
             return Ok(());
         }
@@ -84,10 +106,7 @@ impl Members {
         if starts.zip(ends).any(|(start, end)| end.saturating_sub(start) >= IN_TIME) {
             return Ok(());
         }
-        Err(format!(
-            "the probe {probe:?} was taken from VM {}, which is alive and ticks in time",
-            identity.vm
-        ))
+        Err(format!("VM {} is alive and ticks in time", identity.vm))
     }
 
     fn may_forget(&self, owner: u64, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
@@ -124,11 +143,14 @@ impl Oracle {
             if line.owner >= next || lines.iter().filter(|other| other.owner == line.owner).count() != 1 {
                 return Err(format!("VM {vm} wrote identities that are not unique: {lines:?}, next {next}"));
             }
+            if lines.iter().filter(|other| other.slot == line.slot).count() != 1 || line.slot.is_none() {
+                return Err(format!("VM {vm} wrote slots that are not unique: {lines:?}"));
+            }
             let old = before.iter().find(|old| old.owner == line.owner);
             let mine = Some(Owner(line.owner)) == me;
             match old {
                 Some(old) if old == line => {}
-                Some(old) if mine && old.configuration == line.configuration && line.beat == begun.now => {}
+                Some(old) if mine && view::Line { beat: begun.now, ..*old } == *line => {}
                 None if line.configuration == fingerprint && line.beat == begun.now => {
                     if self.members.identities.contains_key(&line.owner) && !mine {
                         return Err(format!("VM {vm} joined as {}, which was somebody else", line.owner));
@@ -157,6 +179,7 @@ impl Oracle {
         let standings = self.standings(fingerprint, &lines, me, begun);
         self.members.lines = lines;
         if let Some(writer) = self.vms.get_mut(&vm) {
+            writer.deaf |= writer.me != me;
             writer.me = me;
             writer.standings = standings;
         }

@@ -9,16 +9,23 @@ mod explain;
 mod history;
 mod keys;
 mod members;
+mod rooms;
 mod shares;
+mod waiters;
 
 pub use history::History;
 pub use members::Members;
 
-use crate::vm::{Done, Guarded, Task};
+use crate::model::ask::Said;
+use crate::model::room::{Permit, Wake};
+use crate::vm::{Done, Finished, Guarded, Task};
 use resilience_core::breaker::{Admission, Cause, Outcome, Owner, Settings, State, Ticket, Transition};
+use resilience_core::bulkhead;
 use resilience_core::members::Standing;
-use resilience_core::worker::{Event, Operation};
-use std::collections::BTreeMap;
+use resilience_core::worker::{Event, Operation, Patterns};
+use rooms::Held;
+use std::collections::{BTreeMap, BTreeSet};
+use waiters::Waiting;
 
 /// What is wrong, or nothing.
 pub type Verdict = Result<(), String>;
@@ -53,6 +60,28 @@ pub struct Reached {
     pub ramped: u64,
     /// Requests that found no key left.
     pub exhausted: u64,
+    /// Permits given to those that waited.
+    pub granted: u64,
+    /// Requests that were sent away from a full queue for the sake of a higher class.
+    pub evicted: u64,
+    /// Waits that were over without a permit.
+    pub waited: u64,
+    /// Waiters whose clients left, some of them with a permit they had not been told of.
+    pub left: u64,
+    /// Those of them that had one.
+    pub left_granted: u64,
+    /// Requests that found neither a permit nor a place to wait.
+    pub full: u64,
+    /// Probes for which there was no permit.
+    pub handed_back: u64,
+    /// Requests that went on because a bulkhead only looks on.
+    pub shadowed: u64,
+    /// Permits taken back from VMs that were alive.
+    pub overshoot: u64,
+    /// Permits taken back from the dead.
+    pub regained: u64,
+    /// Messages that were lost.
+    pub lost: u64,
 }
 
 impl std::ops::AddAssign for Reached {
@@ -69,6 +98,17 @@ impl std::ops::AddAssign for Reached {
         self.forced += other.forced;
         self.ramped += other.ramped;
         self.exhausted += other.exhausted;
+        self.granted += other.granted;
+        self.evicted += other.evicted;
+        self.waited += other.waited;
+        self.left += other.left;
+        self.left_granted += other.left_granted;
+        self.full += other.full;
+        self.handed_back += other.handed_back;
+        self.shadowed += other.shadowed;
+        self.overshoot += other.overshoot;
+        self.regained += other.regained;
+        self.lost += other.lost;
     }
 }
 
@@ -87,8 +127,28 @@ pub struct Moment {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Report {
     breaker: usize,
-    ticket: Ticket,
+    call: u32,
+    ticket: Option<Ticket>,
     outcome: Outcome,
+    frees: Option<Frees>,
+}
+
+/// What a request gives back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frees {
+    /// A permit.
+    Permit(Permit),
+    /// The place of this owner's waiter.
+    Place(u64),
+}
+
+impl Report {
+    const fn probe(&self) -> Option<resilience_core::breaker::Probe> {
+        match &self.ticket {
+            Some(ticket) => ticket.probe,
+            None => None,
+        }
+    }
 }
 
 /// A transition that is committed and not yet told, and what else the same write may have been.
@@ -106,6 +166,14 @@ struct Deed {
     begun: Moment,
     /// What a committed admission said.
     promised: Option<Admission>,
+    /// What committed writes said of requests where a bulkhead has a say: one of these.
+    promises: Vec<(u32, Vec<Said>)>,
+    /// Messages that are owed.
+    unsent: Vec<Wake>,
+    /// Outcomes that were written and found their place given away.
+    late: usize,
+    /// How many reports of earlier tasks there were.
+    earlier: usize,
     /// Whether the outcome this is about was counted.
     counted: bool,
     /// Whether what an operator says was done.
@@ -116,6 +184,8 @@ struct Deed {
     unannounced: Vec<usize>,
     /// Probes reclaimed and not yet told.
     reclaimed: usize,
+    /// Permits reclaimed and not yet told.
+    regained: u32,
     conflicts: u32,
     exhausted: bool,
     gave_up: Vec<Operation>,
@@ -128,7 +198,13 @@ impl Deed {
 
     /// Whether some outcome could not be written in it.
     fn lost_an_outcome(&self) -> bool {
-        self.times(Operation::Record) + self.times(Operation::HandBack) > 0
+        self.lost() > 0
+    }
+
+    /// How often something could not be given back or told.
+    fn lost(&self) -> usize {
+        let lost = [Operation::Record, Operation::HandBack, Operation::Release];
+        lost.into_iter().map(|operation| self.times(operation)).sum()
     }
 }
 
@@ -139,6 +215,12 @@ struct Vm {
     me: Option<Owner>,
     deed: Option<Deed>,
     unsettled: Vec<Report>,
+    /// The shared queue that wakes it.
+    queue: u32,
+    /// It has a new identity and has not opened a queue.
+    deaf: bool,
+    /// Its requests that wait.
+    waiting: BTreeMap<u32, Waiting>,
     /// Which states it has read or written, by policy.
     seen: Vec<Vec<State>>,
     /// Whether it has read for a request: what a leader sees on its rounds does not stand in for an answer.
@@ -161,6 +243,14 @@ pub struct Oracle {
     pub members: Members,
     vms: BTreeMap<VmId, Vm>,
     now: Moment,
+    /// Every call that has a permit, as seen from outside.
+    held: BTreeMap<(VmId, u32), Held>,
+    /// What the workers' permits are to the model.
+    permits: Vec<(bulkhead::Permit, Permit)>,
+    /// Since when each VM stands in each bulkhead.
+    homes: BTreeMap<(usize, u64), Moment>,
+    /// Bulkheads whose epochs began again, because somebody removed them.
+    spoiled: BTreeSet<usize>,
     /// How much of what matters has happened.
     pub reached: Reached,
 }
@@ -171,7 +261,8 @@ impl Oracle {
     pub fn new(policies: usize, configurations: Vec<(u64, Vec<Guarded>)>) -> Self {
         let most = |count: fn(&Settings) -> u32| {
             let settings = configurations.iter().flat_map(|(_, policies)| policies);
-            settings.filter_map(|(_, shared)| Some(count(&shared.as_ref()?.settings))).max().unwrap_or(0)
+            let breakers = settings.filter_map(|(_, shared)| shared.as_ref()?.patterns.breaker.as_ref());
+            breakers.map(|breaker| count(&breaker.settings)).max().unwrap_or(0)
         };
         let permitted = most(|settings| settings.permitted_number_of_calls_in_half_open_state);
         let moments = most(|settings| settings.failures_in_window.map_or(0, |window| window.failures.into()));
@@ -182,6 +273,10 @@ impl Oracle {
             members: Members::default(),
             vms: BTreeMap::new(),
             now: Moment::default(),
+            held: BTreeMap::new(),
+            permits: Vec::new(),
+            homes: BTreeMap::new(),
+            spoiled: BTreeSet::new(),
             reached: Reached::default(),
         }
     }
@@ -197,7 +292,11 @@ impl Oracle {
         let asked = vec![false; self.policies.len()];
         let (standings, credits) = (vec![Standing::Superseded], BTreeMap::new());
         let (me, deed, unsettled) = (None, None, Vec::new());
-        self.vms.insert(vm, Vm { configuration, me, deed, unsettled, seen, asked, standings, credits });
+        let (queue, deaf, waiting) = (0, false, BTreeMap::new());
+        self.vms.insert(
+            vm,
+            Vm { configuration, me, deed, unsettled, queue, deaf, waiting, seen, asked, standings, credits },
+        );
     }
 
     /// A VM is no more, in whatever way.
@@ -208,17 +307,18 @@ impl Oracle {
     /// A VM begins with something.
     pub fn begins(&mut self, vm: VmId, task: Task) {
         let begun = self.now;
+        let earlier = self.vms.get(&vm).map_or(0, |vm| vm.unsettled.len());
+        self.ends(vm, task);
         let Some(found) = self.vms.get_mut(&vm) else { return };
-        if let Task::Record { breaker, ticket, outcome } = task {
-            found.unsettled.push(Report { breaker, ticket, outcome });
-            if let Some(probe) = ticket.probe {
-                self.policies[breaker].answered(ticket.generation, probe, outcome);
-            }
-        }
         found.deed = Some(Deed {
             task,
             begun,
             promised: None,
+            promises: Vec::new(),
+            unsent: Vec::new(),
+            late: 0,
+            earlier,
+            regained: 0,
             counted: false,
             forced: false,
             exhausted: false,
@@ -241,9 +341,13 @@ impl Oracle {
         found.ok_or_else(|| format!("VM {vm} does something while it has nothing to do"))
     }
 
-    fn settings(&self, vm: &Vm, policy: usize) -> Option<&Settings> {
-        let shared = self.configurations[vm.configuration].1.get(crate::policy_of(policy))?.1.as_ref();
-        shared.map(|shared| &shared.settings)
+    fn patterns(&self, vm: &Vm, breaker: usize) -> Option<&Patterns> {
+        let shared = self.configurations[vm.configuration].1.get(crate::policy_of(breaker))?.1.as_ref();
+        shared.map(|shared| &shared.patterns)
+    }
+
+    fn settings(&self, vm: &Vm, breaker: usize) -> Option<&Settings> {
+        self.patterns(vm, breaker)?.breaker.as_ref().map(|breaker| &breaker.settings)
     }
 
     /// A VM has read a policy's value, or written it.
@@ -288,7 +392,13 @@ impl Oracle {
         match event {
             Event::GaveUp { operation: Operation::Lease } => self.reached.late += 1,
             Event::GaveUp { .. } => self.reached.gave_up += 1,
-            Event::Reclaimed { count, .. } => self.reached.reclaimed += count as u64,
+            Event::Reclaimed { probes, permits, .. } => {
+                self.reached.reclaimed += probes as u64;
+                self.reached.regained += u64::from(permits);
+            }
+            Event::Crowd { policy, in_flight, waiting, limit } => {
+                self.crowd(vm, policy, in_flight, waiting, limit)?;
+            }
             Event::Transition { transition, .. } => {
                 self.reached.transitions += 1;
                 self.reached.timeouts += u64::from(transition.cause == Cause::HalfOpenTimeout);
@@ -321,12 +431,12 @@ impl Oracle {
             }
             Event::GaveUp { operation } => deed.gave_up.push(operation),
             Event::KeysExhausted { .. } => deed.exhausted = true,
-            Event::Reclaimed { count, .. } => {
-                deed.reclaimed = deed
-                    .reclaimed
-                    .checked_sub(count)
-                    .ok_or_else(|| format!("VM {vm} told of probes of policy {policy} never reclaimed"))?;
+            Event::Reclaimed { probes, permits, .. } => {
+                let left = deed.reclaimed.checked_sub(probes).zip(deed.regained.checked_sub(permits));
+                (deed.reclaimed, deed.regained) = left
+                    .ok_or_else(|| format!("VM {vm} told of what was never reclaimed of policy {policy}"))?;
             }
+            Event::Crowd { .. } => {}
             Event::Observed { state, .. } => {
                 let begun = deed.begun;
                 if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
@@ -341,33 +451,43 @@ impl Oracle {
     ///
     /// # Errors
     /// What is wrong.
-    pub fn finished(&mut self, vm: VmId, done: Done) -> Verdict {
-        let Some(deed) = self.vms.get_mut(&vm).and_then(|vm| vm.deed.take()) else { return Ok(()) };
+    pub fn finished(&mut self, vm: VmId, finished: &Finished) -> Verdict {
+        let done = &finished.done;
+        let Some(mut deed) = self.vms.get_mut(&vm).and_then(|vm| vm.deed.take()) else { return Ok(()) };
         if let Some(Untold { breaker: policy, transition, .. }) = deed.untold.first() {
             return Err(format!("VM {vm} never told a transition of policy {policy}: {transition}"));
         }
         if let Some(policy) = deed.unannounced.first() {
             return Err(format!("VM {vm} never announced a change of policy {policy}"));
         }
-        if deed.reclaimed > 0 || deed.conflicts > 0 {
+        if let Some((queue, id)) = deed.unsent.first() {
+            return Err(format!("VM {vm} never told waiter {id} of queue {queue}"));
+        }
+        if deed.reclaimed > 0 || deed.regained > 0 || deed.conflicts > 0 {
             return Err(format!(
                 "VM {vm} did not tell of {} reclaimed probes and {} conflicts",
                 deed.reclaimed, deed.conflicts
             ));
         }
         if let Done::Decided(breaker, _) | Done::Forced(breaker) = done {
-            self.aimed(vm, &deed, breaker)?;
+            self.aimed(vm, &deed, *breaker)?;
         }
-        if let Done::Decided(breaker, admission) = done {
-            self.decided(vm, &deed, breaker, admission)?;
+        if let Done::Decided(breaker, verdict) = done {
+            self.answered(vm, &mut deed, *breaker, verdict)?;
+        }
+        self.resumed(vm, &mut deed, finished)?;
+        if let Done::Forced(breaker) = done
+            && self.vms.get(&vm).is_some_and(|found| self.settings(found, *breaker).is_none())
+        {
+            return self.settled(vm, &deed);
         }
         if let Task::Force { .. } = deed.task
             && deed.forced == (deed.times(Operation::Force) > 0)
         {
             return Err(format!("VM {vm} neither did what the operator said nor gave it up: {deed:?}"));
         }
-        if let Task::Record { breaker, ticket, outcome } = deed.task {
-            self.recorded(vm, &deed, Report { breaker, ticket, outcome })?;
+        if let Some(report) = self.asked_to_report(&deed) {
+            self.recorded(vm, &deed, report)?;
         }
         self.settled(vm, &deed)
     }
@@ -380,8 +500,16 @@ impl Oracle {
             if history.latest().state() != State::Closed || history.latest().is_damaged() {
                 left.push(format!("policy {policy} is not closed: {:?}", history.latest()));
             }
+            if history.latest().shown_room()
+                != (crate::view::Room { next: history.latest().shown_room().next, ..Default::default() })
+            {
+                left.push(format!("the bulkhead of {policy} is not empty: {:?}", history.latest()));
+            }
         }
         for (vm, found) in &self.vms {
+            if !found.waiting.is_empty() {
+                left.push(format!("VM {vm} has requests that wait: {:?}", found.waiting));
+            }
             if !found.unsettled.is_empty() {
                 left.push(format!("VM {vm} still holds {:?}", found.unsettled));
             }

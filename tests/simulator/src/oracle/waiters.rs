@@ -1,0 +1,303 @@
+//! Requests that wait: each must hear of its turn, and none may wait on when its time is over.
+
+use super::{Deed, Frees, Held, Oracle, Report, Verdict, VmId};
+use crate::model::ask::Said;
+use crate::vm::{Finished, Task};
+use resilience_core::breaker::Outcome;
+use resilience_core::worker::{Operation, Resumed, Verdict as Said_};
+
+/// How soon a request tries again that the store let neither in nor into the queue.
+const RETRY: u64 = 10_000_000;
+
+/// A request that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    pub(super) breaker: usize,
+    pub(super) class: Option<usize>,
+    pub(super) since: u64,
+    pub(super) until: u64,
+    pub(super) place: Place,
+}
+
+/// Where it waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In the queue, under this identity.
+    Queue(u64),
+    /// With its VM.
+    Here {
+        /// When it tries again.
+        again: u64,
+    },
+}
+
+impl Waiting {
+    fn due(&self) -> u64 {
+        match self.place {
+            Place::Queue(_) => self.until,
+            Place::Here { again } => again.min(self.until),
+        }
+    }
+
+    /// Whether a VM that does this looks after it.
+    pub(super) fn is_looked_after(&self, call: u32, deed: &Deed) -> bool {
+        match deed.task {
+            Task::Woken { call: woken } => woken == call,
+            Task::Timer => self.due() <= deed.begun.now,
+            Task::Tick => true,
+            _ => false,
+        }
+    }
+}
+
+impl Deed {
+    /// Whether a committed write has decided over a request.
+    pub(super) fn has_promised(&self, call: u32) -> bool {
+        self.promises.iter().any(|(promised, _)| *promised == call)
+    }
+
+    fn take_promise(&mut self, call: u32) -> Option<Vec<Said>> {
+        let place = self.promises.iter().position(|(promised, _)| *promised == call)?;
+        Some(self.promises.swap_remove(place).1)
+    }
+}
+
+impl Oracle {
+    /// Whether a request waits, if only in name.
+    #[must_use]
+    pub fn waits(&self, vm: VmId, call: u32) -> bool {
+        self.vms.get(&vm).is_some_and(|vm| vm.waiting.contains_key(&call))
+    }
+
+    /// What ends when a VM begins with a task: from now on it is not in flight, and waits for nothing.
+    pub(super) fn ends(&mut self, vm: VmId, task: Task) {
+        let Some(found) = self.vms.get_mut(&vm) else { return };
+        let gone: Vec<u32> = match task {
+            Task::Withdraw { call } | Task::Complete { call, waits: true, .. } => vec![call],
+            Task::Leave => found.waiting.keys().copied().collect(),
+            _ => Vec::new(),
+        };
+        for call in gone {
+            let Some(Waiting { breaker, place, .. }) = found.waiting.remove(&call) else { continue };
+            self.reached.left += 1;
+            if let Some(held) = self.held.get_mut(&(vm, call)) {
+                held.ended = true;
+                self.reached.left_granted += 1;
+            }
+            if let Place::Queue(owner) = place {
+                let (ticket, outcome, frees) = (None, Outcome::Ignored, Some(Frees::Place(owner)));
+                found.unsettled.push(Report { breaker, call, ticket, outcome, frees });
+            }
+        }
+        let (breaker, call, ticket, outcome, permit) = match task {
+            Task::Complete { breaker, call, ticket, outcome, permit, .. } => {
+                (breaker, call, ticket, outcome, permit)
+            }
+            Task::Release { breaker, call, permit } => (breaker, call, None, Outcome::Ignored, Some(permit)),
+            _ => return,
+        };
+        let known = |permit| self.permits.iter().rev().find(|(known, _)| *known == permit).map(|(_, it)| *it);
+        let frees = permit.and_then(known).map(Frees::Permit);
+        if let Some(held) = self.held.get_mut(&(vm, call)).filter(|_| permit.is_some()) {
+            held.ended = true;
+        }
+        if ticket.is_some() || frees.is_some() {
+            found.unsettled.push(Report { breaker, call, ticket, outcome, frees });
+        }
+        if let Some((ticket, probe)) = ticket.and_then(|ticket| Some((ticket, ticket.probe?))) {
+            self.policies[breaker].answered(ticket.generation, probe, outcome);
+        }
+    }
+
+    /// What a task itself reports.
+    pub(super) fn asked_to_report(&self, deed: &Deed) -> Option<Report> {
+        let known = |permit| self.permits.iter().rev().find(|(known, _)| *known == permit).map(|(_, it)| *it);
+        match deed.task {
+            Task::Complete { breaker, call, ticket, outcome, permit, .. } => {
+                let frees = permit.and_then(known).map(Frees::Permit);
+                Some(Report { breaker, call, ticket, outcome, frees })
+            }
+            Task::Release { breaker, call, permit } => {
+                let frees = known(permit).map(Frees::Permit);
+                Some(Report { breaker, call, ticket: None, outcome: Outcome::Ignored, frees })
+            }
+            _ => None,
+        }
+    }
+
+    /// A VM has told what became of those that wait.
+    pub(super) fn resumed(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) -> Verdict {
+        self.sort_out(vm, deed, finished);
+        for (breaker, resumed) in &finished.resumed {
+            self.is_over(vm, deed, *breaker, resumed)?;
+        }
+        let Some(found) = self.vms.get(&vm) else { return Ok(()) };
+        if let Some((call, said)) = deed
+            .promises
+            .iter()
+            .find(|(call, said)| !(said.contains(&Said::Waits) && found.waiting.contains_key(call)))
+        {
+            return Err(format!("VM {vm} committed and never said of request {call}: {said:?}"));
+        }
+        self.nobody_forgotten(vm, deed)?;
+        let Some(found) = self.vms.get_mut(&vm) else { return Ok(()) };
+        let again = deed.begun.now + RETRY;
+        let tried = |call, waiting: &Waiting| waiting.is_looked_after(call, deed);
+        for (call, waiting) in &mut found.waiting {
+            if matches!(waiting.place, Place::Here { .. }) && tried(*call, waiting) {
+                waiting.place = Place::Here { again };
+            }
+        }
+        let due = found.waiting.values().map(Waiting::due).min();
+        if due != finished.due.map(|due| due.as_nanos()) {
+            return Err(format!("VM {vm} wants to be called at {:?}, and {due:?} is due", finished.due));
+        }
+        Ok(())
+    }
+
+    /// Of several that try again, a write does not tell which one it let in.
+    fn sort_out(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) {
+        let Some(found) = self.vms.get(&vm) else { return };
+        let here = |call: u32| {
+            let waiting = found.waiting.get(&call)?;
+            matches!(waiting.place, Place::Here { .. }).then_some(waiting.breaker)
+        };
+        let fits = |call: u32, saids: &[Said]| {
+            let told = finished.resumed.iter().find(|(_, resumed)| resumed.call == call);
+            told.is_some_and(|(_, resumed)| saids.iter().any(|said| said.is(&resumed.verdict)))
+        };
+        // One that is put right may make room for another.
+        let count = deed.promises.len();
+        for index in (0..count).flat_map(|_| 0..count) {
+            let (call, saids) = deed.promises[index].clone();
+            let Some(breaker) = here(call).filter(|_| !fits(call, &saids)) else { continue };
+            let other = finished.resumed.iter().map(|(_, resumed)| resumed.call).find(|other| {
+                here(*other) == Some(breaker) && !deed.has_promised(*other) && fits(*other, &saids)
+            });
+            let Some(other) = other else { continue };
+            deed.promises[index].0 = other;
+            if let Some(held) = self.held.remove(&(vm, call)) {
+                self.held.insert((vm, other), held);
+            }
+        }
+    }
+
+    fn is_over(&mut self, vm: VmId, deed: &mut Deed, breaker: usize, resumed: &Resumed) -> Verdict {
+        let Resumed { call, verdict, waited, .. } = resumed;
+        let begun = deed.begun;
+        let waiting = self.vms.get_mut(&vm).and_then(|vm| vm.waiting.remove(call));
+        let Some(waiting) = waiting else {
+            return Err(format!("VM {vm} resumed request {call}, which did not wait"));
+        };
+        let span = begun.now.saturating_sub(waiting.since);
+        if waiting.breaker != breaker || waited.as_nanos() != u128::from(span) {
+            return Err(format!("VM {vm} tells wrongly how request {call} waited: {waiting:?}, {resumed:?}"));
+        }
+        let over = begun.now >= waiting.until;
+        let full = Said::Full.is(verdict);
+        self.reached.waited += u64::from(over && full);
+        if let Some(saids) = deed.take_promise(*call) {
+            return self.keeps_word(vm, *call, breaker, &saids, verdict);
+        }
+        let right = match waiting.place {
+            Place::Queue(owner) => {
+                let history = &self.policies[breaker];
+                let gone = history.could_see(begun, false, |entry| {
+                    entry.room().is_none_or(|room| room.find(owner, *call).is_none())
+                });
+                let blind = over && deed.times(Operation::Admit) > 0;
+                if blind {
+                    // Its place is given back as soon as the store takes that.
+                    let (ticket, outcome, frees) = (None, Outcome::Ignored, Some(Frees::Place(owner)));
+                    let report = Report { breaker, call: *call, ticket, outcome, frees };
+                    self.held.entry((vm, *call)).and_modify(|held| held.ended = true);
+                    if let Some(found) = self.vms.get_mut(&vm) {
+                        found.unsettled.push(report);
+                    }
+                }
+                full && (gone || blind)
+            }
+            Place::Here { .. } if over => full,
+            Place::Here { .. } => {
+                return self.answered_unwritten(vm, deed, breaker, (*call, waiting.class), verdict);
+            }
+        };
+        if right {
+            return Ok(());
+        }
+        Err(format!(
+            "VM {vm} resumed request {call} with {verdict:?}, which waited as {waiting:?}\n  the state: {:?}",
+            self.policies[breaker].latest()
+        ))
+    }
+
+    /// What was committed was told.
+    pub(super) fn keeps_word(
+        &mut self,
+        vm: VmId,
+        call: u32,
+        breaker: usize,
+        saids: &[Said],
+        verdict: &Said_,
+    ) -> Verdict {
+        let Some(said) = saids.iter().find(|said| said.is(verdict)) else {
+            return Err(format!("VM {vm} told request {call} {verdict:?}, and committed {saids:?}"));
+        };
+        if let (Said::In { permit: Some(known), .. }, Said_::Admitted(pass)) = (said, verdict)
+            && let Some(permit) = pass.permit
+        {
+            if self.permits.iter().any(|(other, it)| (*other == permit) != (it == known)) {
+                return Err(format!("VM {vm} gave request {call} a permit of another time: {permit:?}"));
+            }
+            if !self.permits.contains(&(permit, *known)) {
+                self.permits.push((permit, *known));
+            }
+        }
+        if let Said_::Admitted(pass) = verdict
+            && let Some((ticket, probe)) = pass.ticket.and_then(|ticket| Some((ticket, ticket.probe?)))
+        {
+            self.policies[breaker].reached(ticket.generation, probe)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever was looked after and could go on, or had waited long enough, waits no more.
+    fn nobody_forgotten(&self, vm: VmId, deed: &Deed) -> Verdict {
+        let Some(found) = self.vms.get(&vm) else { return Ok(()) };
+        for (call, waiting) in &found.waiting {
+            if !waiting.is_looked_after(*call, deed) {
+                continue;
+            }
+            let Place::Queue(owner) = waiting.place else { continue };
+            if deed.begun.now >= waiting.until {
+                return Err(format!("VM {vm} lets request {call} wait for too long: {waiting:?}"));
+            }
+            let before = self.policies[waiting.breaker].as_of(deed.begun.step);
+            let granted = |it: &crate::view::Waiter| it.granted;
+            let had = before.room().and_then(|room| room.find(owner, *call)).is_some_and(granted);
+            if had && deed.times(Operation::Admit) == 0 && !deed.has_promised(*call) {
+                return Err(format!("VM {vm} does not tell request {call} of its permit: {waiting:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A call has a permit from now on: no more may be in flight than its own configuration and class allow.
+    pub(super) fn has_permit(
+        &mut self,
+        vm: VmId,
+        call: u32,
+        breaker: usize,
+        owner: u64,
+        limit: u32,
+    ) -> Verdict {
+        self.held.insert((vm, call), Held { breaker, owner, ended: false });
+        let held = self.held.values().filter(|held| held.breaker == breaker && !held.ended).count();
+        if held > limit as usize {
+            return Err(format!(
+                "{held} are in flight through {breaker}, and request {call} of VM {vm} has a limit of {limit}"
+            ));
+        }
+        Ok(())
+    }
+}
