@@ -51,7 +51,7 @@ impl Timer {
         let fresh = std::mem::take(&mut self.fresh);
         let too_late = alarm.after(FINEST) < self.alarm;
         let too_early = self.alarm.after(FINEST) < alarm;
-        if !too_late && !(fresh && too_early) {
+        if !(too_late || fresh && too_early) {
             return None;
         }
         // Rounded up: a timer that goes off before its time does so for nothing.
