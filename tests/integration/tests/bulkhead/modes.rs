@@ -106,3 +106,22 @@ async fn disabled_knows_no_limit() {
     }
     assert_eq!((shop.edge.count(REJECTIONS, &[]).await, shop.edge.count(SHADOW, &[]).await), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_on_paper_ends_when_it_would_have_ended() {
+    // Far shorter than what a worker does by itself from time to time.
+    const WAIT: Duration = Duration::from_millis(20);
+    let short = json!({"max_concurrent_calls": 1, "max_wait_duration": "20ms", "max_queue": 10});
+    let mut shop = Shop::with(&[in_mode("shop", "shadow", short)]).await;
+    for round in 1..=8 {
+        let first = shop.hold(self::shop()).await;
+        let second = shop.hold(self::shop()).await;
+        // Its turn comes after its wait, and before anybody looks at all that wait.
+        tokio::time::sleep(3 * WAIT).await;
+        shop.upstream.release();
+        served(first).await;
+        served(second).await;
+        shop.edge.wait_count(SHADOW, &[("policy", "shop"), ("reason", "bulkhead_full")], round).await;
+    }
+    shop.empty("shop").await;
+}

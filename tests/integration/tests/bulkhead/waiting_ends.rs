@@ -109,3 +109,30 @@ async fn after_a_wait_the_breaker_is_asked_again() {
     assert_eq!((rejected("circuit_open").await, rejected("bulkhead_full").await), (WORKERS as u64, 0));
     shop.edge.wait_count(WAITED, &[("policy", "shop")], WORKERS as u64).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_that_ran_out_in_the_queue_is_not_the_upstreams_failure() {
+    const WHOLE: Duration = Duration::from_secs(4);
+    let mut policy = compartment("shop", patient(1, 10));
+    policy["circuit_breaker"] = json!({"consecutive_failures": 1, "wait_duration_in_open_state": "10m"});
+    let mut route = patient_route();
+    route["route"]["max_stream_duration"] = json!({"max_stream_duration": "4s"});
+    let upstream = Upstream::start().await;
+    let edge = Edge::routed(upstream.addr(), &[route], &[filter(&document(&[policy]))]).await;
+    let mut shop = Shop::of(upstream, edge).await;
+
+    let first = shop.hold(self::shop()).await;
+    let asked = Instant::now();
+    let second = shop.wait(self::shop().header("x-behave", "hang"), 1).await;
+    pass(asked, WHOLE * 5 / 8).await;
+    shop.upstream.release_one();
+    served(first).await;
+    // It waited for longer than it was with the upstream then.
+    assert_eq!(second.headers().await.unwrap().finish().await.status, 504);
+    shop.edge.wait_calls("shop", Calls { success: 1, ignored: 1, ..Calls::default() }).await;
+    shop.empty("shop").await;
+    // Of one that did not wait it is.
+    assert_eq!(shop.ask(self::shop().header("x-behave", "hang")).await.status, 504);
+    shop.edge.wait_calls("shop", Calls { success: 1, ignored: 1, failure: 1 }).await;
+    assert_eq!(shop.edge.state("shop").await, Some(2));
+}
