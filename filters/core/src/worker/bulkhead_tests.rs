@@ -136,11 +136,11 @@ fn a_probe_that_finds_no_room_is_handed_back_in_the_same_write_and_never_waits()
     }
 }
 
-#[test]
-fn who_a_ramp_keeps_out_takes_no_permit() {
+/// A worker whose breaker has just closed, and lets in a tenth of what comes at first.
+fn ramping(bulkhead: crate::bulkhead::Settings) -> (Worker, Fake) {
     let ramp = RampUp { duration: Duration::from_secs(10), initial: Percentage::new(10.0).unwrap() };
     let breaker = Settings { ramp_up: Some(ramp), ..settings() };
-    let (mut worker, mut port) = ready(worker_with(bulkhead(100, 5), Some(breaker)));
+    let (mut worker, mut port) = ready(worker_with(bulkhead, Some(breaker)));
     trip(&mut worker, &mut port);
     worker.tick(&mut port, PROBING);
     for call in 0..2 {
@@ -148,6 +148,12 @@ fn who_a_ramp_keeps_out_takes_no_permit() {
         worker.end(&mut port, &probe, Outcome::Success, PROBING);
     }
     assert_eq!(port.breaker_state(), BreakerState::Closed);
+    (worker, port)
+}
+
+#[test]
+fn who_a_ramp_keeps_out_takes_no_permit() {
+    let (mut worker, mut port) = ramping(bulkhead(100, 5));
     let kept_out = Verdict::Refused(Refused { reason: Reason::CircuitOpen, wait: None });
     let let_in = (0..30).filter(|call| worker.arrive(&mut port, *call, PROBING) != kept_out).count();
     assert!((2..=4).contains(&let_in), "{let_in}");
@@ -156,15 +162,7 @@ fn who_a_ramp_keeps_out_takes_no_permit() {
 
 #[test]
 fn who_finds_no_room_uses_up_nothing_of_a_ramp() {
-    let ramp = RampUp { duration: Duration::from_secs(10), initial: Percentage::new(10.0).unwrap() };
-    let breaker = Settings { ramp_up: Some(ramp), ..settings() };
-    let (mut worker, mut port) = ready(worker_with(bulkhead(1, 0), Some(breaker)));
-    trip(&mut worker, &mut port);
-    worker.tick(&mut port, PROBING);
-    for call in 0..2 {
-        let probe = worker.let_in(&mut port, call, PROBING);
-        worker.end(&mut port, &probe, Outcome::Success, PROBING);
-    }
+    let (mut worker, mut port) = ramping(bulkhead(1, 0));
     let arrive = |worker: &mut Worker, port: &mut Fake| worker.arrive(port, 9, PROBING);
     let first = (0..12).find_map(|_| match arrive(&mut worker, &mut port) {
         Verdict::Admitted(pass) => Some(pass),
