@@ -105,7 +105,11 @@ impl Port for HostPort<'_> {
             Event::KeysExhausted { policy } => self.metrics(policy, PolicyMetrics::keys_exhausted),
             Event::Reclaimed { target, probes, permits } => {
                 let name = self.name(target);
-                let held = format!("{probes} probes and {permits} permits");
+                let held = match (probes, permits) {
+                    (_, 0) => format!("{probes} probes"),
+                    (0, _) => format!("{permits} permits"),
+                    _ => format!("{probes} probes and {permits} permits"),
+                };
                 let message = format!("{name}: gave back {held} of workers that show no sign of life");
                 calls::log(Level::Warn, &message);
             }

@@ -43,7 +43,7 @@ async fn probes_of_a_dead_vm_are_given_up_after_the_lease_and_no_others() {
     let after = Instant::now();
 
     // Nobody gets their places before the lease is over; then two do, on whatever worker, and not a third.
-    let gave_back = "policy p: gave back 2 probes of a worker";
+    let gave_back = "policy p: gave back 2 probes of workers";
     upstream.reset_counts();
     let mut admitted = Vec::new();
     while admitted.len() < 2 {
