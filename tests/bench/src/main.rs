@@ -5,8 +5,8 @@
 //! which has a processor to itself; the upstream and the load have another. A variant's figure is the mean of the middle
 //! half of its turns; the spread is that of the figures of ten parts of the run.
 //!
-//! Before that, unpinned: how soon a waiter of one worker is woken by another, and what four workers cost that share one
-//! policy.
+//! Before that, unpinned: how soon a waiter of one worker is woken by another, what four workers cost that share one policy, and
+//! what a dependency that hangs costs its neighbour.
 //!
 //! With the argument `large` (`make bench-large`): one policy and ten thousand, side by side in the same way.
 
@@ -14,6 +14,7 @@ mod hot;
 mod large;
 mod load;
 mod memory;
+mod neighbour;
 mod variants;
 mod wake;
 
@@ -37,6 +38,7 @@ async fn main() {
     } else {
         wake::print().await;
         hot::print(address).await;
+        neighbour::print(address).await;
         compare(&upstream, address).await;
         memory::print(address).await;
     }
