@@ -1,5 +1,6 @@
 //! Bulkheads in the real module: who is let in, who waits and goes on, and that every permit comes back once.
 
+mod any_failure;
 mod classes;
 mod endings;
 mod failures;
