@@ -115,7 +115,7 @@ def watch(crowd, usual, insiders):
     good, now = browse()
     yield good, f"the catalogue answers as ever: 20 of 20, in {now:.1f} ms (before: {usual:.1f} ms)"
     seen.append(in_flight())
-    yield reached() == full and max(seen) <= full, f"no more than {full} ever were, the upstream has seen {reached()} in all"
+    yield reached() == full and max(seen) <= full, f"the upstream has seen {reached()} in all, and the gauge never more than {full}"
     yield state() == "closed", "the breaker has learned nothing: a refusal is no failure"
 
 

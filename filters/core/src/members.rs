@@ -47,8 +47,8 @@ pub struct Member {
 /// The table.
 ///
 /// `"RM", next u64, n u16`, then `n` lines, each behind its length (u16): `owner u64, configuration u64, beat u64`, and since
-/// there are bulkheads `slot u16`. Two versions of the module share one table, so this layout is only ever extended: at the end of a line, and at the end of the
-/// table. What stands there is carried along.
+/// there are bulkheads `slot u16`. Two versions of the module share one table, so this layout is only ever extended: at the
+/// end of a line, and at the end of the table. What stands there is carried along.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Members {
     next: u64,

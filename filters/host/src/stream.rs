@@ -135,12 +135,12 @@ impl Stream {
     pub(crate) fn resume(&mut self, root: &mut Root, resumed: Resumed) {
         let Some(mut call) = self.held.take() else { return self.resume_in_name(root, resumed) };
         let policy = call.target.policy;
-        root.metrics(policy, |metrics| metrics.waited(resumed.waited));
         if let Err(status) = calls::set_effective_context(self.id) {
             // It is gone, and what followed would be done to another stream.
             log(Level::Debug, &format!("a request that waited is gone: {status}"));
             return root.abandon(resumed);
         }
+        root.metrics(policy, |metrics| metrics.waited(resumed.waited));
         (call.began, call.waited) = (root.now(), resumed.waited);
         let decision = root.decide_again(policy, resumed.verdict);
         if self.obey(root, call, decision) == Action::Continue

@@ -112,11 +112,11 @@ async fn after_a_wait_the_breaker_is_asked_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_that_ran_out_in_the_queue_is_not_the_upstreams_failure() {
-    const WHOLE: Duration = Duration::from_secs(4);
+    const WHOLE: Duration = Duration::from_secs(8);
     let mut policy = compartment("shop", patient(1, 10));
     policy["circuit_breaker"] = json!({"consecutive_failures": 1, "wait_duration_in_open_state": "10m"});
     let mut route = patient_route();
-    route["route"]["max_stream_duration"] = json!({"max_stream_duration": "4s"});
+    route["route"]["max_stream_duration"] = json!({"max_stream_duration": "8s"});
     let upstream = Upstream::start().await;
     let edge = Edge::routed(upstream.addr(), &[route], &[filter(&document(&[policy]))]).await;
     let mut shop = Shop::of(upstream, edge).await;

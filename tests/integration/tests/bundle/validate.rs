@@ -182,6 +182,9 @@ fn timeouts_are_compared_with_the_longest_wait() {
     assert_found(&request, &[&format!("listener edge: request_timeout 0.25s is not longer than {WAIT}")]);
     let whole = exchanged(&edge, "max_stream_duration: 120s", "max_stream_duration: 0.1s");
     assert_found(&whole, &[&format!("listener edge: max_stream_duration 0.1s is not longer than {WAIT}")]);
+    let own = "idle_timeout: 15s\n                  max_stream_duration: {max_stream_duration: 0.2s}";
+    let route = exchanged(&edge, "idle_timeout: 15s", own);
+    assert_found(&route, &[&format!("route checkout: max_stream_duration 0.2s is not longer than {WAIT}")]);
     let route = exchanged(&edge, "idle_timeout: 15s", "idle_timeout: 0.2s");
     assert_found(&route, &[&format!("route checkout: idle_timeout 0.2s is not longer than {WAIT}")]);
     let shadowed = exchanged(&edge, "stream_idle_timeout: 30s", "stream_idle_timeout: 0.2s");
