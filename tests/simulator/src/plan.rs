@@ -240,7 +240,7 @@ fn bulkhead_of(rng: &mut Rng) -> bulkhead::Settings {
     let max_concurrent_calls = rng.spread(1, 12) as u32;
     let queue = rng.chance(750).then(|| Queue {
         max_wait_duration: Duration::from_nanos(rng.spread(20 * MS, LONGEST_WAIT)),
-        max_queue: rng.spread(1, 10) as u16,
+        max_queue: if rng.chance(50) { 0 } else { rng.spread(1, 10) as u16 },
     });
     let priority = rng.chance(600).then(|| {
         let count = rng.between(1, 4);

@@ -2,7 +2,7 @@
 
 use super::{Moment, Oracle, Verdict, VmId};
 use crate::view::{self, Line};
-use crate::vm::Task;
+use crate::vm::{Guarded, Task};
 use resilience_core::breaker::{Owner, Probe};
 use resilience_core::members::Standing;
 use std::collections::BTreeMap;
@@ -170,7 +170,8 @@ impl Oracle {
                 self.members.may_forget(old.owner, begun, |vm| self.vms.contains_key(&vm))?;
             }
         }
-        if deed.task != Task::Leave {
+        let left = deed.task == Task::Leave;
+        if !left {
             if !lines.iter().any(|line| Some(Owner(line.owner)) == me) {
                 return Err(format!("VM {vm} beat and has no line"));
             }
@@ -178,8 +179,13 @@ impl Oracle {
         }
         let standings = self.standings(fingerprint, &lines, me, begun);
         self.members.lines = lines;
+        let may_wait = |(_, shared): &Guarded| {
+            let bulkhead = shared.as_ref().and_then(|shared| shared.patterns.bulkhead.as_ref());
+            bulkhead.is_some_and(|bulkhead| bulkhead.settings.queue.is_some())
+        };
         if let Some(writer) = self.vms.get_mut(&vm) {
-            writer.deaf |= writer.me != me;
+            let may_wait = self.configurations[writer.configuration].1.iter().any(may_wait);
+            writer.deaf |= may_wait && !left && (writer.me != me || writer.queue == 0);
             writer.me = me;
             writer.standings = standings;
         }
