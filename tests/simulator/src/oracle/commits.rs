@@ -111,7 +111,7 @@ impl Oracle {
         // A damaged value may be written for whatever changes nothing else.
         let repairs = model.shape() == base.model.shape() && *room == base.room;
         match explained.reason {
-            Reason::Asked(..) | Reason::Looked(..) | Reason::GaveUp(_) if repairs => {}
+            Reason::Asked(..) | Reason::Looked(..) | Reason::GaveUp(..) if repairs => {}
             Reason::Admission(admission) => {
                 // Of what is closed no write decides: it was written for something else.
                 let by_write = !matches!(admission, Admission::Admitted(ticket) if ticket.probe.is_none());
@@ -151,9 +151,9 @@ impl Oracle {
                 }
                 self.took_up(vm, policy, owner, &told)?;
             }
-            Reason::GaveUp(call) => {
+            Reason::GaveUp(call, saids) => {
                 self.held.remove(&(vm, call));
-                deed.promises.push((call, vec![Said::Full]));
+                deed.promises.push((call, saids));
             }
             Reason::Outcome(place, late) => {
                 let report = writer.unsettled.remove(place);

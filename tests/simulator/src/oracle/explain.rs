@@ -21,7 +21,7 @@ pub(super) enum Reason {
     /// Waiters that stand under this identity were told one of these each, those of whom the queue knows.
     Looked(u64, Vec<(u32, Vec<Said>)>),
     /// A waiter of which the store would not say what had become of it, at the end of its wait.
-    GaveUp(u32),
+    GaveUp(u32, Vec<Said>),
     /// The outcome at this place of the VM's list, and whether it was late.
     Outcome(usize, bool),
     Housekeeping(BTreeSet<u64>),
@@ -31,7 +31,7 @@ pub(super) enum Reason {
 impl Reason {
     fn saids(&mut self) -> Vec<(u32, &mut Vec<Said>)> {
         match self {
-            Self::Asked(call, saids) => vec![(*call, saids)],
+            Self::Asked(call, saids) | Self::GaveUp(call, saids) => vec![(*call, saids)],
             Self::Looked(_, told) => told.iter_mut().map(|(call, saids)| (*call, saids)).collect(),
             _ => Vec::new(),
         }
@@ -216,11 +216,10 @@ impl Explainer<'_> {
             }
         }
         for (owner, waiters) in owners {
-            if self.deed.looked.contains(&(self.breaker, owner)) {
-                continue;
+            if !self.deed.looked.contains(&(self.breaker, owner)) {
+                let batches = self.batches(owner, &waiters);
+                found.extend(batches.iter().filter_map(|batch| self.looks(owner, batch)));
             }
-            let batches = self.batches(owner, &waiters);
-            found.extend(batches.iter().filter_map(|batch| self.looks(owner, batch)));
             if self.deed.times(Operation::Admit) > 0 {
                 let over = waiters.iter().filter(|(_, waiting)| now >= waiting.until);
                 found.extend(over.filter_map(|(call, _)| self.give_up(owner, *call)));
@@ -296,7 +295,7 @@ impl Explainer<'_> {
         self.attempt(|both, told| {
             both.room.find(owner, call)?;
             both.room.withdraw(owner, call, &mut told.wakes);
-            Some(Reason::GaveUp(call))
+            Some(Reason::GaveUp(call, vec![Said::Full]))
         })
     }
 

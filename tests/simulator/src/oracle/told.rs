@@ -1,9 +1,11 @@
 //! What a VM tells, what it has to have told when it is done, and what is left at the end of a run.
 
-use super::{Oracle, Untold, Verdict, VmId};
+use super::history::Entry;
+use super::{Oracle, Report, Untold, Verdict, VmId};
 use crate::vm::{Done, Finished, Task};
 use resilience_core::breaker::{Cause, State};
 use resilience_core::worker::{Event, Operation};
+use std::fmt;
 
 impl Oracle {
     /// A VM tells what happened.
@@ -117,33 +119,62 @@ impl Oracle {
         self.settled(vm, &deed)
     }
 
-    /// What must still come to an end before a run may: in words, for a failing one.
+    /// What must still come to an end before a run may.
     #[must_use]
-    pub fn unfinished(&self) -> Vec<String> {
+    pub fn unfinished(&self) -> Vec<Unfinished<'_>> {
         let mut left = Vec::new();
-        for (policy, history) in self.policies.iter().enumerate() {
-            if history.latest().state() != State::Closed || history.latest().is_damaged() {
-                left.push(format!("policy {policy} is not closed: {:?}", history.latest()));
+        for (breaker, history) in self.policies.iter().enumerate() {
+            let latest = history.latest();
+            if latest.state() != State::Closed || latest.is_damaged() {
+                left.push(Unfinished::NotClosed(breaker, latest));
             }
-            if history.latest().shown_room()
-                != (crate::view::Room { next: history.latest().shown_room().next, ..Default::default() })
-            {
-                left.push(format!("the bulkhead of {policy} is not empty: {:?}", history.latest()));
+            if latest.room().is_some_and(|room| room.owners().next().is_some()) {
+                left.push(Unfinished::NotEmpty(breaker, latest));
             }
         }
         for (vm, found) in &self.vms {
-            if !found.waiting.is_empty() {
-                left.push(format!("VM {vm} has requests that wait: {:?}", found.waiting));
-            }
-            if !found.unsettled.is_empty() {
-                left.push(format!("VM {vm} still holds {:?}", found.unsettled));
+            if !found.waiting.is_empty() || !found.unsettled.is_empty() {
+                left.push(Unfinished::Holds(*vm, found.waiting.keys().copied().collect(), &found.unsettled));
             }
         }
         let mut living: Vec<_> = self.vms.values().filter_map(|vm| vm.me).map(|me| me.0).collect();
         living.sort_unstable();
-        if self.members.owners() != living {
-            left.push(format!("the table has {:?}, and alive are {living:?}", self.members.owners()));
+        let stands = self.members.owners();
+        if stands != living {
+            left.push(Unfinished::Table { stands, living });
         }
         left
+    }
+}
+
+/// What has not come to an end. It is looked for often, and put into words only where a run fails.
+pub enum Unfinished<'a> {
+    /// A breaker is not closed, or cannot be read.
+    NotClosed(usize, &'a Entry),
+    /// Somebody is in flight through a bulkhead, or waits.
+    NotEmpty(usize, &'a Entry),
+    /// A VM has requests that wait, or has something to give back.
+    Holds(VmId, Vec<u32>, &'a [Report]),
+    /// The table has others than those that are alive.
+    Table {
+        /// Who has a line.
+        stands: Vec<u64>,
+        /// Who is alive.
+        living: Vec<u64>,
+    },
+}
+
+impl fmt::Display for Unfinished<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotClosed(breaker, entry) => write!(f, "breaker {breaker} is not closed: {entry:?}"),
+            Self::NotEmpty(breaker, entry) => write!(f, "the bulkhead of {breaker} is not empty: {entry:?}"),
+            Self::Holds(vm, waiting, unsettled) => {
+                write!(f, "VM {vm} has requests that wait: {waiting:?}, and holds {unsettled:?}")
+            }
+            Self::Table { stands, living } => {
+                write!(f, "the table has {stands:?}, and alive are {living:?}")
+            }
+        }
     }
 }
