@@ -85,7 +85,7 @@ pub struct Plan {
     pub impatient: u64,
     /// How often a message to another VM is lost, per mille.
     pub lossy: u64,
-    /// How often a message comes with one that is meant for nobody, per mille.
+    /// How often a VM gets a message that is meant for nobody when a request arrives, per mille.
     pub stray: u64,
     /// How long a message takes at most.
     pub post: u64,
@@ -157,7 +157,7 @@ impl Plan {
             aimed: rng.pick(&[0, 100, 300]),
             impatient: rng.pick(&[0, 50, 300]),
             lossy: rng.pick(&[0, 0, 20, 300]),
-            stray: rng.pick(&[0, 0, 300]),
+            stray: rng.pick(&[0, 0, 100]),
             post: rng.spread(MS / 10, 50 * MS),
             silent: rng.pick(&[0, 20, 100]),
             latency,

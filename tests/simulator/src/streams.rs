@@ -178,11 +178,5 @@ impl World {
         for wake in mailbox.messages.drain(..) {
             slot.tasks.push(Task::Woken { call: wake.id });
         }
-        // A queue may hold what was meant for whoever had it before.
-        if !self.calm && slot.next_call > 0 && self.rng.chance(self.plan.stray) {
-            let latest = u64::from(slot.next_call.min(20));
-            let call = slot.next_call - 1 - self.rng.below(latest) as u32;
-            slot.tasks.push(Task::Woken { call });
-        }
     }
 }

@@ -73,6 +73,9 @@ impl Oracle {
                     .map_err(|why| format!("permits were taken back: {why}"))?;
             }
         }
+        if matches!(explained.reason, Reason::Admission(_) | Reason::Asked(..) | Reason::Looked(..)) {
+            self.members.may_take_up(vm, begun)?;
+        }
         self.commit(vm, policy, &base, damaged, explained)?;
         let after = self.policies[policy].latest().room().cloned().unwrap_or_default();
         self.room_changes(policy, begun, &before, &after)

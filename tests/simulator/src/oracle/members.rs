@@ -15,6 +15,9 @@ const IN_TIME: u64 = 5 * SECOND / 2;
 /// middle of its tick does not notice.
 const LEASE_AT_LEAST: u64 = 3 * SECOND;
 
+/// Whoever was silent for longer says that it is alive before it takes anything.
+const SILENT: u64 = 2 * SECOND;
+
 #[derive(Clone, Debug)]
 struct Identity {
     vm: VmId,
@@ -107,6 +110,16 @@ impl Members {
             return Ok(());
         }
         Err(format!("VM {} is alive and ticks in time", identity.vm))
+    }
+
+    /// Whether a VM that began at `begun` may take a probe or a permit: after a long silence it gives a sign of life first.
+    pub(super) fn may_take_up(&self, vm: VmId, begun: Moment) -> Verdict {
+        let last = self.beats.get(&vm).and_then(|beats| beats.last()).copied().unwrap_or_default();
+        let silent = begun.now.saturating_sub(last.now);
+        if silent <= SILENT {
+            return Ok(());
+        }
+        Err(format!("VM {vm}, silent for {silent} ns, took something and gave no sign of life"))
     }
 
     fn may_forget(&self, owner: u64, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
