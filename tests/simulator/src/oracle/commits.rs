@@ -73,7 +73,7 @@ impl Oracle {
                     .map_err(|why| format!("permits were taken back: {why}"))?;
             }
         }
-        if matches!(explained.reason, Reason::Admission(_) | Reason::Asked(..) | Reason::Looked(..)) {
+        if explained.reason.takes() {
             self.members.may_take_up(vm, begun)?;
         }
         self.commit(vm, policy, &base, damaged, explained)?;

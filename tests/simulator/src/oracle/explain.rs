@@ -29,6 +29,17 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    /// Whether a VM comes to hold something by it, or to wait.
+    pub(super) fn takes(&self) -> bool {
+        let takes = |said: &Said| matches!(said, Said::In { .. } | Said::InName(_) | Said::Waits);
+        match self {
+            Self::Admission(Admission::Admitted(ticket)) => ticket.probe.is_some(),
+            Self::Asked(_, saids) => saids.iter().all(takes),
+            Self::Looked(_, told) => told.iter().any(|(_, saids)| saids.iter().all(takes)),
+            _ => false,
+        }
+    }
+
     fn saids(&mut self) -> Vec<(u32, &mut Vec<Said>)> {
         match self {
             Self::Asked(call, saids) | Self::GaveUp(call, saids) => vec![(*call, saids)],
