@@ -179,7 +179,7 @@ impl Worker {
         for attempt in 0..3 {
             let changes = port.changes(target);
             let Some(found) = self.look_after(port, target, now) else {
-                crowd.partial = attempt == 0;
+                crowd.partial |= attempt == 0;
                 return false;
             };
             if attempt == 0 {
