@@ -210,6 +210,7 @@ impl World {
                 return self.everybody_leaves();
             }
             if self.now.awake > deadline {
+                let left: Vec<_> = left.iter().map(ToString::to_string).collect();
                 return Err(format!("does not come to rest: {}", left.join("; ")));
             }
             for breaker in 0..self.plan.breakers() {

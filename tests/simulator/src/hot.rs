@@ -111,8 +111,10 @@ pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
                 match &finished.done {
                     Done::Decided(breaker, Verdict::Admitted(pass)) => {
                         let (breaker, call, outcome) = (*breaker, calls, Outcome::Success);
-                        let (ticket, permit, waits) = (pass.ticket, pass.permit, false);
-                        tasks[index] = Some(Task::Complete { breaker, call, ticket, outcome, permit, waits });
+                        let (ticket, permit) = (pass.ticket, pass.permit);
+                        let (waits, abandoned) = (false, false);
+                        tasks[index] =
+                            Some(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned });
                     }
                     _ => hot.requests += 1,
                 }

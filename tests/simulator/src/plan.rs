@@ -85,6 +85,8 @@ pub struct Plan {
     pub impatient: u64,
     /// How often a message to another VM is lost, per mille.
     pub lossy: u64,
+    /// How often a VM gets a message that is meant for nobody when a request arrives, per mille.
+    pub stray: u64,
     /// How long a message takes at most.
     pub post: u64,
     /// How often a request never answers, per mille.
@@ -155,6 +157,7 @@ impl Plan {
             aimed: rng.pick(&[0, 100, 300]),
             impatient: rng.pick(&[0, 50, 300]),
             lossy: rng.pick(&[0, 0, 20, 300]),
+            stray: rng.pick(&[0, 0, 100]),
             post: rng.spread(MS / 10, 50 * MS),
             silent: rng.pick(&[0, 20, 100]),
             latency,
@@ -240,7 +243,7 @@ fn bulkhead_of(rng: &mut Rng) -> bulkhead::Settings {
     let max_concurrent_calls = rng.spread(1, 12) as u32;
     let queue = rng.chance(750).then(|| Queue {
         max_wait_duration: Duration::from_nanos(rng.spread(20 * MS, LONGEST_WAIT)),
-        max_queue: rng.spread(1, 10) as u16,
+        max_queue: if rng.chance(50) { 0 } else { rng.spread(1, 10) as u16 },
     });
     let priority = rng.chance(600).then(|| {
         let count = rng.between(1, 4);

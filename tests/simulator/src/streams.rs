@@ -53,12 +53,26 @@ impl World {
         let Some(stream) = self.streams.get_mut(&(id, call)) else { return };
         let was_held = stream.held;
         match resumed.verdict {
+            Verdict::Admitted(pass) if was_held && !self.calm && self.rng.chance(self.plan.impatient / 4) => {
+                self.abandon(id, call, breaker, &pass);
+            }
             Verdict::Admitted(pass) if was_held => self.send(id, call, breaker, &pass),
             Verdict::Admitted(pass) => (stream.permit, stream.waits) = (pass.permit, false),
             _ if was_held => {
                 self.streams.remove(&(id, call));
             }
             _ => stream.waits = false,
+        }
+    }
+
+    /// A request is let in after a wait, and its stream is gone.
+    fn abandon(&mut self, id: VmId, call: u32, breaker: usize, pass: &Pass) {
+        self.streams.remove(&(id, call));
+        self.oracle.reached.abandoned += 1;
+        let (ticket, permit, outcome) = (pass.ticket, pass.permit, Outcome::Ignored);
+        let (waits, abandoned) = (false, true);
+        if let Some(slot) = self.slot(id) {
+            slot.tasks.push(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned });
         }
     }
 
@@ -92,12 +106,13 @@ impl World {
             self.streams.remove(&(id, call));
             return Some(Task::Withdraw { call });
         }
+        let abandoned = false;
         let Task::Answered { outcome, .. } = task else {
             self.streams.remove(&(id, call));
             let outcome = Outcome::Ignored;
             return match permit {
                 _ if ticket.is_some() => {
-                    Some(Task::Complete { breaker, call, ticket, outcome, permit, waits })
+                    Some(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned })
                 }
                 Some(permit) => Some(Task::Release { breaker, call, permit }),
                 None => waits.then_some(Task::Withdraw { call }),
@@ -110,11 +125,19 @@ impl World {
             let span = self.rng.spread(1, longest);
             self.later(span, id, Task::Over { call });
             self.streams.entry((id, call)).and_modify(|stream| stream.ticket = None);
-            return Some(Task::Complete { breaker, call, ticket, outcome, permit: None, waits: false });
+            return Some(Task::Complete {
+                breaker,
+                call,
+                ticket,
+                outcome,
+                permit: None,
+                waits: false,
+                abandoned,
+            });
         }
         self.streams.remove(&(id, call));
         let nothing = ticket.is_none() && permit.is_none() && !waits;
-        (!nothing).then_some(Task::Complete { breaker, call, ticket, outcome, permit, waits })
+        (!nothing).then_some(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned })
     }
 
     /// A VM opens a shared queue: one name is one queue, and whoever came last is woken.

@@ -8,9 +8,12 @@ use resilience_core::breaker::{Command, Outcome, Ticket};
 use resilience_core::bulkhead::{Permit, Wake};
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Arrival, Completion, Event, Port, Resumed, Shared, Target, Verdict, Worker};
+use resilience_core::worker::{
+    Arrival, Completion, Event, Pass, Port, Resumed, Shared, Target, Verdict, Worker,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Deep enough for an unoptimized worker.
 const STACK: usize = 256 * 1024;
@@ -69,6 +72,8 @@ pub enum Task {
         permit: Option<Permit>,
         /// Whether it still waits in name.
         waits: bool,
+        /// Whether it was let in after a wait, and was gone by then.
+        abandoned: bool,
     },
     /// Give back a permit.
     Release {
@@ -264,7 +269,13 @@ fn perform(
             }
             return Done::Forced(world.breaker(target));
         }
-        Task::Complete { breaker, call, ticket, outcome, permit, waits } => {
+        Task::Complete { breaker, call, ticket, permit, abandoned: true, .. } => {
+            let target = world.target(breaker);
+            let verdict = Verdict::Admitted(Pass { ticket, permit, ..Pass::default() });
+            worker.abandon(world, Resumed { call, target, verdict, waited: Duration::ZERO }, now);
+            Vec::new()
+        }
+        Task::Complete { breaker, call, ticket, outcome, permit, waits, .. } => {
             let target = world.target(breaker);
             if waits {
                 worker.withdraw(world, call, now);

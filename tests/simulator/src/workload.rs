@@ -62,6 +62,11 @@ impl World {
             let call = slot.next_call;
             slot.next_call += 1;
             slot.tasks.push(Task::Admit { policy, cluster, call, class });
+            // A shared queue may hold what was meant for whoever had it before.
+            if !self.calm && self.rng.chance(self.plan.stray) {
+                let call = call - self.rng.below(u64::from(call.min(20)) + 1) as u32;
+                self.slots[index].tasks.push(Task::Woken { call });
+            }
         }
     }
 

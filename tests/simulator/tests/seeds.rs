@@ -22,8 +22,10 @@ fn part(nth: u64, of: u64) {
     let all = [transitions, timeouts, closed, reclaimed, late, gave_up, died, meddled];
     let Reached { granted, evicted, waited, left, left_granted, full, .. } = reached;
     let Reached { handed_back, shadowed, overshoot, regained, lost, .. } = reached;
+    let Reached { together, abandoned, waited_here, .. } = reached;
     let rooms = [granted, evicted, waited, left, left_granted, full, handed_back, shadowed];
-    let rooms = [rooms.as_slice(), &[overshoot, regained, lost]].concat();
+    let rooms =
+        [rooms.as_slice(), &[overshoot, regained, lost], &[together, abandoned, waited_here]].concat();
     let all = [all.as_slice(), &[rates, forced, ramped, exhausted], &rooms].concat();
     assert!(
         seeds < SEEDS || !all.contains(&0),

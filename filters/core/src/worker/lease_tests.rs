@@ -1,7 +1,7 @@
 //! What becomes of permits and of those that wait when a VM dies, comes back late, or is somebody else from now on; and
 //! what a leader shows of the crowd.
 
-use super::fake::{Fake, MEMBERS, P, bulkhead, shared, worker, worker_like, worker_with};
+use super::fake::{Fake, MEMBERS, P, POLICY, Trouble, bulkhead, shared, worker, worker_like, worker_with};
 use super::waiting::FULL;
 use super::*;
 use crate::breaker::Outcome;
@@ -283,4 +283,30 @@ fn the_crowd_of_a_policy_is_that_of_all_its_keys() {
     port.events();
     worker.tick(&mut port, ms(1));
     assert_eq!(crowds(port.events()), [(3, 4, Some(1))]);
+}
+
+#[test]
+fn a_crowd_of_which_one_key_cannot_be_read_is_not_shown_whatever_happens_to_the_next() {
+    let bulkhead = Some(Pattern { settings: bulkhead(9, 0), shadow: false });
+    let patterns = Patterns { bulkhead, ..shared(settings()).patterns };
+    let keyed = Shared { patterns, max_keys: Some(2) };
+    let mut port = Fake::default();
+    let mut worker = Worker::new("ns", 1, [("p", Some(keyed))].into_iter());
+    for (call, target) in [P, worker.target(&mut port, 0, Some(b"cart"))].into_iter().enumerate() {
+        let arrival = Arrival { call: u32::try_from(call).unwrap(), class: None };
+        assert!(matches!(worker.admit(&mut port, target, arrival, ms(0)), Verdict::Admitted(_)));
+    }
+    port.events();
+    worker.tick(&mut port, ms(1));
+    assert_eq!(crowds(port.events()), [(2, 0, Some(9))]);
+    port.trouble.insert(POLICY, Trouble::Unreadable);
+    // The next one changes while it is looked at, and cannot be read either the second time.
+    let changes = |port: &mut Fake| {
+        *port.counters.entry(Target { policy: 0, key: 1 }).or_default() += 1;
+        port.trouble.insert(b"resilience/ns/p#key/cart", Trouble::Unreadable);
+    };
+    port.meanwhile.push_back(("report", Box::new(changes)));
+    worker.tick(&mut port, ms(501));
+    assert!(port.meanwhile.is_empty());
+    assert_eq!(crowds(port.events()), []);
 }

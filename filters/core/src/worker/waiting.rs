@@ -206,12 +206,25 @@ impl Worker {
                 waiters.iter().map(look).collect::<Vec<_>>()
             })
         });
-        let verdicts = looked.unwrap_or_else(|| {
-            port.report(Event::GaveUp { operation: Operation::Admit });
-            waiters.iter().map(|waiting| self.not_looked_after(port, owner, waiting, now)).collect()
-        });
+        let verdicts = match looked {
+            Some(verdicts) => {
+                self.wait_on(waiters);
+                verdicts
+            }
+            None => {
+                port.report(Event::GaveUp { operation: Operation::Admit });
+                waiters.iter().map(|waiting| self.not_looked_after(port, owner, waiting, now)).collect()
+            }
+        };
         let ended = waiters.iter().zip(verdicts);
         ended.filter_map(|(waiting, verdict)| Some(self.resume(waiting, verdict?, now))).collect()
+    }
+
+    /// The store has taken what there was to do: nobody need look again before the end of a wait.
+    fn wait_on(&mut self, waiters: &[Waiting]) {
+        for waiting in waiters {
+            self.waiting.entry(waiting.arrival.call).and_modify(|waiting| waiting.again = None);
+        }
     }
 
     /// What becomes of a waiter where the store would not say: soon another look, or, at the end of its wait, a refusal. Whether

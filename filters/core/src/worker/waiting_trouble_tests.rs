@@ -128,6 +128,19 @@ fn who_waits_here_is_refused_at_the_end_of_its_wait_and_forgotten_when_its_clien
 }
 
 #[test]
+fn who_was_looked_after_in_vain_and_waits_on_is_looked_after_no_sooner_than_before() {
+    let (mut worker, mut port, _) = taken(5);
+    worker.arrive(&mut port, 7, ms(0));
+    break_policy(&mut port, Trouble::Unreadable);
+    // A message that was meant for whoever had this queue before.
+    assert_eq!(worker.woken(&mut port, 7, ms(100)), None);
+    assert_eq!(worker.next_due(), Some(ms(110)));
+    port.trouble.clear();
+    assert_eq!(worker.wait_over(&mut port, ms(110)), []);
+    assert_eq!((port.crowd(), worker.next_due()), ((1, 1), Some(ms(1000))));
+}
+
+#[test]
 fn no_more_wait_here_than_would_in_the_queue() {
     let (mut worker, mut port) = (worker_with(bulkhead(9, 2), None), Fake::default());
     break_policy(&mut port, Trouble::Unreadable);

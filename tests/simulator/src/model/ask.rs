@@ -123,23 +123,29 @@ impl Both {
         Some(Said::Full)
     }
 
-    /// A waiter whose wait is `over` or may have brought it a permit; `None` where it waits on.
+    /// A waiter in the queue, by its VM; `None` where it waits on.
     pub fn take_up(
         &mut self,
         patterns: &Patterns,
         home: Home,
         call: u32,
-        (now, over): (u64, bool),
+        (now, until): (u64, u64),
         told: &mut Told,
     ) -> Option<Said> {
         let Some(permit) = self.room.take_up(home, call) else {
-            if self.room.find(home.0, call).is_some() && !over {
+            if now < until {
                 return None;
             }
             self.room.withdraw(home.0, call, &mut told.wakes);
             return Some(Said::Full);
         };
-        if patterns.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.shadow) {
+        let shadow = patterns.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.shadow);
+        if shadow && now > until {
+            // It would have been refused at that moment, had it not been let in.
+            self.room.release(permit, &mut told.wakes);
+            return Some(Said::Full);
+        }
+        if shadow {
             return Some(Said::In { ticket: None, permit: Some(permit) });
         }
         match self.ask_breaker(patterns, home.0, now, told) {

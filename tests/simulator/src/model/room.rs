@@ -48,6 +48,11 @@ impl Room {
         self.line.iter().find(|waiter| (waiter.owner, waiter.id) == (owner, id))
     }
 
+    /// Whether somebody waits and has no permit yet.
+    pub fn waits(&self, owner: u64, id: u32) -> bool {
+        self.find(owner, id).is_some_and(|waiter| !waiter.granted)
+    }
+
     /// Those that have a permit and need to be told.
     pub fn granted(&self) -> impl Iterator<Item = &view::Waiter> {
         self.line.iter().filter(|waiter| waiter.granted)
@@ -84,7 +89,8 @@ impl Room {
     pub fn enqueue(&mut self, home: Home, id: u32, claim: Claim, most: u32, wakes: &mut Vec<Wake>) -> bool {
         let full = self.waiting() >= most;
         let lowest = self.line.iter().filter(|waiter| !waiter.granted).map(|waiter| waiter.rank).max();
-        if full && lowest.is_none_or(|lowest| lowest <= claim.rank) {
+        // Who lets nobody wait evicts nobody either.
+        if most == 0 || full && lowest.is_none_or(|lowest| lowest <= claim.rank) {
             return false;
         }
         self.at_home(home);

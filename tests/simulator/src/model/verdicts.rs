@@ -53,8 +53,11 @@ impl Model {
                 let Some(probe) = ticket.probe.filter(|probe| out.contains(probe)) else {
                     return Recorded::Reclaimed;
                 };
-                steps.push(Step::Answered(probe, outcome));
-                if outcome != Outcome::Ignored {
+                if outcome == Outcome::Ignored {
+                    // It might as well never have been sent.
+                    steps.retain(|step| *step != Step::Sent(probe));
+                } else {
+                    steps.push(Step::Answered(probe, outcome));
                     self.judge(s, outcome, now, told);
                 }
                 Recorded::Counted

@@ -138,14 +138,12 @@ impl Oracle {
 
     /// After a task in which the store took everything, nothing that the VM was told is left.
     pub(super) fn settled(&mut self, vm: VmId, deed: &Deed) -> Verdict {
-        // An operator is obeyed before anything else is seen to, and a timer and a client that leaves see to their own.
         let Some(found) = self.vms.get_mut(&vm) else { return Ok(()) };
-        let earlier = match deed.task {
-            Task::Force { .. } => return Ok(()),
-            Task::Timer | Task::Withdraw { .. } => deed.earlier.min(found.unsettled.len()),
-            _ => 0,
-        };
-        let unsettled = found.unsettled.split_off(earlier);
+        // An operator is obeyed before anything else is seen to.
+        if matches!(deed.task, Task::Force { .. }) {
+            return Ok(());
+        }
+        let unsettled = std::mem::take(&mut found.unsettled);
         let late =
             |report: &Report, step: u64| Self::is_late(report, self.policies[report.breaker].as_of(step));
         let once_late = |report: &Report| {

@@ -2,6 +2,7 @@
 
 use super::explain::Shown;
 use super::explain::{Explained, Reason, explain};
+use super::queue::Place;
 use super::{Frees, Moment, Oracle, Untold, Verdict, VmId};
 use crate::model::Model;
 use crate::model::ask::{Both, Said, claim};
@@ -48,7 +49,7 @@ impl Oracle {
         let model = model.map_or_else(|| Model::fresh(begun.now), |model| model.read(begun.now));
         let base = Both { model, room: latest.room_at(begun.now) };
         let shown = Shown { breaker: shape, room };
-        let Some(explained) = explain(writer, deed, patterns, policy, &base, &shown) else {
+        let Some(explained) = explain(writer, deed, patterns, policy, &base, &shown, history) else {
             return Err(format!(
                 "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}, with standings {:?}\n  with open: {:?}\n    waiting: {:?}\n      found: {:?} {:?}\n      wrote: {shape:?} {room:?}",
                 deed.task,
@@ -71,6 +72,9 @@ impl Oracle {
                     .may_take(owner, since, begun, alive)
                     .map_err(|why| format!("permits were taken back: {why}"))?;
             }
+        }
+        if explained.reason.takes() {
+            self.members.may_take_up(vm, begun)?;
         }
         self.commit(vm, policy, &base, damaged, explained)?;
         let after = self.policies[policy].latest().room().cloned().unwrap_or_default();
@@ -110,7 +114,7 @@ impl Oracle {
         // A damaged value may be written for whatever changes nothing else.
         let repairs = model.shape() == base.model.shape() && *room == base.room;
         match explained.reason {
-            Reason::Asked(..) | Reason::TookUp(..) if repairs => {}
+            Reason::Asked(..) | Reason::Looked(..) | Reason::GaveUp(..) if repairs => {}
             Reason::Admission(admission) => {
                 // Of what is closed no write decides: it was written for something else.
                 let by_write = !matches!(admission, Admission::Admitted(ticket) if ticket.probe.is_none());
@@ -123,7 +127,7 @@ impl Oracle {
                 let owner = writer.me.map_or(0, |me| me.0);
                 if let Some(waiting) = writer.waiting.get_mut(&call).filter(|_| saids.contains(&Said::Waits))
                 {
-                    waiting.place = super::waiters::Place::Queue(owner);
+                    (waiting.place, waiting.again) = (Place::Queue(owner), vec![None]);
                 }
                 let first = saids.first().copied();
                 let probed = explained.both.model.shape().next_probe != base.model.shape().next_probe;
@@ -139,11 +143,19 @@ impl Oracle {
                     }
                 }
             }
-            Reason::TookUp(call, saids) => {
-                match saids.first() {
-                    Some(Said::In { ticket, .. }) => sent(*ticket),
-                    _ => drop(self.held.remove(&(vm, call))),
+            Reason::Looked(owner, told) => {
+                deed.looked.insert((policy, owner));
+                deed.promises.extend(told.iter().cloned());
+                self.reached.together += u64::from(told.len() > 1);
+                for (_, saids) in &told {
+                    if let Some(Said::In { ticket, .. }) = saids.first() {
+                        sent(*ticket);
+                    }
                 }
+                self.took_up(vm, policy, owner, &told)?;
+            }
+            Reason::GaveUp(call, saids) => {
+                self.held.remove(&(vm, call));
                 deed.promises.push((call, saids));
             }
             Reason::Outcome(place, late) => {
@@ -158,7 +170,6 @@ impl Oracle {
                     Task::Release { call, .. } => call == report.call,
                     _ => false,
                 };
-                deed.earlier -= usize::from(place < deed.earlier);
                 deed.late += usize::from(late);
                 if report.frees.is_some() {
                     self.held.remove(&(vm, report.call));
@@ -226,8 +237,29 @@ impl Oracle {
             Some(Task::Admit { class, .. }) => class,
             _ => writer.waiting.get(call).and_then(|waiting| waiting.class),
         };
+        self.limit_of(writer, breaker, class)
+    }
+
+    fn limit_of(&self, writer: &super::Vm, breaker: usize, class: Option<usize>) -> u32 {
         let bulkhead = self.patterns(writer, breaker).and_then(|patterns| patterns.bulkhead.as_ref());
         bulkhead.map_or(0, |bulkhead| claim(&bulkhead.settings, class).limit)
+    }
+
+    /// Waiters were looked after together: who is told to go on has a permit, and who is not has none.
+    fn took_up(&mut self, vm: VmId, breaker: usize, owner: u64, told: &[(u32, Vec<Said>)]) -> Verdict {
+        for (call, saids) in told {
+            if !matches!(saids.first(), Some(Said::In { .. })) {
+                self.held.remove(&(vm, *call));
+            } else if !self.held.contains_key(&(vm, *call))
+                && let Some(writer) = self.vms.get(&vm)
+            {
+                // It came free in the same update.
+                let class = writer.waiting.get(call).and_then(|waiting| waiting.class);
+                let limit = self.limit_of(writer, breaker, class);
+                self.has_permit(vm, *call, breaker, owner, limit)?;
+            }
+        }
+        Ok(())
     }
 
     /// Something that is not one of our workers has written a policy's value, and announces it.

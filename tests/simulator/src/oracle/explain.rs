@@ -1,21 +1,27 @@
 //! What a writer may have done: what stands in the store must be what the model makes of it.
 
-use super::waiters::Place;
+use super::history::History;
+use super::queue::{Place, Waiting};
 use super::{Deed, Frees, Report, Vm};
 use crate::model::ask::{Both, Said, Told};
 use crate::view;
 use crate::vm::Task;
 use resilience_core::breaker::{Admission, Outcome, Owner, Recorded, Transition};
 use resilience_core::worker::{Operation, Patterns};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Of so many updates at once it may be unclear whether the store took them: each doubles what has to be tried.
+const MOST_COHORTS: usize = 4;
 
 /// Why a write was right.
 pub(super) enum Reason {
     Admission(Admission),
     /// A request that wants in was told one of these.
     Asked(u32, Vec<Said>),
-    /// A waiter was told one of these.
-    TookUp(u32, Vec<Said>),
+    /// Waiters that stand under this identity were told one of these each, those of whom the queue knows.
+    Looked(u64, Vec<(u32, Vec<Said>)>),
+    /// A waiter of which the store would not say what had become of it, at the end of its wait.
+    GaveUp(u32, Vec<Said>),
     /// The outcome at this place of the VM's list, and whether it was late.
     Outcome(usize, bool),
     Housekeeping(BTreeSet<u64>),
@@ -23,10 +29,22 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    fn said(&self) -> Option<(u32, Vec<Said>)> {
+    /// Whether a VM comes to hold something by it, or to wait.
+    pub(super) fn takes(&self) -> bool {
+        let takes = |said: &Said| matches!(said, Said::In { .. } | Said::InName(_) | Said::Waits);
         match self {
-            Self::Asked(call, saids) | Self::TookUp(call, saids) => Some((*call, saids.clone())),
-            _ => None,
+            Self::Admission(Admission::Admitted(ticket)) => ticket.probe.is_some(),
+            Self::Asked(_, saids) => saids.iter().all(takes),
+            Self::Looked(_, told) => told.iter().any(|(_, saids)| saids.iter().all(takes)),
+            _ => false,
+        }
+    }
+
+    fn saids(&mut self) -> Vec<(u32, &mut Vec<Said>)> {
+        match self {
+            Self::Asked(call, saids) | Self::GaveUp(call, saids) => vec![(*call, saids)],
+            Self::Looked(_, told) => told.iter_mut().map(|(call, saids)| (*call, saids)).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -53,6 +71,7 @@ pub(super) fn explain(
     breaker: usize,
     base: &Both,
     shown: &Shown<'_>,
+    history: &History,
 ) -> Option<Explained> {
     let mut found = Vec::new();
     for standing in &writer.standings {
@@ -64,14 +83,17 @@ pub(super) fn explain(
             view::Phase::Open { until } => Some(until),
             _ => None,
         };
-        found.extend(Explainer { writer, deed, patterns, breaker, base: &adopted, shown }.all());
+        found.extend(Explainer { writer, deed, patterns, breaker, base: &adopted, shown, history }.all());
     }
     let others = found.iter().skip(1).map(|other| other.told.transitions.clone()).collect();
     // A request was told one of all that leave the same behind.
-    let saids: Vec<_> = found.iter().filter_map(|it| it.reason.said()).collect();
+    let mut all: BTreeMap<u32, Vec<Said>> = BTreeMap::new();
+    for (call, saids) in found.iter_mut().flat_map(|it| it.reason.saids()) {
+        all.entry(call).or_default().extend_from_slice(saids);
+    }
     let mut first = found.into_iter().next()?;
-    if let Reason::Asked(call, all) | Reason::TookUp(call, all) = &mut first.reason {
-        *all = saids.into_iter().filter(|(other, _)| other == call).flat_map(|(_, said)| said).collect();
+    for (call, saids) in first.reason.saids() {
+        *saids = all.remove(&call).unwrap_or_default();
     }
     Some(Explained { others, ..first })
 }
@@ -83,6 +105,7 @@ struct Explainer<'a> {
     breaker: usize,
     base: &'a Both,
     shown: &'a Shown<'a>,
+    history: &'a History,
 }
 
 impl Explainer<'_> {
@@ -113,15 +136,12 @@ impl Explainer<'_> {
     }
 
     fn reports(&self) -> Vec<Explained> {
-        // What was left over is seen to first, but not by whom a timer called, or a client that leaves.
-        let lost = self.deed.lost();
+        // What was left over is seen to first.
         let first = match self.deed.task {
-            Task::Timer | Task::Withdraw { .. } => self.deed.earlier,
-            // What it gives back before anything else may be what was lost, or be tried twice.
-            Task::Complete { waits: true, .. } => lost.saturating_sub(1),
-            Task::Leave => 0,
+            // It gives something back before, and what was left over is tried twice.
+            Task::Complete { waits: true, .. } | Task::Leave => 0,
             // They are seen to in their order, and one that the store does not take stays where it is.
-            _ => lost,
+            _ => self.deed.lost(),
         };
         let reports = self.writer.unsettled.iter().enumerate();
         let reports = reports.filter(|(place, report)| report.breaker == self.breaker && *place >= first);
@@ -189,36 +209,104 @@ impl Explainer<'_> {
 
     fn waiters(&self) -> Vec<Explained> {
         let mut found = Vec::new();
-        let mut in_order: Vec<_> = self.writer.waiting.iter().collect();
-        in_order.sort_by_key(|(_, waiting)| waiting.since);
-        for (call, waiting) in in_order {
-            let mine = waiting.breaker == self.breaker && waiting.is_looked_after(*call, self.deed);
-            if !mine || self.deed.has_promised(*call) {
-                continue;
-            }
+        let now = self.deed.begun.now;
+        let mine = self.writer.waiting.iter().filter(|(call, waiting)| {
+            waiting.breaker == self.breaker
+                && waiting.may_be_looked_after(**call, self.deed)
+                && !self.deed.has_promised(**call)
+        });
+        // In the order in which they came.
+        let mut mine: Vec<_> = mine.collect();
+        mine.sort_by_key(|(_, waiting)| waiting.since);
+        let mut owners: BTreeMap<u64, Vec<(u32, &Waiting)>> = BTreeMap::new();
+        for (call, waiting) in mine {
             match waiting.place {
-                Place::Here { .. } => found.extend(self.asks(*call, waiting.class)),
-                Place::Queue(owner) => {
-                    let home = (owner, self.writer.queue);
-                    let now = self.deed.begun.now;
-                    found.extend(self.attempt(|both, told| {
-                        let said =
-                            both.take_up(self.patterns, home, *call, (now, now >= waiting.until), told)?;
-                        Some(Reason::TookUp(*call, vec![said]))
-                    }));
-                    let blind = now >= waiting.until && self.deed.times(Operation::Admit) > 0;
-                    found.extend(blind.then(|| self.give_up(owner, *call)).flatten());
-                }
+                Place::Here if now < waiting.until => found.extend(self.asks(*call, waiting.class)),
+                Place::Here => {}
+                Place::Queue(owner) => owners.entry(owner).or_default().push((*call, waiting)),
+            }
+        }
+        for (owner, waiters) in owners {
+            if !self.deed.looked.contains(&(self.breaker, owner)) {
+                let batches = self.batches(owner, &waiters);
+                found.extend(batches.iter().filter_map(|batch| self.looks(owner, batch)));
+            }
+            if self.deed.times(Operation::Admit) > 0 {
+                let over = waiters.iter().filter(|(_, waiting)| now >= waiting.until);
+                found.extend(over.filter_map(|(call, _)| self.give_up(owner, *call)));
             }
         }
         found
     }
 
+    /// Which of these a VM may look after in one update.
+    fn batches<'w>(&self, owner: u64, waiters: &[(u32, &'w Waiting)]) -> Vec<Vec<(u32, &'w Waiting)>> {
+        let now = self.deed.begun.now;
+        let of = |test: &dyn Fn(u32, &Waiting) -> bool| -> Vec<_> {
+            waiters.iter().copied().filter(|(call, waiting)| test(*call, waiting)).collect()
+        };
+        let mut batches = Vec::new();
+        match self.deed.task {
+            Task::Tick => {
+                let stranger = self.writer.me.map(|me| me.0) != Some(owner);
+                // Those for whom there was something new where it looked first, or nobody where it could not.
+                for entry in self.history.since(self.deed.begun) {
+                    let room = entry.room_at(now);
+                    batches.push(of(&|call, waiting| now >= waiting.until || !room.waits(owner, call)));
+                }
+                batches.push(of(&|_, waiting| stranger || now >= waiting.until));
+            }
+            _ => {
+                let cohorts = |waiting: &Waiting| waiting.cohorts(now).collect::<Vec<_>>();
+                let unclear = waiters.iter().filter(|(call, it)| !it.is_looked_after(*call, self.deed));
+                let unclear: BTreeSet<u64> = unclear.flat_map(|(_, waiting)| cohorts(waiting)).collect();
+                let unclear: Vec<u64> = unclear.into_iter().take(MOST_COHORTS).collect();
+                for chosen in 0..1_u32 << unclear.len() {
+                    let is_chosen = |again: &u64| {
+                        unclear.iter().position(|it| it == again).is_some_and(|nth| chosen >> nth & 1 == 1)
+                    };
+                    batches.push(of(&|call, waiting| {
+                        waiting.is_looked_after(call, self.deed) || cohorts(waiting).iter().any(is_chosen)
+                    }));
+                }
+            }
+        }
+        batches.sort_by_key(|batch| batch.iter().map(|(call, _)| *call).collect::<Vec<_>>());
+        batches.dedup();
+        batches
+    }
+
+    /// One update for all of these, in their order.
+    fn looks(&self, owner: u64, batch: &[(u32, &Waiting)]) -> Option<Explained> {
+        let now = self.deed.begun.now;
+        let itself = self.writer.me.map(|me| me.0) == Some(owner);
+        self.attempt(|both, told| {
+            let mut said = Vec::new();
+            for (call, waiting) in batch {
+                if both.room.find(owner, *call).is_none() {
+                    // Nothing is written for it.
+                    continue;
+                }
+                if itself {
+                    let home = (owner, self.writer.queue);
+                    let heard = both.take_up(self.patterns, home, *call, (now, waiting.until), told);
+                    said.extend(heard.map(|heard| (*call, vec![heard])));
+                } else {
+                    // Others have taken it for dead.
+                    both.room.withdraw(owner, *call, &mut told.wakes);
+                    said.push((*call, vec![Said::Full]));
+                }
+            }
+            (!said.is_empty()).then_some(Reason::Looked(owner, said))
+        })
+    }
+
     /// A waiter whose wait is over, and of which the store did not say what had become of it.
     fn give_up(&self, owner: u64, call: u32) -> Option<Explained> {
         self.attempt(|both, told| {
+            both.room.find(owner, call)?;
             both.room.withdraw(owner, call, &mut told.wakes);
-            Some(Reason::TookUp(call, vec![Said::Full]))
+            Some(Reason::GaveUp(call, vec![Said::Full]))
         })
     }
 

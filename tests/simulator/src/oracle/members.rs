@@ -2,7 +2,7 @@
 
 use super::{Moment, Oracle, Verdict, VmId};
 use crate::view::{self, Line};
-use crate::vm::Task;
+use crate::vm::{Guarded, Task};
 use resilience_core::breaker::{Owner, Probe};
 use resilience_core::members::Standing;
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ const IN_TIME: u64 = 5 * SECOND / 2;
 /// Nothing is taken back sooner than this after a sign of life: the lease, less what an observer that was held up in the
 /// middle of its tick does not notice.
 const LEASE_AT_LEAST: u64 = 3 * SECOND;
+
+/// Whoever was silent for longer says that it is alive before it takes anything.
+const SILENT: u64 = 2 * SECOND;
 
 #[derive(Clone, Debug)]
 struct Identity {
@@ -109,6 +112,16 @@ impl Members {
         Err(format!("VM {} is alive and ticks in time", identity.vm))
     }
 
+    /// Whether a VM that began at `begun` may take a probe or a permit: after a long silence it gives a sign of life first.
+    pub(super) fn may_take_up(&self, vm: VmId, begun: Moment) -> Verdict {
+        let last = self.beats.get(&vm).and_then(|beats| beats.last()).copied().unwrap_or_default();
+        let silent = begun.now.saturating_sub(last.now);
+        if silent <= SILENT {
+            return Ok(());
+        }
+        Err(format!("VM {vm}, silent for {silent} ns, took something and gave no sign of life"))
+    }
+
     fn may_forget(&self, owner: u64, begun: Moment, alive: impl Fn(VmId) -> bool) -> Verdict {
         let Some(identity) = self.identities.get(&owner) else { return Ok(()) };
         let last = self.beats_until(identity.vm, begun).next_back().unwrap_or_default();
@@ -170,7 +183,8 @@ impl Oracle {
                 self.members.may_forget(old.owner, begun, |vm| self.vms.contains_key(&vm))?;
             }
         }
-        if deed.task != Task::Leave {
+        let left = deed.task == Task::Leave;
+        if !left {
             if !lines.iter().any(|line| Some(Owner(line.owner)) == me) {
                 return Err(format!("VM {vm} beat and has no line"));
             }
@@ -178,8 +192,13 @@ impl Oracle {
         }
         let standings = self.standings(fingerprint, &lines, me, begun);
         self.members.lines = lines;
+        let may_wait = |(_, shared): &Guarded| {
+            let bulkhead = shared.as_ref().and_then(|shared| shared.patterns.bulkhead.as_ref());
+            bulkhead.is_some_and(|bulkhead| bulkhead.settings.queue.is_some())
+        };
         if let Some(writer) = self.vms.get_mut(&vm) {
-            writer.deaf |= writer.me != me;
+            let may_wait = self.configurations[writer.configuration].1.iter().any(may_wait);
+            writer.deaf |= may_wait && !left && (writer.me != me || writer.queue == 0);
             writer.me = me;
             writer.standings = standings;
         }

@@ -9,108 +9,33 @@ mod explain;
 mod history;
 mod keys;
 mod members;
+mod queue;
+mod reached;
 mod rooms;
 mod shares;
+mod told;
 mod waiters;
 
 pub use history::History;
 pub use members::Members;
+pub use reached::Reached;
 
 use crate::model::ask::Said;
 use crate::model::room::{Permit, Wake};
-use crate::vm::{Done, Finished, Guarded, Task};
-use resilience_core::breaker::{Admission, Cause, Outcome, Owner, Settings, State, Ticket, Transition};
+use crate::vm::{Guarded, Task};
+use queue::Waiting;
+use resilience_core::breaker::{Admission, Outcome, Owner, Settings, State, Ticket, Transition};
 use resilience_core::bulkhead;
 use resilience_core::members::Standing;
-use resilience_core::worker::{Event, Operation, Patterns};
+use resilience_core::worker::{Operation, Patterns};
 use rooms::Held;
 use std::collections::{BTreeMap, BTreeSet};
-use waiters::Waiting;
 
 /// What is wrong, or nothing.
 pub type Verdict = Result<(), String>;
 
 /// The name of a VM in a run. Never reused.
 pub type VmId = usize;
-
-/// How often a run came to the places where mistakes are likely. Runs that never get there prove nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Reached {
-    /// Transitions.
-    pub transitions: u64,
-    /// Stays in half-open that ran out.
-    pub timeouts: u64,
-    /// Verdicts of probes that closed.
-    pub closed: u64,
-    /// Probes taken back from the dead.
-    pub reclaimed: u64,
-    /// Outcomes that came after their place was given away.
-    pub late: u64,
-    /// Operations given up.
-    pub gave_up: u64,
-    /// VMs that died.
-    pub died: u64,
-    /// Values damaged or written by something that is not ours.
-    pub meddled: u64,
-    /// Trips by a rate.
-    pub rates: u64,
-    /// What operators said and was done.
-    pub forced: u64,
-    /// Requests that a ramp kept out.
-    pub ramped: u64,
-    /// Requests that found no key left.
-    pub exhausted: u64,
-    /// Permits given to those that waited.
-    pub granted: u64,
-    /// Requests that were sent away from a full queue for the sake of a higher class.
-    pub evicted: u64,
-    /// Waits that were over without a permit.
-    pub waited: u64,
-    /// Waiters whose clients left, some of them with a permit they had not been told of.
-    pub left: u64,
-    /// Those of them that had one.
-    pub left_granted: u64,
-    /// Requests that found neither a permit nor a place to wait.
-    pub full: u64,
-    /// Probes for which there was no permit.
-    pub handed_back: u64,
-    /// Requests that went on because a bulkhead only looks on.
-    pub shadowed: u64,
-    /// Permits taken back from VMs that were alive.
-    pub overshoot: u64,
-    /// Permits taken back from the dead.
-    pub regained: u64,
-    /// Messages that were lost.
-    pub lost: u64,
-}
-
-impl std::ops::AddAssign for Reached {
-    fn add_assign(&mut self, other: Self) {
-        self.transitions += other.transitions;
-        self.timeouts += other.timeouts;
-        self.closed += other.closed;
-        self.reclaimed += other.reclaimed;
-        self.late += other.late;
-        self.gave_up += other.gave_up;
-        self.died += other.died;
-        self.meddled += other.meddled;
-        self.rates += other.rates;
-        self.forced += other.forced;
-        self.ramped += other.ramped;
-        self.exhausted += other.exhausted;
-        self.granted += other.granted;
-        self.evicted += other.evicted;
-        self.waited += other.waited;
-        self.left += other.left;
-        self.left_granted += other.left_granted;
-        self.full += other.full;
-        self.handed_back += other.handed_back;
-        self.shadowed += other.shadowed;
-        self.overshoot += other.overshoot;
-        self.regained += other.regained;
-        self.lost += other.lost;
-    }
-}
 
 /// A moment of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -172,8 +97,8 @@ struct Deed {
     unsent: Vec<Wake>,
     /// Outcomes that were written and found their place given away.
     late: usize,
-    /// How many reports of earlier tasks there were.
-    earlier: usize,
+    /// The queues, each under one identity, that an update has looked through: it does so once.
+    looked: BTreeSet<(usize, u64)>,
     /// Whether the outcome this is about was counted.
     counted: bool,
     /// Whether what an operator says was done.
@@ -217,7 +142,7 @@ struct Vm {
     unsettled: Vec<Report>,
     /// The shared queue that wakes it.
     queue: u32,
-    /// It has a new identity and has not opened a queue.
+    /// It has beaten without a queue, and has not tried to open one since.
     deaf: bool,
     /// Its requests that wait.
     waiting: BTreeMap<u32, Waiting>,
@@ -307,7 +232,6 @@ impl Oracle {
     /// A VM begins with something.
     pub fn begins(&mut self, vm: VmId, task: Task) {
         let begun = self.now;
-        let earlier = self.vms.get(&vm).map_or(0, |vm| vm.unsettled.len());
         self.ends(vm, task);
         let Some(found) = self.vms.get_mut(&vm) else { return };
         found.deed = Some(Deed {
@@ -317,7 +241,7 @@ impl Oracle {
             promises: Vec::new(),
             unsent: Vec::new(),
             late: 0,
-            earlier,
+            looked: BTreeSet::new(),
             regained: 0,
             counted: false,
             forced: false,
@@ -382,143 +306,5 @@ impl Oracle {
         deed.unannounced.remove(place);
         self.policies[policy].announced(step);
         Ok(())
-    }
-
-    /// A VM tells what happened.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn told(&mut self, vm: VmId, event: Event, policy: usize) -> Verdict {
-        match event {
-            Event::GaveUp { operation: Operation::Lease } => self.reached.late += 1,
-            Event::GaveUp { .. } => self.reached.gave_up += 1,
-            Event::Reclaimed { probes, permits, .. } => {
-                self.reached.reclaimed += probes as u64;
-                self.reached.regained += u64::from(permits);
-            }
-            Event::Crowd { policy, in_flight, waiting, limit } => {
-                self.crowd(vm, policy, in_flight, waiting, limit)?;
-            }
-            Event::Transition { transition, .. } => {
-                self.reached.transitions += 1;
-                self.reached.timeouts += u64::from(transition.cause == Cause::HalfOpenTimeout);
-                self.reached.closed += u64::from(transition.to == State::Closed);
-                let by_rate = matches!(transition.cause, Cause::FailureRate | Cause::SlowCallRate);
-                self.reached.rates += u64::from(by_rate);
-                self.reached.forced += u64::from(transition.cause == Cause::Forced);
-            }
-            Event::KeysExhausted { .. } => self.reached.exhausted += 1,
-            Event::Conflicts { .. } | Event::Observed { .. } => {}
-        }
-        let deed = self.deed(vm)?;
-        match event {
-            Event::Transition { transition, .. } => {
-                let Some(place) = deed.untold.iter().position(|untold| {
-                    let right = untold.transition == transition || untold.others.contains(&transition);
-                    right && untold.breaker == policy
-                }) else {
-                    return Err(format!(
-                        "VM {vm} told a transition of policy {policy} that it had not committed, or told already: {transition}"
-                    ));
-                };
-                deed.untold.remove(place);
-            }
-            Event::Conflicts { count, .. } => {
-                deed.conflicts = deed
-                    .conflicts
-                    .checked_sub(count)
-                    .ok_or_else(|| format!("VM {vm} counted conflicts that never were"))?;
-            }
-            Event::GaveUp { operation } => deed.gave_up.push(operation),
-            Event::KeysExhausted { .. } => deed.exhausted = true,
-            Event::Reclaimed { probes, permits, .. } => {
-                let left = deed.reclaimed.checked_sub(probes).zip(deed.regained.checked_sub(permits));
-                (deed.reclaimed, deed.regained) = left
-                    .ok_or_else(|| format!("VM {vm} told of what was never reclaimed of policy {policy}"))?;
-            }
-            Event::Crowd { .. } => {}
-            Event::Observed { state, .. } => {
-                let begun = deed.begun;
-                if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
-                    return Err(format!("VM {vm} shows policy {policy} as {state}, which it was not"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A VM has done what it was told.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn finished(&mut self, vm: VmId, finished: &Finished) -> Verdict {
-        let done = &finished.done;
-        let Some(mut deed) = self.vms.get_mut(&vm).and_then(|vm| vm.deed.take()) else { return Ok(()) };
-        if let Some(Untold { breaker: policy, transition, .. }) = deed.untold.first() {
-            return Err(format!("VM {vm} never told a transition of policy {policy}: {transition}"));
-        }
-        if let Some(policy) = deed.unannounced.first() {
-            return Err(format!("VM {vm} never announced a change of policy {policy}"));
-        }
-        if let Some((queue, id)) = deed.unsent.first() {
-            return Err(format!("VM {vm} never told waiter {id} of queue {queue}"));
-        }
-        if deed.reclaimed > 0 || deed.regained > 0 || deed.conflicts > 0 {
-            return Err(format!(
-                "VM {vm} did not tell of {} reclaimed probes and {} conflicts",
-                deed.reclaimed, deed.conflicts
-            ));
-        }
-        if let Done::Decided(breaker, _) | Done::Forced(breaker) = done {
-            self.aimed(vm, &deed, *breaker)?;
-        }
-        if let Done::Decided(breaker, verdict) = done {
-            self.answered(vm, &mut deed, *breaker, verdict)?;
-        }
-        self.resumed(vm, &mut deed, finished)?;
-        if let Done::Forced(breaker) = done
-            && self.vms.get(&vm).is_some_and(|found| self.settings(found, *breaker).is_none())
-        {
-            return self.settled(vm, &deed);
-        }
-        if let Task::Force { .. } = deed.task
-            && deed.forced == (deed.times(Operation::Force) > 0)
-        {
-            return Err(format!("VM {vm} neither did what the operator said nor gave it up: {deed:?}"));
-        }
-        if let Some(report) = self.asked_to_report(&deed) {
-            self.recorded(vm, &deed, report)?;
-        }
-        self.settled(vm, &deed)
-    }
-
-    /// What must still come to an end before a run may: in words, for a failing one.
-    #[must_use]
-    pub fn unfinished(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        for (policy, history) in self.policies.iter().enumerate() {
-            if history.latest().state() != State::Closed || history.latest().is_damaged() {
-                left.push(format!("policy {policy} is not closed: {:?}", history.latest()));
-            }
-            if history.latest().shown_room()
-                != (crate::view::Room { next: history.latest().shown_room().next, ..Default::default() })
-            {
-                left.push(format!("the bulkhead of {policy} is not empty: {:?}", history.latest()));
-            }
-        }
-        for (vm, found) in &self.vms {
-            if !found.waiting.is_empty() {
-                left.push(format!("VM {vm} has requests that wait: {:?}", found.waiting));
-            }
-            if !found.unsettled.is_empty() {
-                left.push(format!("VM {vm} still holds {:?}", found.unsettled));
-            }
-        }
-        let mut living: Vec<_> = self.vms.values().filter_map(|vm| vm.me).map(|me| me.0).collect();
-        living.sort_unstable();
-        if self.members.owners() != living {
-            left.push(format!("the table has {:?}, and alive are {living:?}", self.members.owners()));
-        }
-        left
     }
 }

@@ -1,6 +1,6 @@
 //! Bulkheads seen from outside: who is in flight, who is told, and what a newcomer hears.
 
-use super::waiters::{Place, Waiting};
+use super::queue::{Place, RETRY, Waiting};
 use super::{Deed, Moment, Oracle, Verdict, VmId};
 use crate::model::ask::{Both, Said, Told};
 use crate::model::room::Room;
@@ -188,12 +188,13 @@ impl Oracle {
         if let Answer::Admitted(pass) = verdict {
             self.reached.shadowed += u64::from(shadow && pass.permit.is_none());
         }
+        self.reached.waited_here += u64::from(here && *verdict == Answer::Waits);
         let waits = *verdict == Answer::Waits || matches!(said, Some(Said::InName(_)));
         if let Some(found) = self.vms.get_mut(&vm).filter(|_| waits) {
-            let again = since + 10_000_000;
-            let place = if here { Place::Here { again } } else { Place::Queue(me.map_or(0, |me| me.0)) };
+            let place = if here { Place::Here } else { Place::Queue(me.map_or(0, |me| me.0)) };
+            let again = vec![here.then_some(since.saturating_add(RETRY))];
             let until = since.saturating_add(longest.unwrap_or(0));
-            found.waiting.insert(call, Waiting { breaker, class, since, until, place });
+            found.waiting.insert(call, Waiting { breaker, class, since, until, place, again });
         }
         Ok(())
     }
@@ -209,7 +210,9 @@ impl Oracle {
     ) -> Verdict {
         let Some(found) = self.vms.get(&vm) else { return Ok(()) };
         let Some(patterns) = self.patterns(found, breaker) else { return Ok(()) };
-        let blind = deed.times(Operation::Admit) > 0;
+        // Those that try again are never told anything by halves.
+        let newcomer = matches!(deed.task, Task::Admit { .. });
+        let blind = newcomer && deed.times(Operation::Admit) > 0;
         let (begun, history) = (deed.begun, &self.policies[breaker]);
         let me = found.me.map_or(u64::MAX, |me| me.0);
         let unchanged = |belief: bool, said: &dyn Fn(Said) -> bool| {
@@ -251,10 +254,12 @@ impl Oracle {
         ))
     }
 
-    /// What is said when the store gives no answer: by what was last known of the breaker, and never past a bulkhead.
+    /// What is said when the store gives no answer: by what was last known of the breaker, and never past a bulkhead. As many
+    /// wait with their VM as may wait in the queue.
     fn right_when_blind(&self, vm: VmId, breaker: usize, patterns: &Patterns, verdict: &Answer) -> bool {
         let (Some(found), Some(bulkhead)) = (self.vms.get(&vm), &patterns.bulkhead) else { return false };
-        let seen = &found.seen[breaker];
+        let (seen, queue) = (&found.seen[breaker], bulkhead.settings.queue);
+        let may_wait = queue.is_some_and(|queue| found.waiting_here(breaker) < usize::from(queue.max_queue));
         let may_pass = patterns.breaker.is_none() || !found.asked[breaker] || seen.contains(&State::Closed);
         match verdict {
             Answer::Refused(Refused { reason: Reason::CircuitOpen, wait: None }) => {
@@ -263,17 +268,13 @@ impl Oracle {
             Answer::Admitted(pass) => {
                 let probe = pass.ticket.is_some_and(|ticket| ticket.probe.is_some());
                 let known = pass.ticket.is_some() == patterns.breaker.is_some();
-                may_pass
-                    && bulkhead.shadow
-                    && pass.shadowed == [Reason::BulkheadFull]
-                    && known
-                    && !probe
-                    && pass.permit.is_none()
+                // One that may wait would have done so.
+                let shadowed: &[_] = if queue.is_some() { &[] } else { &[Reason::BulkheadFull] };
+                let on_paper = bulkhead.shadow && pass.shadowed == shadowed;
+                may_pass && on_paper && known && !probe && pass.permit.is_none()
             }
-            Answer::Waits => may_pass && !bulkhead.shadow && bulkhead.settings.queue.is_some(),
-            Answer::Refused(_) => {
-                may_pass && !bulkhead.shadow && bulkhead.settings.queue.is_none() && Said::Full.is(verdict)
-            }
+            Answer::Waits => may_pass && !bulkhead.shadow && may_wait,
+            Answer::Refused(_) => may_pass && !bulkhead.shadow && !may_wait && Said::Full.is(verdict),
         }
     }
 }

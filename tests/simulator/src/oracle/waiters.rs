@@ -1,54 +1,11 @@
 //! Requests that wait: each must hear of its turn, and none may wait on when its time is over.
 
+use super::queue::{Place, Waiting};
 use super::{Deed, Frees, Held, Oracle, Report, Verdict, VmId};
 use crate::model::ask::Said;
 use crate::vm::{Finished, Task};
 use resilience_core::breaker::Outcome;
 use resilience_core::worker::{Operation, Resumed, Verdict as Said_};
-
-/// How soon a request tries again that the store let neither in nor into the queue.
-const RETRY: u64 = 10_000_000;
-
-/// A request that waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Waiting {
-    pub(super) breaker: usize,
-    pub(super) class: Option<usize>,
-    pub(super) since: u64,
-    pub(super) until: u64,
-    pub(super) place: Place,
-}
-
-/// Where it waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// In the queue, under this identity.
-    Queue(u64),
-    /// With its VM.
-    Here {
-        /// When it tries again.
-        again: u64,
-    },
-}
-
-impl Waiting {
-    fn due(&self) -> u64 {
-        match self.place {
-            Place::Queue(_) => self.until,
-            Place::Here { again } => again.min(self.until),
-        }
-    }
-
-    /// Whether a VM that does this looks after it.
-    pub(super) fn is_looked_after(&self, call: u32, deed: &Deed) -> bool {
-        match deed.task {
-            Task::Woken { call: woken } => woken == call,
-            Task::Timer => self.due() <= deed.begun.now,
-            Task::Tick => true,
-            _ => false,
-        }
-    }
-}
 
 impl Deed {
     /// Whether a committed write has decided over a request.
@@ -128,6 +85,7 @@ impl Oracle {
     /// A VM has told what became of those that wait.
     pub(super) fn resumed(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) -> Verdict {
         self.sort_out(vm, deed, finished);
+        let groups = self.vms.get(&vm).map_or(0, |found| found.groups(deed).len());
         for (breaker, resumed) in &finished.resumed {
             self.is_over(vm, deed, *breaker, resumed)?;
         }
@@ -140,19 +98,7 @@ impl Oracle {
             return Err(format!("VM {vm} committed and never said of request {call}: {said:?}"));
         }
         self.nobody_forgotten(vm, deed)?;
-        let Some(found) = self.vms.get_mut(&vm) else { return Ok(()) };
-        let again = deed.begun.now + RETRY;
-        let tried = |call, waiting: &Waiting| waiting.is_looked_after(call, deed);
-        for (call, waiting) in &mut found.waiting {
-            if matches!(waiting.place, Place::Here { .. }) && tried(*call, waiting) {
-                waiting.place = Place::Here { again };
-            }
-        }
-        let due = found.waiting.values().map(Waiting::due).min();
-        if due != finished.due.map(|due| due.as_nanos()) {
-            return Err(format!("VM {vm} wants to be called at {:?}, and {due:?} is due", finished.due));
-        }
-        Ok(())
+        self.looks_again(vm, deed, groups, finished)
     }
 
     /// Of several that try again, a write does not tell which one it let in.
@@ -160,7 +106,7 @@ impl Oracle {
         let Some(found) = self.vms.get(&vm) else { return };
         let here = |call: u32| {
             let waiting = found.waiting.get(&call)?;
-            matches!(waiting.place, Place::Here { .. }).then_some(waiting.breaker)
+            (waiting.place == Place::Here).then_some(waiting.breaker)
         };
         let fits = |call: u32, saids: &[Said]| {
             let told = finished.resumed.iter().find(|(_, resumed)| resumed.call == call);
@@ -217,8 +163,8 @@ impl Oracle {
                 }
                 full && (gone || blind)
             }
-            Place::Here { .. } if over => full,
-            Place::Here { .. } => {
+            Place::Here if over => full,
+            Place::Here => {
                 return self.answered_unwritten(vm, deed, breaker, (*call, waiting.class), verdict);
             }
         };

@@ -3,6 +3,11 @@
 use super::Bytes;
 use std::collections::BTreeMap;
 
+/// There is room for so many VMs.
+const MOST_HOLDERS: usize = 1536;
+/// There is room for so many that wait.
+const MOST_WAITING: usize = 2048;
+
 /// What a VM has in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holder {
@@ -93,14 +98,16 @@ pub fn read(bytes: &[u8]) -> Option<Room> {
     let mut input = Bytes(bytes);
     let next = input.number(8)?;
     let mut holders = BTreeMap::new();
-    let mut owners = Vec::new();
+    let mut owners: Vec<u64> = Vec::new();
     for _ in 0..input.short()? {
         let (owner, epoch) = (input.number(8)?, input.number(8)?);
         let holder = Holder { epoch, held: input.word()?, queue: input.word()? };
-        owners.push(owner);
-        if holders.insert(owner, holder).is_some() {
+        // Each stands once, in ascending order.
+        if owners.last().is_some_and(|last| *last >= owner) {
             return None;
         }
+        owners.push(owner);
+        holders.insert(owner, holder);
     }
     let mut waiters = Vec::new();
     for _ in 0..input.short()? {
@@ -112,5 +119,6 @@ pub fn read(bytes: &[u8]) -> Option<Room> {
         }
         waiters.push(Waiter { owner, id, limit, rank, granted: granted == 1 });
     }
-    input.0.is_empty().then_some(Room { next, holders, waiters })
+    let fits = holders.len() <= MOST_HOLDERS && waiters.len() <= MOST_WAITING;
+    (fits && input.0.is_empty()).then_some(Room { next, holders, waiters })
 }
