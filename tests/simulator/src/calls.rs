@@ -10,6 +10,11 @@ impl World {
     /// Does what a VM asks for.
     pub(crate) fn perform(&mut self, id: VmId, call: &Call) -> Result<Answer, String> {
         let refused = self.outage && self.rng.chance(self.plan.outage);
+        if let Call::Get(key) | Call::Put(key, ..) = call
+            && let Some(breaker) = self.breaker_at(key).filter(|_| refused)
+        {
+            self.oracle.unanswered(id, breaker);
+        }
         Ok(match call {
             Call::Get(_) if refused => Answer::Value(Err(Unavailable)),
             Call::Get(key) => {

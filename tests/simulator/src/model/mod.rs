@@ -14,6 +14,9 @@ use resilience_core::breaker::{
 use resilience_core::members::Standing;
 use window::{Window, exceeded, failed, tally};
 
+/// A breaker that closed further ahead of whoever reads it is not believed to have just closed.
+const AHEAD: u64 = 60_000_000_000;
+
 /// What a reference breaker was told while closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
@@ -219,7 +222,11 @@ impl Model {
     /// As somebody reads it at `now`.
     #[must_use]
     pub fn read(&self, now: u64) -> Self {
-        let mut model = self.clone();
+        // Whoever was held up for long does not believe in a moment so far ahead, and starts afresh.
+        let ahead = |since: u64| since.saturating_sub(now) > AHEAD;
+        let closed_ahead =
+            matches!(self.phase, Phase::Closed(Closed { since: Some(since), .. }) if ahead(since));
+        let mut model = if closed_ahead { self.without(false, true) } else { self.clone() };
         if let Phase::Closed(Closed { window, .. }) = &mut model.phase {
             *window = window.take().filter(|window| window.is_believed(now));
         }

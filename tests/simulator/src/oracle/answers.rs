@@ -50,7 +50,9 @@ impl Oracle {
                     })
                 });
                 let ramp = history.could_see(begun, true, |entry| {
-                    entry.model().is_some_and(|model| model.share(settings, begun.now).is_some())
+                    entry
+                        .model()
+                        .is_some_and(|model| model.read(begun.now).share(settings, begun.now).is_some())
                 });
                 by_share = ramp;
                 if ramp && full {

@@ -99,6 +99,10 @@ struct Deed {
     late: usize,
     /// The queues, each under one identity, that an update has looked through: it does so once.
     looked: BTreeSet<(usize, u64)>,
+    /// The breakers, or bulkheads, to which something was still to be told or given back before it.
+    left_over: BTreeSet<usize>,
+    /// How often the store gave no answer, by what it was asked about.
+    unanswered: BTreeMap<usize, usize>,
     /// Whether the outcome this is about was counted.
     counted: bool,
     /// Whether what an operator says was done.
@@ -232,6 +236,8 @@ impl Oracle {
     /// A VM begins with something.
     pub fn begins(&mut self, vm: VmId, task: Task) {
         let begun = self.now;
+        let unsettled = self.vms.get(&vm).map_or(&[][..], |vm| &vm.unsettled);
+        let left_over = unsettled.iter().map(|report| report.breaker).collect();
         self.ends(vm, task);
         let Some(found) = self.vms.get_mut(&vm) else { return };
         found.deed = Some(Deed {
@@ -242,6 +248,8 @@ impl Oracle {
             unsent: Vec::new(),
             late: 0,
             looked: BTreeSet::new(),
+            left_over,
+            unanswered: BTreeMap::new(),
             regained: 0,
             counted: false,
             forced: false,
@@ -291,6 +299,13 @@ impl Oracle {
     pub fn conflicted(&mut self, vm: VmId) -> Verdict {
         self.deed(vm)?.conflicts += 1;
         Ok(())
+    }
+
+    /// A VM was given no answer.
+    pub fn unanswered(&mut self, vm: VmId, breaker: usize) {
+        if let Ok(deed) = self.deed(vm) {
+            *deed.unanswered.entry(breaker).or_default() += 1;
+        }
     }
 
     /// A VM makes a policy's change counter grow.

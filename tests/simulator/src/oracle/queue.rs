@@ -77,6 +77,34 @@ impl Vm {
     }
 }
 
+impl Vm {
+    /// Where the store gives no answer a VM does not try for each of its requests, or thousands of them would hold it up.
+    pub(super) fn tries_once(&self, vm: VmId, deed: &Deed) -> Verdict {
+        if deed.task != Task::Timer {
+            return Ok(());
+        }
+        for (breaker, unanswered) in &deed.unanswered {
+            let mine = || {
+                let mine = self.waiting.iter().filter(|(_, waiting)| waiting.breaker == *breaker);
+                mine.filter(|(call, it)| it.may_be_looked_after(**call, deed) || deed.has_promised(**call))
+            };
+            // A queue once for all, and once to take each of those out whose wait is over.
+            let groups = self.groups(deed).iter().filter(|(queue, _)| queue == breaker).count();
+            let over = mine().filter(|(_, waiting)| deed.begun.now >= waiting.until).count();
+            let here = mine().any(|(call, it)| it.place == Place::Here || deed.has_promised(*call));
+            let left_over = deed.left_over.contains(breaker);
+            let most = groups + over + usize::from(here) + usize::from(left_over);
+            if *unanswered > most {
+                return Err(format!(
+                    "VM {vm} tried {unanswered} times in vain for {breaker}, and {most} had been enough: {:?}",
+                    self.waiting
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Oracle {
     /// When those that wait on are looked after next; `groups` are those of [`Vm::groups`] when the task was begun.
     pub(super) fn looks_again(

@@ -21,7 +21,8 @@ impl Oracle {
         let Some(settings) = self.settings(found, breaker) else { return Ok(()) };
         let (begun, seen) = (deed.begun, RefCell::new(Vec::new()));
         self.policies[breaker].could_see(begun, true, |entry| {
-            let closed = entry.model().filter(|model| model.state() == State::Closed);
+            let read = entry.model().map(|model| model.read(begun.now));
+            let closed = read.as_ref().filter(|model| model.state() == State::Closed);
             let fits = closed.filter(|model| match admission {
                 Admission::Admitted(ticket) => ticket.generation == model.generation(),
                 Admission::Refused { .. } => model.share(settings, begun.now).is_some(),

@@ -85,7 +85,9 @@ impl Oracle {
     /// A VM has told what became of those that wait.
     pub(super) fn resumed(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) -> Verdict {
         self.sort_out(vm, deed, finished);
-        let groups = self.vms.get(&vm).map_or(0, |found| found.groups(deed).len());
+        let Some(found) = self.vms.get(&vm) else { return Ok(()) };
+        found.tries_once(vm, deed)?;
+        let groups = found.groups(deed).len();
         for (breaker, resumed) in &finished.resumed {
             self.is_over(vm, deed, *breaker, resumed)?;
         }
