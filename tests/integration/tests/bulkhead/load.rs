@@ -89,8 +89,13 @@ async fn a_limit_is_exact() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_exact_where_requests_wait() {
     let (ended, edge) = withstands(waiting(), Load { requests: 20_000, aborts: false, seed: SEED }).await;
-    let waited = edge.count(WAITED, &[("policy", "shop")]).await;
-    assert!(waited > CLIENTS as u64 / 2 && waited <= (ended.served + ended.refused) as u64 + 4, "{waited}");
+    // Envoy shows a histogram some seconds later.
+    let waited = eventually("those that waited", PATIENCE, async || {
+        let waited = edge.count(WAITED, &[("policy", "shop")]).await;
+        (waited > CLIENTS as u64 / 2).then_some(waited)
+    })
+    .await;
+    assert!(waited <= (ended.served + ended.refused) as u64 + 4, "{waited}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
