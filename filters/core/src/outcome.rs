@@ -15,6 +15,7 @@ mod tests;
 pub use rules::{Answer, Criteria, Rules, Standing};
 
 use crate::breaker::Outcome;
+use std::time::Duration;
 
 /// The details of an answer that came from the upstream.
 const VIA_UPSTREAM: &[u8] = b"via_upstream";
@@ -58,9 +59,10 @@ pub struct StreamInfo {
     pub details: Vec<u8>,
     /// `response.flags`. Worth reading only where the answer is not the upstream's.
     pub flags: u64,
-    /// Whether the request waited for a permit for longer than it was with the upstream then. Envoy's clocks of a stream ran
-    /// all the time: that they ran out tells nothing of the upstream.
-    pub waited_longer: bool,
+    /// How long the request waited for a permit. Envoy's clocks of a stream ran meanwhile.
+    pub waited: Duration,
+    /// How long it was with the upstream then. Worth finding out only where it waited.
+    pub called: Duration,
 }
 
 /// Whether details say that the answer is the upstream's and that nothing went wrong since.
@@ -104,7 +106,9 @@ pub fn of_end(
 /// upstream has failed.
 fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     let out_of_time = info.flags & STREAM_IDLE != 0 || info.details == MAX_DURATION;
-    let blames_upstream = out_of_time && !info.waited_longer && status.is_gateway_timeout();
+    // Where most of the time went by in our queue, that it ran out tells nothing of the upstream.
+    let in_queue = info.waited > info.called;
+    let blames_upstream = out_of_time && !in_queue && status.is_gateway_timeout();
     if info.flags & UPSTREAM_FAILED != 0 || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
 }
 

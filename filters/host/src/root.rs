@@ -231,12 +231,13 @@ impl Root {
 
     /// Reads the messages that others have left, and looks after the waiters that they name.
     pub(crate) fn read_queue(&mut self, queue: Queue) -> Vec<Resumed> {
+        self.now = clock().unwrap_or(self.now);
         let mut resumed = Vec::new();
         for _ in 0..MESSAGES {
             let Ok(Some(message)) = calls::dequeue(queue) else { break };
             let Ok(call) = message.try_into().map(u32::from_le_bytes) else { continue };
             if self.worker.waits(call) {
-                resumed.extend(self.with_worker(|worker, port, now| worker.woken(port, call, now)));
+                resumed.extend(self.at_that_moment(|worker, port, now| worker.woken(port, call, now)));
             }
         }
         resumed

@@ -235,11 +235,12 @@ impl Call {
             return StreamInfo { details, ..StreamInfo::default() };
         }
         let flags = property(b"response\0flags").and_then(|bytes| bytes.try_into().ok());
-        let with_upstream = || clock().map_or(Duration::ZERO, |now| now.since(self.began));
+        let now = if self.waited.is_zero() { None } else { clock() };
         StreamInfo {
             details,
             flags: flags.map_or(0, u64::from_le_bytes),
-            waited_longer: !self.waited.is_zero() && with_upstream() < self.waited,
+            waited: self.waited,
+            called: now.map_or(Duration::ZERO, |now| now.since(self.began)),
         }
     }
 

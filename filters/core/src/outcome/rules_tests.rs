@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn via_upstream() -> StreamInfo {
-    StreamInfo { details: VIA_UPSTREAM.to_vec(), flags: 0, waited_longer: false }
+    StreamInfo { details: VIA_UPSTREAM.to_vec(), flags: 0, ..StreamInfo::default() }
 }
 
 fn status(ranges: &[RangeInclusive<u16>]) -> Criteria {
@@ -106,7 +106,8 @@ fn of_a_status_that_stands_twice_the_first_counts() {
 
 #[test]
 fn a_grpc_call_that_its_client_leaves_before_the_status_proves_nothing() {
-    let left = StreamInfo { details: b"http2.remote_reset".to_vec(), flags: 1 << 28, waited_longer: false };
+    let left =
+        StreamInfo { details: b"http2.remote_reset".to_vec(), flags: 1 << 28, ..StreamInfo::default() };
     let end = |content_type, more: &[(&'static str, &'static str)]| {
         let headers = [&[(":status", "200"), ("content-type", content_type)], more].concat();
         of_end(&Rules::DEFAULT, read(&Rules::DEFAULT, &headers), &left, || true)
@@ -135,10 +136,10 @@ fn no_rule_touches_what_ended_without_an_answer_of_the_upstream() {
     let refused = StreamInfo {
         details: b"upstream_reset_before_response_started{connection_refused}".to_vec(),
         flags: 1 << 5,
-        waited_longer: false,
+        ..StreamInfo::default()
     };
     let limited =
-        StreamInfo { details: b"local_rate_limited".to_vec(), flags: 1 << 11, waited_longer: false };
+        StreamInfo { details: b"local_rate_limited".to_vec(), flags: 1 << 11, ..StreamInfo::default() };
     for rules in [
         Rules { failure: Criteria::NONE, ignore: Criteria::NONE },
         Rules { failure: everything(), ignore: Criteria::NONE },
@@ -160,12 +161,12 @@ fn no_rule_touches_what_ended_without_an_answer_of_the_upstream() {
         let broken = StreamInfo {
             details: b"upstream_reset_after_response_started{remote_reset}".to_vec(),
             flags: 1 << 4,
-            waited_longer: false,
+            ..StreamInfo::default()
         };
         let answer = read(&rules, &[(":status", "200")]);
         assert_eq!(of_end(&rules, answer, &broken, || panic!("asked for nothing")), Outcome::Failure);
         let silent =
-            StreamInfo { details: b"stream_idle_timeout".to_vec(), flags: 1 << 16, waited_longer: false };
+            StreamInfo { details: b"stream_idle_timeout".to_vec(), flags: 1 << 16, ..StreamInfo::default() };
         let answer = read(&rules, &[(":status", "504")]);
         assert_eq!(of_end(&rules, answer, &silent, || panic!("asked for nothing")), Outcome::Failure);
     }
@@ -176,7 +177,7 @@ fn a_client_that_leaves_during_the_answer_leaves_what_the_rules_say() {
     let left = StreamInfo {
         details: b"downstream_remote_disconnect".to_vec(),
         flags: 1 << 14,
-        waited_longer: false,
+        ..StreamInfo::default()
     };
     let rules = Rules { failure: status(&[404..=404]), ignore: status(&[503..=503]) };
     for (code, expected) in [("200", Outcome::Success), ("404", Outcome::Failure), ("503", Outcome::Ignored)]

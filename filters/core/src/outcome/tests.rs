@@ -15,7 +15,7 @@ fn info(details: &str, flags: &[&str]) -> StreamInfo {
     StreamInfo {
         details: details.as_bytes().to_vec(),
         flags: flags.iter().map(bit).sum(),
-        waited_longer: false,
+        ..StreamInfo::default()
     }
 }
 
@@ -178,13 +178,29 @@ fn time_that_ran_out_is_the_upstreams_failure_once_it_had_the_whole_request() {
 #[test]
 fn time_that_ran_out_in_the_queue_is_not_the_upstreams() {
     for (details, flags) in [("stream_idle_timeout", &["SI"][..]), ("max_duration_timeout", &[])] {
-        let waited = StreamInfo { waited_longer: true, ..info(details, flags) };
+        let waited = StreamInfo {
+            waited: Duration::from_secs(3),
+            called: Duration::from_secs(2),
+            ..info(details, flags)
+        };
         assert_eq!(end(http(504), &waited), Outcome::Ignored, "{details}");
     }
-    // The router's clock begins when the wait is over, and an answer is an answer.
-    let waited = StreamInfo { waited_longer: true, ..info("response_timeout", &["UT"]) };
+    // What was with the upstream for as long as it waited is judged like one that did not wait.
+    let both = Duration::from_secs(2);
+    let waited = StreamInfo { waited: both, called: both, ..info("stream_idle_timeout", &["SI"]) };
     assert_eq!(end(http(504), &waited), Outcome::Failure);
-    let waited = StreamInfo { waited_longer: true, ..info("via_upstream", &[]) };
+    // The router's clock begins when the wait is over, and an answer is an answer.
+    let waited = StreamInfo {
+        waited: Duration::from_secs(3),
+        called: Duration::from_secs(2),
+        ..info("response_timeout", &["UT"])
+    };
+    assert_eq!(end(http(504), &waited), Outcome::Failure);
+    let waited = StreamInfo {
+        waited: Duration::from_secs(3),
+        called: Duration::from_secs(2),
+        ..info("via_upstream", &[])
+    };
     assert_eq!(end(http(504), &waited), Outcome::Failure);
 }
 

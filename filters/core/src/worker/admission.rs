@@ -41,7 +41,7 @@ impl Worker {
         match (&patterns.breaker, &patterns.bulkhead) {
             (Some(Pattern { shadow, .. }), None) => {
                 let shadow = *shadow;
-                self.admit_by_breaker(port, target, shadow, now)
+                verdict_of(self.ask_breaker(port, target, now), shadow)
             }
             _ => self.admit_by_all(port, target, arrival, now),
         }
@@ -145,16 +145,6 @@ impl Worker {
     }
 
     /// The way in where only a breaker decides.
-    fn admit_by_breaker<P: Port + ?Sized>(
-        &mut self,
-        port: &mut P,
-        target: Target,
-        shadow: bool,
-        now: Timestamp,
-    ) -> Verdict {
-        verdict_of(self.ask_breaker(port, target, now), shadow)
-    }
-
     fn ask_breaker<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) -> Admission {
         let changes = port.changes(target);
         let Some((settings, guard)) = self.breaker(target) else { return NO_BREAKER };
