@@ -17,11 +17,13 @@ pub enum Reason {
     CircuitOpen,
     /// No permit: the bulkhead is full, the queue is full, or the wait was over.
     BulkheadFull,
+    /// The deadline cannot be met.
+    DeadlineExceeded,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 2] = [Self::CircuitOpen, Self::BulkheadFull];
+    pub const ALL: [Self; 3] = [Self::CircuitOpen, Self::BulkheadFull, Self::DeadlineExceeded];
 
     /// The reason's name.
     #[must_use]
@@ -29,6 +31,7 @@ impl Reason {
         match self {
             Self::CircuitOpen => "circuit_open",
             Self::BulkheadFull => "bulkhead_full",
+            Self::DeadlineExceeded => "deadline_exceeded",
         }
     }
 
@@ -36,6 +39,15 @@ impl Reason {
     const fn status(self) -> u16 {
         match self {
             Self::CircuitOpen | Self::BulkheadFull => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
+
+    /// The status's name.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::CircuitOpen | Self::BulkheadFull => "Service Unavailable",
+            Self::DeadlineExceeded => "Gateway Timeout",
         }
     }
 
@@ -44,6 +56,7 @@ impl Reason {
         match self {
             Self::CircuitOpen => 14,
             Self::BulkheadFull => 8,
+            Self::DeadlineExceeded => 4,
         }
     }
 }
@@ -174,13 +187,13 @@ impl Reply {
 
 /// RFC 9457's problem details.
 fn plain(expose: bool, refusal: Refusal) -> Reply {
-    let status = refusal.reason.status();
+    let (title, status) = (refusal.reason.title(), refusal.reason.status());
     let detail = if expose { format!(r#","detail":"{}""#, refusal.reason) } else { String::new() };
     Reply {
         status,
         details: String::new(),
         headers: vec![("content-type".to_owned(), "application/problem+json".to_owned())],
-        body: format!(r#"{{"title":"Service Unavailable","status":{status}{detail}}}"#).into_bytes(),
+        body: format!(r#"{{"title":"{title}","status":{status}{detail}}}"#).into_bytes(),
         grpc_status: None,
         source: Source::None,
     }

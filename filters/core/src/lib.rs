@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod breaker;
+pub mod budget;
 pub mod bulkhead;
 mod codec;
 pub mod config;
@@ -19,10 +20,12 @@ pub mod outcome;
 pub mod planted;
 #[cfg(not(feature = "planted-bugs"))]
 mod planted;
+pub mod retry;
 pub mod state;
 pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod timeout;
 pub mod timer;
 pub mod worker;

@@ -1,0 +1,5 @@
+//! The retry budget.
+
+mod settings;
+
+pub use settings::Settings;
