@@ -12,6 +12,7 @@ mod codec;
 pub mod config;
 pub mod control;
 pub mod decision;
+mod ledger;
 pub mod matcher;
 pub mod members;
 pub mod metrics;
