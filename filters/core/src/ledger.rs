@@ -48,10 +48,6 @@ impl<T> Ledger<T> {
         self.entries.binary_search_by_key(&owner, |entry| entry.owner)
     }
 
-    pub(crate) fn get(&self, owner: Owner) -> Option<&Entry<T>> {
-        self.entries.get(self.place(owner).ok()?)
-    }
-
     pub(crate) fn get_mut(&mut self, owner: Owner) -> Option<&mut Entry<T>> {
         let place = self.place(owner).ok()?;
         self.entries.get_mut(place)
@@ -81,7 +77,8 @@ impl<T> Ledger<T> {
             let (owner, epoch) = (Owner(input.u64()?), input.u64()?);
             Some(Entry { owner, epoch, held: held(input)? })
         })?;
-        let plausible = entries.is_sorted_by(|one, next| one.owner < next.owner) && entries.len() <= MOST_HOLDERS;
+        let plausible =
+            entries.is_sorted_by(|one, next| one.owner < next.owner) && entries.len() <= MOST_HOLDERS;
         plausible.then_some(Self { next_epoch, entries })
     }
 }

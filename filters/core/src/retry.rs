@@ -3,6 +3,7 @@
 use crate::budget::{Grant, Wish};
 use crate::time::Timestamp;
 use crate::timeout::Allowance;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Retries that the filter has Envoy's router make.
@@ -20,7 +21,7 @@ pub struct Settings {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Safety {
     /// The header, in lower case, by whose presence the upstream knows a repetition.
-    pub idempotency_key: String,
+    pub idempotency_key: Cow<'static, str>,
     /// What holds for methods that are not idempotent.
     pub non_idempotent: NonIdempotent,
 }
@@ -36,13 +37,11 @@ pub enum NonIdempotent {
     Always,
 }
 
-impl Default for Safety {
-    fn default() -> Self {
-        Self { idempotency_key: "idempotency-key".to_owned(), non_idempotent: NonIdempotent::WithKey }
-    }
-}
-
 impl Safety {
+    /// What holds where nobody says otherwise.
+    pub const DEFAULT: Self =
+        Self { idempotency_key: Cow::Borrowed("idempotency-key"), non_idempotent: NonIdempotent::WithKey };
+
     /// Whether a request may be repeated.
     #[must_use]
     pub const fn allows(&self, is_idempotent: bool, has_key: bool) -> bool {

@@ -61,6 +61,12 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
+    /// Whether it matters how many retries are made.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.reserve.is_some() || self.on_paper
+    }
+
     /// What the end of the request means for its budget, `made` retries later. Where nobody could tell how many these were
     /// all that was kept counts as made.
     #[must_use]

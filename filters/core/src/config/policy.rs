@@ -12,6 +12,8 @@ use super::{
 use crate::breaker::Settings;
 use crate::bulkhead::Priority;
 use crate::outcome::Rules;
+use crate::retry::Safety;
+use crate::timeout as time;
 use crate::worker::{Pattern, Patterns, Shared};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -69,17 +71,49 @@ impl Policy {
             };
             Some(Pattern { settings: breaker.settings.clone().aligned(offset), shadow })
         });
-        let bulkhead = self.bulkhead.as_ref().and_then(|bulkhead| {
-            let shadow = match bulkhead.mode {
-                PatternMode::Enforce => false,
-                PatternMode::Shadow => true,
-                PatternMode::Disabled => return None,
-            };
-            Some(Pattern { settings: bulkhead.settings.clone(), shadow })
-        });
-        let keeps = breaker.is_some() || bulkhead.is_some();
-        let patterns = Patterns { breaker, bulkhead };
+        let bulkhead = self.bulkhead.as_ref();
+        let bulkhead = bulkhead.and_then(|bulkhead| pattern(bulkhead.mode, &bulkhead.settings));
+        let budget = self.retry_budget.as_ref().and_then(|budget| pattern(budget.mode, &budget.settings));
+        let keeps = breaker.is_some() || bulkhead.is_some() || budget.is_some();
+        let patterns = Patterns { breaker, bulkhead, budget };
         keeps.then_some(Shared { patterns, max_keys: self.max_keys })
+    }
+
+    /// The timeouts that bound its requests, if any do.
+    #[must_use]
+    pub fn enforced_timeout(&self) -> Option<&time::Settings> {
+        let timeout = self.timeout.as_ref().filter(|timeout| timeout.mode == PatternMode::Enforce);
+        timeout.map(|timeout| &timeout.settings)
+    }
+
+    /// The retries of its requests, if we are in charge of them.
+    #[must_use]
+    pub fn enforced_retry(&self) -> Option<&Retry> {
+        self.retry.as_ref().filter(|retry| retry.mode == PatternMode::Enforce)
+    }
+
+    /// Which of its requests can be repeated without harm.
+    #[must_use]
+    pub fn safety(&self) -> &Safety {
+        static DEFAULT: Safety = Safety::DEFAULT;
+        self.enforced_retry().map_or(&DEFAULT, |retry| &retry.safety)
+    }
+
+    /// Whether it has a say in the retries or the timeouts of its requests.
+    #[must_use]
+    pub fn steers(&self) -> bool {
+        let budget = self.retry_budget.as_ref().map(|budget| budget.mode);
+        budget == Some(PatternMode::Enforce)
+            || self.enforced_retry().is_some()
+            || self.enforced_timeout().is_some()
+    }
+
+    /// Whether it has to know what headers say of the time and the retries of its requests.
+    #[must_use]
+    pub fn heeds_headers(&self) -> bool {
+        let budget = self.retry_budget.as_ref().map(|budget| budget.mode);
+        let timeout = self.timeout.as_ref().map(|timeout| timeout.mode);
+        self.steers() || budget == Some(PatternMode::Shadow) || timeout == Some(PatternMode::Shadow)
     }
 
     /// The classes of its requests, where its bulkhead tells them apart.
@@ -88,6 +122,16 @@ impl Policy {
         let bulkhead = self.bulkhead.as_ref().filter(|bulkhead| bulkhead.mode != PatternMode::Disabled)?;
         bulkhead.settings.priority.as_ref()
     }
+}
+
+/// A pattern as workers know it.
+fn pattern<S: Clone>(mode: PatternMode, settings: &S) -> Option<Pattern<S>> {
+    let shadow = match mode {
+        PatternMode::Enforce => false,
+        PatternMode::Shadow => true,
+        PatternMode::Disabled => return None,
+    };
+    Some(Pattern { settings: settings.clone(), shadow })
 }
 
 /// The pattern `circuit_breaker`.

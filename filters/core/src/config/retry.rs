@@ -4,6 +4,7 @@ use super::decode::{Errors, Object, header, integer, nearest, one_of, some, word
 use super::json::{Node, Value, quote, shown};
 use super::mode::{Mode, PATTERN_MODES, PatternMode};
 use crate::retry::{NonIdempotent, Safety, Settings};
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 /// The pattern `retry`.
@@ -70,7 +71,7 @@ pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Retry> {
     let key = key_node.map(|node| idempotency_key(node, errors));
     let others = object.get("non_idempotent").map(|node| word(node, &NON_IDEMPOTENT, errors));
     object.finish(errors);
-    let unsaid = Safety::default();
+    let unsaid = Safety::DEFAULT;
     let non_idempotent = others.unwrap_or(Some(unsaid.non_idempotent));
     let counts = matches!(non_idempotent, None | Some(NonIdempotent::WithKey));
     if let Some(node) = key_node.filter(|_| !counts) {
@@ -82,7 +83,7 @@ pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Retry> {
     Some(Retry {
         settings: Settings { max_retries, retry_on, retry_grpc_on },
         safety: Safety {
-            idempotency_key: key.unwrap_or(Some(unsaid.idempotency_key))?,
+            idempotency_key: key.map_or(Some(unsaid.idempotency_key), |key| key.map(Cow::Owned))?,
             non_idempotent: non_idempotent?,
         },
         mode: mode.unwrap_or(Some(PatternMode::Enforce))?,

@@ -39,7 +39,8 @@ fn time_is_over_at_the_deadline() {
 #[test]
 fn retries_are_fitted_with_the_longest_back_off() {
     // Two attempts and 25 ms between them; three, and 75 ms more.
-    for (rest, fitting) in [(200, 0), (424, 0), (425, 1), (699, 1), (700, 2), (1074, 2), (1075, 3), (9000, 5)] {
+    for (rest, fitting) in [(200, 0), (424, 0), (425, 1), (699, 1), (700, 2), (1074, 2), (1075, 3), (9000, 5)]
+    {
         assert_eq!(allowance(rest, 200).fitting(5, ms(1000)), fitting, "{rest}");
     }
     assert_eq!(allowance(300, 200).fitting(3, ms(1000)), 0);
@@ -73,7 +74,21 @@ fn grpc_timeouts_are_read() {
     }
     assert_eq!(parse_grpc_timeout(b"1500u"), Some(Duration::from_micros(1500)));
     assert_eq!(parse_grpc_timeout(b"7n"), Some(Duration::from_nanos(7)));
-    for text in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", " 1S", "1S ", "123456789n", "86401S", "99999999H", "\u{ff}S"] {
+    for text in [
+        "",
+        "S",
+        "1",
+        "1s",
+        "-1S",
+        "+1S",
+        "1.5S",
+        " 1S",
+        "1S ",
+        "123456789n",
+        "86401S",
+        "99999999H",
+        "\u{ff}S",
+    ] {
         assert_eq!(parse_grpc_timeout(text.as_bytes()), None, "{text}");
     }
 }

@@ -133,8 +133,7 @@ impl Worker {
     ) -> Verdict {
         let Some((patterns, _)) = self.guard(target) else { return Verdict::Admitted(Pass::default()) };
         let breaker = patterns.breaker.as_ref().map(|breaker| breaker.shadow);
-        let bulkhead =
-            patterns.bulkhead.as_ref().map(|bulkhead| (bulkhead.shadow, bulkhead.settings.queue));
+        let bulkhead = patterns.bulkhead.as_ref().map(|bulkhead| (bulkhead.shadow, bulkhead.settings.queue));
         let budget = patterns.budget.as_ref().map(|budget| budget.shadow);
         let mut verdict = match breaker {
             Some(shadow) => verdict_of(self.admit_breaker_blind(port, target), shadow),
@@ -303,7 +302,13 @@ impl Patterns {
                 // What is not let in uses nothing up.
                 *ramp = before;
                 if active(Bug::RefusedPays) {
-                    self.grant(state, address.owner, Arrival { wanted: Some(NO_RETRY), ..arrival }, &mut pass, now);
+                    self.grant(
+                        state,
+                        address.owner,
+                        Arrival { wanted: Some(NO_RETRY), ..arrival },
+                        &mut pass,
+                        now,
+                    );
                 }
                 return (FULL, false);
             }

@@ -117,8 +117,9 @@ impl Worker {
         let ask = outcome.is_failure() || self.unasked >= SAMPLE;
         let outcome = if ask { question.settle(outcome) } else { outcome };
         // Without anything to give back there may be nothing to write, and nothing to read.
-        let ticket = ticket
-            .filter(|ticket| !returned.is_empty() || !self.changes_nothing(port, target, *ticket, outcome, now));
+        let ticket = ticket.filter(|ticket| {
+            !returned.is_empty() || !self.changes_nothing(port, target, *ticket, outcome, now)
+        });
         let mut pending =
             Pending { target, evidence: ticket.zip(Some(outcome)), frees: permit.map(Frees::Permit), spent };
         if pending.evidence.is_some() || pending.gives_back() {

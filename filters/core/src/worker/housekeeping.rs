@@ -201,7 +201,9 @@ impl Worker {
     }
 
     fn show_crowd<P: Port + ?Sized>(&self, port: &mut P, policy: usize, crowd: Crowd) {
-        let Some(Scope { patterns: Patterns { bulkhead, budget, .. }, .. }) = self.scope(policy) else { return };
+        let Some(Scope { patterns: Patterns { bulkhead, budget, .. }, .. }) = self.scope(policy) else {
+            return;
+        };
         let Crowd { seen: true, partial: false, in_flight, waiting, balance } = crowd else { return };
         let newest = self.standing != Standing::Superseded;
         if let Some(bulkhead) = bulkhead {
