@@ -27,7 +27,7 @@ use std::time::Duration;
 use window::Window;
 
 /// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
-const USUAL: u8 = 3;
+pub(crate) const USUAL: u8 = 3;
 /// A request is granted a second retry only while so many times what is in flight could have as many: an outage fills the
 /// house, and those who are still to come want one, too.
 const PREPARED: i64 = 4;
