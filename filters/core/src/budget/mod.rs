@@ -62,10 +62,10 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
-    /// Whether it matters how many retries are made.
+    /// Whether there may be retries to count.
     #[must_use]
-    pub const fn is_limited(&self) -> bool {
-        self.reserve.is_some() || self.on_paper
+    pub const fn may_retry(&self) -> bool {
+        self.uncapped || self.retries > 0 || self.on_paper
     }
 
     /// What the end of the request means for its budget, `made` retries later. Where nobody could tell how many these were
