@@ -53,7 +53,17 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn new() -> Self {
         let upstream = Upstream::start().await;
-        let (envoy, edge) = with_probe("queue", upstream.addr()).await;
+        let address = upstream.addr();
+        Self::before(upstream, address).await
+    }
+
+    /// With an upstream of the test's own.
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        Self::before(Upstream::start().await, address).await
+    }
+
+    async fn before(upstream: Upstream, address: SocketAddr) -> Self {
+        let (envoy, edge) = with_probe("queue", address).await;
         let workers = a_connection_to_each_worker(edge, 4).await;
         Self { upstream, envoy, edge, workers }
     }
