@@ -54,16 +54,18 @@ impl Scene {
     pub(crate) async fn new() -> Self {
         let upstream = Upstream::start().await;
         let address = upstream.addr();
-        Self::before(upstream, address).await
+        let (envoy, edge) = with_probe("queue", address).await;
+        Self::of(upstream, envoy, edge).await
     }
 
     /// With an upstream of the test's own.
     pub(crate) async fn to(address: SocketAddr) -> Self {
-        Self::before(Upstream::start().await, address).await
+        let (envoy, edge) = with_probe("queue", address).await;
+        Self::of(Upstream::start().await, envoy, edge).await
     }
 
-    async fn before(upstream: Upstream, address: SocketAddr) -> Self {
-        let (envoy, edge) = with_probe("queue", address).await;
+    /// With an Envoy of the test's own, that has the same probe.
+    pub(crate) async fn of(upstream: Upstream, envoy: Envoy, edge: SocketAddr) -> Self {
         let workers = a_connection_to_each_worker(edge, 4).await;
         Self { upstream, envoy, edge, workers }
     }
