@@ -92,6 +92,29 @@ async fn while_the_upstream_works_the_client_gets_the_answer_and_keeps_its_conne
     assert!(scene.envoy.is_running());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tick_answers_several_of_one_connection() {
+    let mut scene = Scene::new().await;
+    let (vm, _) = scene.two();
+    let (mut pending, mut commands) = (Vec::new(), Vec::new());
+    for number in 0..8 {
+        let case = format!("several-{number}");
+        let request = if number % 2 == 0 { Request::get("/") } else { Request::post("/", "body") };
+        let request = request.header("x-behave", "hang").header("x-case", &case);
+        pending.push(scene.worker(vm).start(request).await.unwrap());
+        commands.push(format!("refuse stream={}", place(&scene.envoy, "probe", &case).await.stream));
+    }
+    scene.upstream.wait_in_flight(8).await;
+    assert_eq!(scene.at_tick(vm, "told", &commands.join(" & ")).await, ["ok"; 8]);
+    for (number, pending) in pending.into_iter().enumerate() {
+        assert_eq!(pending.headers().await.unwrap().status, 429);
+        let events = all_events(&scene.envoy, "probe", &format!("several-{number}")).await;
+        assert_eq!(seen(&events), ANSWERED);
+    }
+    scene.upstream.wait_in_flight(0).await;
+    assert!(scene.envoy.is_running());
+}
+
 /// One that waits for a connection counts as a try, and a back-off as the tries before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn before_there_is_an_upstream_and_between_two_tries_it_is_answered_too() {
