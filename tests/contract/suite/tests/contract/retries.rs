@@ -2,7 +2,7 @@
 
 use crate::scene::Scene;
 use resilience_host_contract::{all_events, envoy, probe};
-use resilience_test_harness::config::{cluster, route};
+use resilience_test_harness::config::{bootstrap, cluster, route};
 use resilience_test_harness::{Behaviour, Connection, Envoy, Protocol, Request, Upstream};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -202,4 +202,28 @@ async fn a_body_larger_than_the_buffer_is_not_retried() {
         assert_eq!(end.get("attempts"), tries, "{case}");
     }
     assert_eq!(envoy.stat("cluster.up.retry_or_shadow_abandoned").await, Some(1));
+}
+
+/// How a filter can tell a caller's retry: by what an Envoy in front was told to say, and does with each try.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envoy_in_front_says_which_try_it_is() {
+    let upstream = Upstream::start().await;
+    upstream.behave(Behaviour::status(503));
+    let (_back, edge) = start(&upstream).await;
+    let mut retried = route("retried", "/", "back");
+    retried["route"]["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 2});
+    for (says, expected) in [(true, ["1", "2", "3"]), (false, ["-"; 3])] {
+        let mut listener = resilience_host_contract::edge(&[], &[retried.clone()]);
+        let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+        manager["route_config"]["virtual_hosts"][0]["include_request_attempt_count"] = says.into();
+        let front = Envoy::builder(bootstrap(&[listener], &[cluster("back", &[edge])])).start().await;
+        let mut client = Connection::open(front.addr("edge").await, Protocol::Http1).await.unwrap();
+        upstream.reset_counts();
+        assert_eq!(client.send(Request::get("/plain")).await.unwrap().status, 503);
+        let said = upstream.received().into_iter().map(|request| {
+            let said = request.headers.get("x-envoy-attempt-count");
+            said.map_or("-".to_owned(), |said| said.to_str().unwrap().to_owned())
+        });
+        assert_eq!(said.collect::<Vec<_>>(), expected);
+    }
 }

@@ -1,8 +1,9 @@
 //! What the headers that a filter writes make of the router's timeouts.
 
+use crate::scene::Scene;
 use resilience_host_contract::{Peer, all_events, envoy, listen, probe};
 use resilience_test_harness::config::{cluster, route};
-use resilience_test_harness::{Protocol, Request, Upstream, send_once};
+use resilience_test_harness::{Envoy, Protocol, Request, Upstream, send_once};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -158,8 +159,9 @@ fn routes() -> Vec<Value> {
     vec![route("default", "/default", "up"), timed("never", "0s"), timed("short", "0.2s"), retried, ended]
 }
 
-async fn start(upstream: SocketAddr) -> (resilience_test_harness::Envoy, SocketAddr) {
-    let envoy = envoy(&[probe("probe", "vm", "")], &routes(), &[cluster("up", &[upstream])]).start().await;
+async fn start(upstream: SocketAddr) -> (Envoy, SocketAddr) {
+    let envoy =
+        envoy(&[probe("probe", "vm", "queue")], &routes(), &[cluster("up", &[upstream])]).start().await;
     let edge = envoy.addr("edge").await;
     (envoy, edge)
 }
@@ -208,6 +210,59 @@ async fn what_a_filter_writes_sets_the_timeouts_of_the_router() {
         let found = (format!("{} {}", end.get("details"), end.flags()), end.get("attempts").to_owned());
         assert_eq!(found, (ending.to_owned(), tries.to_string()), "{path} {headers}");
         assert_eq!((told.len(), told[0].as_str()), (tries, first), "{path} {headers}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_it_waits_sets_them_too() {
+    let upstream = Upstream::start().await;
+    let (envoy, edge) = start(upstream.addr()).await;
+    let mut scene = Scene::of(upstream, envoy, edge).await;
+    let (vm, other) = scene.two();
+    for (case, headers, ending) in [
+        ("total", "set-header name=x-envoy-upstream-rq-timeout-ms value=200", "response_timeout"),
+        (
+            "try",
+            "set-header name=x-envoy-upstream-rq-per-try-timeout-ms value=200",
+            "upstream_per_try_timeout",
+        ),
+    ] {
+        for by in ["queue", "tick"] {
+            let case = format!("{case}-{by}");
+            let request = Request::get("/never").header("x-behave", "hang");
+            let (pending, at) = scene.pause_this(vm, &case, request).await;
+            let (told, commands) =
+                (format!("{case}-told"), format!("effective stream={} & {headers} & resume", at.stream));
+            let said = match by {
+                "queue" => scene.tell(other, vm, &told, &commands).await,
+                _ => scene.at_tick(vm, &told, &commands).await,
+            };
+            assert_eq!(said, ["ok"; 3], "{case}");
+            assert_eq!(pending.headers().await.unwrap().status, 504, "{case}");
+            let events = all_events(&scene.envoy, "probe", &case).await;
+            assert_eq!(events.last().unwrap().get("details"), ending, "{case}");
+        }
+    }
+}
+
+/// Unless its route says otherwise, the deadline of a gRPC call is its caller's and its callee's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_neither_obeys_nor_changes_the_deadline_of_a_grpc_call() {
+    let upstream = Upstream::start().await;
+    let (_envoy, edge) = start(upstream.addr()).await;
+    for (case, commands, told) in
+        [("callers", "go", "100m"), ("ours", "set-header name=grpc-timeout value=150m; go", "150m")]
+    {
+        upstream.reset_counts();
+        let call = Request::grpc("/default").header("grpc-timeout", "100m").header("x-case", case);
+        let call =
+            call.header("x-behave", format!("grpc-trailers-only=0;{SLOW}")).header("x-probe", commands);
+        assert_eq!(
+            send_once(edge, Protocol::Http2, call).await.unwrap().header("grpc-status"),
+            "0",
+            "{case}"
+        );
+        assert_eq!(upstream.received()[0].headers["grpc-timeout"], told, "{case}");
     }
 }
 
