@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) began: Timestamp,
     /// How long it waited before.
     pub(crate) waited: Duration,
+    /// Whether it must be answered by a certain time.
+    pub(crate) has_deadline: bool,
     /// What its policy was found by.
     pub(crate) seen: Seen,
     /// The upstream cluster that it was to go to, where each has a state of its own.
@@ -51,6 +53,7 @@ impl Call {
             details,
             flags: flags.map_or(0, u64::from_le_bytes),
             waited: self.waited,
+            hurried: self.has_deadline,
             called: now.map_or(Duration::ZERO, |now| now.since(self.began)),
         }
     }

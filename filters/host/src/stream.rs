@@ -85,6 +85,7 @@ impl Stream {
             class,
             began: at,
             waited: Duration::ZERO,
+            has_deadline: asked.plan.time.deadline.is_some(),
             seen,
             cluster,
             slow: None,
@@ -151,8 +152,7 @@ impl Stream {
             return;
         }
         let (Some(call), Some(holds)) = (self.call.take(), &mut self.holds) else { return };
-        // Who does not get the whole request can not answer it.
-        let outcome = if self.is_whole { Outcome::Failure } else { Outcome::Ignored };
+        let outcome = outcome::of_our_timeout(self.is_whole, call.waited, root.now().since(call.began));
         holds.failed = outcome.is_failure();
         let (policy, is_grpc) = (call.target.policy, holds.is_grpc);
         call.settle(root, outcome, Returned::default());
