@@ -175,14 +175,15 @@ impl Stream {
 
     /// The time of the request is over; heard of in a callback that is not this stream's.
     pub(crate) fn time_out(&mut self, root: &mut Root) {
-        let (Some(_), Some(call), Some(holds)) = (self.alarm.take(), self.call.take(), &mut self.holds)
-        else {
+        if self.alarm.take().is_none() || self.call.is_none() {
             return;
-        };
+        }
         if let Err(status) = calls::set_effective_context(self.id) {
+            // What follows would be done to another stream. What it proves is still to come, at its end.
             log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
             return;
         }
+        let (Some(call), Some(holds)) = (self.call.take(), &mut self.holds) else { return };
         // Who does not get the whole request can not answer it.
         let outcome = if self.is_whole { Outcome::Failure } else { Outcome::Ignored };
         holds.failed = outcome.is_failure();

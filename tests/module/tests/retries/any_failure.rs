@@ -45,7 +45,9 @@ impl Tally {
         if stream.local_response().is_some() {
             stream.deliver_local_response()?;
         } else if first == Action::Continue || went_on(&stream) > 0 {
-            let retries = told(&stream).unwrap_or(0);
+            // A request that nobody knows for ours is not the budget's to count.
+            let is_told = written(&stream).iter().any(|header| header == "+x-envoy-max-retries");
+            let retries = told(&stream).filter(|_| is_told).unwrap_or(0);
             self.made += i64::from(retries);
             attempted(&stream, u64::from(retries) + 1);
             answer(&stream, end)?;

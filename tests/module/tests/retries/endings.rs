@@ -148,12 +148,13 @@ fn what_a_dead_worker_kept_is_spent() {
     shop.pass(TICK * 2).unwrap();
     let others = shop.only(0);
     others.pass(Duration::from_secs(7)).unwrap();
-    assert_eq!(balance(&shop, &config), (FLOOR - 2, 2));
+    // Beside another that may come to need one, the second was granted one.
+    assert_eq!(balance(&shop, &config), (FLOOR - 2, 1));
     let told = shop.vm().logs().iter().any(|line| line.message.contains("2 retries (as made)"));
     assert!(told, "{:?}", shop.vm().logs());
     // It was not dead after all.
     leave(&lost, 1, End::Status(200));
-    assert_eq!((balance(&shop, &config), shop.metric(LEASE_ENDED)), ((FLOOR - 2, 2), 1));
+    assert_eq!((balance(&shop, &config), shop.metric(LEASE_ENDED)), ((FLOOR - 2, 1), 1));
     leave(&stays, 1, End::Status(200));
     assert_eq!(balance(&shop, &config), (FLOOR - 2, 0));
 }

@@ -13,7 +13,7 @@ use resilience_core::config::Document;
 use resilience_core::state::State;
 use resilience_core::time::Timestamp;
 use resilience_module_tests::shop::{
-    CONFIG, End, KEY, ROOT, Shop, TICK, WAIT, answer, arrive, enter, policy_and, request,
+    End, KEY, ROOT, Shop, TICK, WAIT, answer, arrive, enter, policy_and, request,
 };
 use resilience_module_tests::{
     Action, FakeStream, FakeVm, Headers, LocalResponse, Map, MutationKind, status,

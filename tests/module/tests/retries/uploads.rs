@@ -14,6 +14,7 @@ fn timed() -> String {
 fn upload(vm: &FakeVm) -> FakeStream {
     let stream = arrive(vm);
     assert_eq!(stream.request_headers(false).unwrap(), Action::Continue);
+    attempted(&stream, 1);
     stream
 }
 
@@ -156,7 +157,7 @@ fn a_probe_that_cannot_be_reached_still_gives_its_verdict() {
     for _ in 0..3 {
         leave(&hold(shop.vm()), 1, End::Status(500));
     }
-    shop.host.advance(WAIT);
+    shop.pass(WAIT + TICK).unwrap();
     let probe = upload(shop.vm());
     shop.vm().fail_kind("proxy_set_effective_context", status::BAD_ARGUMENT);
     ring(&shop, 300);

@@ -104,7 +104,7 @@ fn a_waiter_that_is_not_there_as_a_whole_when_it_is_let_in_is_bounded_by_us() {
     leave(&holder, 1, End::Status(200));
     deliver(&shop);
     assert_eq!(went_on(&waiter), 1);
-    assert_eq!(waiter.request_body(false).unwrap(), Action::Continue);
+    assert_eq!(attempted(&waiter, 1).request_body(false).unwrap(), Action::Continue);
     shop.pass(Duration::from_millis(599)).unwrap();
     assert_eq!(waiter.local_response(), None);
     shop.pass(Duration::from_millis(1)).unwrap();
