@@ -159,7 +159,7 @@ fn any_single_call_of_a_life_with_retries_may_fail() {
     for (function, argument) in [
         ("proxy_get_header_map_pairs", &b""[..]),
         ("proxy_replace_header_map_value", b"x-envoy-max-retries"),
-        ("proxy_remove_header_map_value", b"grpc-timeout"),
+        ("proxy_remove_header_map_value", b"x-envoy-max-retries"),
         ("proxy_get_property", ATTEMPTS),
         ("proxy_send_local_response", b""),
         ("proxy_set_effective_context", b""),
@@ -213,7 +213,7 @@ fn chaos(seed: u64, config: &str, fault: impl Fn(&FakeVm, u64)) -> Shop {
                 tally.end(ended, *random.pick(&[End::Status(200), End::Status(500), End::Grpc(14)]))?;
             }
             8..10 if !open.is_empty() => {
-                drop(open[random.below(open.len())].stream.request_body(random.chance(0.5))?);
+                let _ = open[random.below(open.len())].stream.request_body(random.chance(0.5))?;
             }
             10..12 => messages(&shop)?,
             12 => shop.pass(TICK)?,
