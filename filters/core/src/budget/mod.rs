@@ -27,7 +27,7 @@ use std::time::Duration;
 use window::Window;
 
 /// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
-const USUAL: u8 = 3;
+pub(crate) const USUAL: u8 = 3;
 /// A request is granted a second retry only while so many times what is in flight could have as many: an outage fills the
 /// house, and those who are still to come want one, too.
 const PREPARED: i64 = 4;
@@ -62,10 +62,10 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
-    /// Whether it matters how many retries are made.
+    /// Whether there may be retries to count.
     #[must_use]
-    pub const fn is_limited(&self) -> bool {
-        self.reserve.is_some() || self.on_paper
+    pub const fn may_retry(&self) -> bool {
+        self.uncapped || self.retries > 0 || self.on_paper
     }
 
     /// What the end of the request means for its budget, `made` retries later. Where nobody could tell how many these were
@@ -261,7 +261,7 @@ impl Budget {
         let times = if active(Bug::RefundedTwice) { 2 } else { 1 };
         kept.requests = kept.requests.saturating_sub(1);
         kept.retries = kept.retries.saturating_sub(u32::from(reserve.retries).saturating_mul(times));
-        self.ledger.retain(|entry| entry.owner != reserve.owner || entry.held.requests > 0);
+        self.ledger.tidy(reserve.owner, |kept| kept.requests == 0);
         self.spend(if active(Bug::RetriesForgotten) { 0 } else { retries }, now);
         if reserve.telling {
             self.seen = self.seen.max(u8::try_from(retries).unwrap_or(u8::MAX));

@@ -41,8 +41,7 @@ fn what_is_not_said_has_its_default() {
     let nothing = timeout::Settings { total: None, per_try: None, deadline_header: None, margin };
     assert_eq!(timeout("{}"), nothing);
     let unsaid = Settings { max_retries: 1, retry_on: "5xx".to_owned(), retry_grpc_on: String::new() };
-    let safety =
-        Safety { idempotency_key: "idempotency-key".to_owned(), non_idempotent: NonIdempotent::WithKey };
+    let safety = Safety { idempotency_key: "idempotency-key".into(), non_idempotent: NonIdempotent::WithKey };
     assert_eq!(retry("{}"), Retry { settings: unsaid, safety, mode: PatternMode::Enforce });
     assert_eq!(budget("{}"), default_budget());
     let silent = parse("", "");
@@ -62,7 +61,7 @@ fn what_is_said_is_taken() {
     };
     assert_eq!(said, expected);
     let said = retry(r#"{"max_retries": 3, "idempotency_key": "X-Key", "non_idempotent": "with_key"}"#);
-    assert_eq!((said.settings.max_retries, said.safety.idempotency_key.as_str()), (3, "x-key"));
+    assert_eq!((said.settings.max_retries, said.safety.idempotency_key.as_ref()), (3, "x-key"));
     for (word, expected) in [("never", NonIdempotent::Never), ("always", NonIdempotent::Always)] {
         let said = retry(&format!(r#"{{"non_idempotent": "{word}"}}"#));
         assert_eq!(said.safety.non_idempotent, expected);
@@ -166,7 +165,7 @@ fn defaults_merge_key_by_key_under_a_policy() {
         (retry.settings.retry_on.as_str(), retry.settings.retry_grpc_on.as_str()),
         ("", "unavailable")
     );
-    assert_eq!((retry.settings.max_retries, retry.safety.idempotency_key.as_str()), (4, "x-key"));
+    assert_eq!((retry.settings.max_retries, retry.safety.idempotency_key.as_ref()), (4, "x-key"));
     let expected = budget::Settings::new(10_000_000, 10, SECOND, Some(7));
     assert_eq!(own.retry_budget.unwrap().settings, expected);
     // A policy for which keys do not count does not inherit one.
