@@ -230,6 +230,9 @@ impl Root {
 
     /// The requests whose time is over.
     pub(crate) fn overdue(&mut self) -> Vec<u32> {
+        if self.alarms.next_due().is_none() {
+            return Vec::new();
+        }
         self.now = clock().unwrap_or(self.now);
         self.alarms.due(self.now)
     }

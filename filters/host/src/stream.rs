@@ -146,8 +146,11 @@ impl Stream {
 
     /// The time of the request is over; heard of in a callback that is not this stream's.
     pub(crate) fn time_out(&mut self, root: &mut Root) {
-        self.alarm = None;
+        if self.alarm.take().is_none() || self.call.is_none() {
+            return;
+        }
         if let Err(status) = calls::set_effective_context(self.id) {
+            // What follows would be done to another stream. What it proves is still to come, at its end.
             log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
             return;
         }
