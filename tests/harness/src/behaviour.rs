@@ -18,7 +18,8 @@ pub enum Fault {
 }
 
 /// What an upstream does with a request. A client can steer a single request with the header `x-behave`, which
-/// Envoy passes on: `;`-separated words of [`Behaviour::parse`].
+/// Envoy passes on: `;`-separated words of [`Behaviour::parse`]. Where the request has a name of its own in the header `x-id`,
+/// there may be several such lists with `|` between them: the first is for the first attempt, and the last for all others.
 #[derive(Debug, Clone)]
 pub struct Behaviour {
     pub(crate) delay: Duration,

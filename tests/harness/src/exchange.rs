@@ -91,8 +91,9 @@ async fn handle(
     let mut released = shared.released.subscribe();
     let in_hand = InHand::new(Arc::clone(&shared), &request);
     // Read before the lock is taken: it panics on a misspelt word.
-    let steered =
-        request.headers().get("x-behave").map(|words| Behaviour::parse(words.to_str().expect("text")));
+    let words = |name: &str| request.headers().get(name).map(|words| words.to_str().expect("text"));
+    let mut steered: Vec<Behaviour> =
+        words("x-behave").map(|words| words.split('|').map(Behaviour::parse).collect()).unwrap_or_default();
     let behaviour = {
         let mut state = shared.state();
         let path = request.uri().path().to_owned();
@@ -101,8 +102,9 @@ async fn handle(
         if !state.only_counts {
             state.received.push(Received { method, path: path.clone(), headers });
         }
-        if let Some(steered) = steered {
-            steered
+        let attempt = words("x-id").map_or(0, |id| state.attempt_of(id));
+        if let Some(last) = steered.len().checked_sub(1) {
+            steered.swap_remove(attempt.min(last))
         } else if let Some(next) = state.script.pop_front() {
             next
         } else {
