@@ -144,26 +144,47 @@ pub fn forged() -> Reply {
 #[must_use]
 pub fn refuse(policy: &Policy, expose: bool, refusal: Refusal, caller: &mut dyn Caller) -> Reply {
     let fallback = policy.fallback.iter().find(|entry| entry.on.contains(&refusal.reason));
-    let mut reply = fallback
-        .map_or_else(|| plain(expose, refusal), |entry| from_static(policy, entry, expose, refusal, caller));
+    let mut reply = match fallback {
+        Some(entry) => from_static(policy, entry, expose, refusal, caller),
+        None => plain(expose, refusal.reason.status(), refusal.reason.title(), refusal.reason.name()),
+    };
     let tells = reply.source == Source::None || reply.tells_when_to_retry();
+    let reason = refusal.reason;
     if caller.is_grpc() {
-        to_grpc(&mut reply, expose, refusal);
+        to_grpc(&mut reply, expose, reason.status(), reason.grpc_status(), reason.name());
     }
+    let retry_after = refusal.retry_after.filter(|_| tells);
+    finish(&mut reply, policy, expose, reason.name(), retry_after);
+    reply
+}
+
+/// Answers a request whose time was over before its upstream had answered.
+#[must_use]
+pub fn timed_out(policy: &Policy, expose: bool, is_grpc: bool) -> Reply {
+    const REASON: &str = "timeout";
+    let mut reply = plain(expose, 504, "Gateway Timeout", REASON);
+    if is_grpc {
+        to_grpc(&mut reply, expose, 504, 4, REASON);
+    }
+    finish(&mut reply, policy, expose, REASON, None);
+    reply
+}
+
+/// What every answer of ours says beside its own.
+fn finish(reply: &mut Reply, policy: &Policy, expose: bool, reason: &str, retry_after: Option<u64>) {
     let discourage = policy.discourage_retries && (reply.is_refusal() || reply.grpc_status.is_some());
     if discourage {
         // An Envoy in front of us retries a 503 like any other, unless this stops it.
         reply.set_default("x-envoy-ratelimited", || "true".to_owned());
     }
-    if let Some(seconds) = refusal.retry_after.filter(|_| tells) {
+    if let Some(seconds) = retry_after {
         reply.set_default("retry-after", || seconds.to_string());
     }
     if expose {
-        let marker = format!("{};reason={};source={}", policy.name, refusal.reason, reply.source);
+        let marker = format!("{};reason={reason};source={}", policy.name, reply.source);
         reply.headers.push(("x-resilience".to_owned(), marker));
     }
-    reply.details = format!("resilience:{}:{}", policy.name, refusal.reason);
-    reply
+    reply.details = format!("resilience:{}:{reason}", policy.name);
 }
 
 impl Reply {
@@ -186,9 +207,8 @@ impl Reply {
 }
 
 /// RFC 9457's problem details.
-fn plain(expose: bool, refusal: Refusal) -> Reply {
-    let (title, status) = (refusal.reason.title(), refusal.reason.status());
-    let detail = if expose { format!(r#","detail":"{}""#, refusal.reason) } else { String::new() };
+fn plain(expose: bool, status: u16, title: &str, reason: &str) -> Reply {
+    let detail = if expose { format!(r#","detail":"{reason}""#) } else { String::new() };
     Reply {
         status,
         details: String::new(),
@@ -225,10 +245,10 @@ fn from_static(
 ///
 /// The HTTP status is for callers that became gRPC on the way to us, by Envoy's gRPC-Web filter for one: Envoy answers them
 /// in HTTP, and that filter makes the gRPC status of it.
-fn to_grpc(reply: &mut Reply, expose: bool, refusal: Refusal) {
-    reply.status = refusal.reason.status();
+fn to_grpc(reply: &mut Reply, expose: bool, status: u16, grpc_status: u8, reason: &str) {
+    reply.status = status;
     reply.headers.retain(|(name, _)| name != "content-type");
-    reply.grpc_status = Some(refusal.reason.grpc_status());
-    let message = if expose { refusal.reason.name() } else { "unavailable" };
+    reply.grpc_status = Some(grpc_status);
+    let message = if expose { reason } else { "unavailable" };
     reply.body = message.as_bytes().to_vec();
 }

@@ -2,7 +2,12 @@
 
 use crate::answer::{Reason, Refusal, retry_after};
 use crate::breaker::State;
-use crate::config::{BreakerMode, Policy};
+use crate::budget::Wish;
+use crate::config::{BreakerMode, PatternMode, Policy};
+use crate::retry::{Denied, Wanted};
+use crate::steering::Said;
+use crate::time::Timestamp;
+use crate::timeout::Allowance;
 use crate::worker::{Pass, Refused, Verdict};
 
 /// What happens to a request.
@@ -16,15 +21,80 @@ pub enum Decision {
     Refuse(Refusal),
 }
 
+/// What a request asks for, before anybody else is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// What time it has.
+    pub time: Allowance,
+    /// How often it would be retried; `None` where that is not ours to say.
+    pub wanted: Option<Wanted>,
+    /// Whether its deadline cannot be met, in whose eyes that matters.
+    pub late: Option<Late>,
+}
+
+/// What becomes of a request whose deadline cannot be met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Late {
+    /// It is refused.
+    Refused,
+    /// It goes on: `timeout` is in shadow mode.
+    Shadowed,
+}
+
+impl Plan {
+    /// What a request of `policy` asks for that comes at `now`. `said` is `None` where its headers cannot be read: then
+    /// nothing shows that it may be repeated.
+    #[must_use]
+    pub fn new(policy: &Policy, said: Option<&Said>, now: Timestamp) -> Self {
+        let bounds = policy.timeout.as_ref().filter(|timeout| timeout.mode != PatternMode::Disabled);
+        let Some(timeout) = bounds else {
+            return Self { wanted: wanted(policy, said), ..Self::default() };
+        };
+        let mut time = timeout.settings.allow(said.and_then(|said| said.patience), now);
+        time.per_try = time.per_try.into_iter().chain(said.and_then(|said| said.per_try)).min();
+        let is_over = time.is_over(now);
+        let (time, late) = match timeout.mode {
+            PatternMode::Enforce => (time, Late::Refused),
+            PatternMode::Shadow | PatternMode::Disabled => (Allowance::default(), Late::Shadowed),
+        };
+        Self { time, wanted: wanted(policy, said), late: is_over.then_some(late) }
+    }
+}
+
+/// How often a request would be retried; `None` where the policy has no say in that.
+fn wanted(policy: &Policy, said: Option<&Said>) -> Option<Wanted> {
+    let retry = policy.enforced_retry();
+    let budget = policy.retry_budget.as_ref().filter(|budget| budget.mode != PatternMode::Disabled);
+    if retry.is_none() && budget.is_none() {
+        return None;
+    }
+    let none = |denied| Some(Wanted { wish: Wish::Retries(0), denied: Some(denied) });
+    let Some(said) = said else { return none(Denied::NotIdempotent) };
+    if said.is_retry {
+        return Some(Wanted { wish: Wish::Spent, denied: Some(Denied::CallersRetry) });
+    }
+    if !policy.safety().allows(said.is_idempotent, said.has_key) {
+        return none(Denied::NotIdempotent);
+    }
+    let most = retry.map(|retry| retry.settings.max_retries).into_iter().chain(said.max_retries).min();
+    Some(Wanted { wish: most.map_or(Wish::Route, Wish::Retries), denied: None })
+}
+
 /// Decides over a request of `policy`; `admit` asks what its patterns keep, and is called only where the answer matters.
-pub fn decide(policy: &Policy, admit: impl FnOnce() -> Verdict) -> Decision {
-    let reason = Reason::CircuitOpen;
+pub fn decide(policy: &Policy, late: Option<Late>, admit: impl FnOnce() -> Verdict) -> Decision {
+    if late == Some(Late::Refused) {
+        return Decision::Refuse(Refusal { reason: Reason::DeadlineExceeded, retry_after: None });
+    }
     let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
     if mode == Some(BreakerMode::ForcedOpen) {
         // Nobody can tell when it will be over.
-        return Decision::Refuse(Refusal { reason, retry_after: None });
+        return Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: None });
     }
-    settle(policy, admit())
+    let mut decision = settle(policy, admit());
+    if let (Decision::Call(pass), Some(Late::Shadowed)) = (&mut decision, late) {
+        pass.shadowed.push(Reason::DeadlineExceeded);
+    }
+    decision
 }
 
 /// What a verdict means for a request of `policy`.
@@ -45,7 +115,10 @@ pub fn settle(policy: &Policy, verdict: Verdict) -> Decision {
 
 /// A refusal, and when to come back: where time does not end it, a probe may answer or a permit come free at any moment.
 fn refusal(refused: Refused) -> Refusal {
-    Refusal { reason: refused.reason, retry_after: Some(refused.wait.map_or(1, retry_after)) }
+    let Refused { reason, wait } = refused;
+    // A deadline that has passed does not come back.
+    let comes_back = reason != Reason::DeadlineExceeded;
+    Refusal { reason, retry_after: comes_back.then(|| wait.map_or(1, retry_after)) }
 }
 
 /// The state to show of a breaker that keeps none of its own, because of its mode.
@@ -93,13 +166,13 @@ mod tests {
     fn what_the_patterns_say_is_obeyed() {
         let policy = policy("enforce", "enforce");
         let pass = Pass { ticket: Some(TICKET), ..Pass::default() };
-        assert_eq!(decide(&policy, admitted), Decision::Call(pass));
-        assert_eq!(decide(&policy, || Verdict::Waits), Decision::Wait);
+        assert_eq!(decide(&policy, None, admitted), Decision::Call(pass));
+        assert_eq!(decide(&policy, None, || Verdict::Waits), Decision::Wait);
         let (open, full) = (Reason::CircuitOpen, Reason::BulkheadFull);
         let wait = Some(Duration::from_millis(1500));
-        assert_eq!(decide(&policy, || refused(open, wait)), refusal(open, Some(2)));
-        assert_eq!(decide(&policy, || refused(open, None)), refusal(open, Some(1)));
-        assert_eq!(decide(&policy, || refused(full, None)), refusal(full, Some(1)));
+        assert_eq!(decide(&policy, None, || refused(open, wait)), refusal(open, Some(2)));
+        assert_eq!(decide(&policy, None, || refused(open, None)), refusal(open, Some(1)));
+        assert_eq!(decide(&policy, None, || refused(full, None)), refusal(full, Some(1)));
         assert_eq!(state_by_mode(&policy), None);
     }
 
@@ -107,7 +180,7 @@ mod tests {
     fn a_breaker_that_is_forced_open_is_not_asked() {
         let never = || -> Verdict { panic!("asked") };
         let policy = policy("enforce", "forced_open");
-        assert_eq!(decide(&policy, never), refusal(Reason::CircuitOpen, None));
+        assert_eq!(decide(&policy, None, never), refusal(Reason::CircuitOpen, None));
         assert_eq!(state_by_mode(&policy), Some(State::Open));
     }
 
@@ -115,9 +188,9 @@ mod tests {
     fn a_shadow_of_one_that_is_forced_open_leaves_the_others_their_say() {
         let policy = policy("shadow", "forced_open");
         let pass = Pass { shadowed: vec![Reason::CircuitOpen], ..Pass::default() };
-        assert_eq!(decide(&policy, || Verdict::Admitted(Pass::default())), Decision::Call(pass));
+        assert_eq!(decide(&policy, None, || Verdict::Admitted(Pass::default())), Decision::Call(pass));
         let full = refused(Reason::BulkheadFull, None);
-        assert_eq!(decide(&policy, || full), refusal(Reason::BulkheadFull, Some(1)));
+        assert_eq!(decide(&policy, None, || full), refusal(Reason::BulkheadFull, Some(1)));
         assert_eq!(state_by_mode(&policy), Some(State::Open));
     }
 

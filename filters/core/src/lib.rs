@@ -4,6 +4,7 @@
 // An overflow in a test is a failed test; the build without tests holds what ships to the lint.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
+pub mod alarms;
 pub mod answer;
 pub mod breaker;
 pub mod budget;
@@ -12,6 +13,7 @@ mod codec;
 pub mod config;
 pub mod control;
 pub mod decision;
+mod ledger;
 pub mod matcher;
 pub mod members;
 pub mod metrics;
@@ -22,6 +24,7 @@ pub mod planted;
 mod planted;
 pub mod retry;
 pub mod state;
+pub mod steering;
 pub mod store;
 #[cfg(test)]
 mod testing;

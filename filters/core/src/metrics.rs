@@ -8,6 +8,7 @@ mod tests;
 
 use crate::answer::{Reason, Source};
 use crate::breaker::{Cause, Outcome, State};
+use crate::retry::Denied;
 use crate::worker::Operation;
 
 /// The value of a label that does not apply.
@@ -99,6 +100,36 @@ pub fn fallbacks(policy: &str, reason: Reason, source: Source) -> String {
 #[must_use]
 pub fn shadow_decisions(policy: &str, reason: Reason) -> String {
     format!("resilience_shadow_decisions_total;policy={policy};reason={reason}")
+}
+
+/// How many retries there are that are kept for nobody.
+#[must_use]
+pub fn balance(policy: &str) -> String {
+    format!("resilience_retry_budget_balance;policy={policy}")
+}
+
+/// Retries that were made.
+#[must_use]
+pub fn retries_granted(policy: &str) -> String {
+    format!("resilience_retries_total;policy={policy};decision=granted")
+}
+
+/// Requests that failed and were not retried, or not again, because that was denied.
+#[must_use]
+pub fn retries_denied(policy: &str) -> String {
+    format!("resilience_retries_total;policy={policy};decision=denied")
+}
+
+/// The same by what denied it.
+#[must_use]
+pub fn denials(policy: &str, reason: Denied) -> String {
+    format!("resilience_retries_denied_total;policy={policy};reason={reason}")
+}
+
+/// Requests that were retried more often than a budget in shadow mode would have granted.
+#[must_use]
+pub fn shadow_denials(policy: &str) -> String {
+    format!("resilience_shadow_decisions_total;policy={policy};reason=retry_denied")
 }
 
 /// Writes of others that got in between.

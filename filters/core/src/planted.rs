@@ -87,6 +87,22 @@ pub enum Bug {
     NotAskedAgain,
     /// A message goes to the queue of whoever sends it.
     WokenElsewhere,
+    /// What was reserved is given back twice.
+    RefundedTwice,
+    /// What was reserved for a request that proves nothing is not given back.
+    NotRefundedOnAbort,
+    /// What a request may retry is decided by what was read before somebody else wrote.
+    ReservedOutsideUpdate,
+    /// What was reserved for the requests of the dead is free again, as if they had retried nothing.
+    ReserveRefundedToTheDead,
+    /// A request is granted all that there is.
+    GreedyGrant,
+    /// What was retried is not taken out of the budget.
+    RetriesForgotten,
+    /// A request that is refused pays.
+    RefusedPays,
+    /// The balance grows beyond its cap.
+    CapForgotten,
 }
 
 #[cfg(feature = "planted-bugs")]

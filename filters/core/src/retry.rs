@@ -1,5 +1,11 @@
 //! What an operator says of retries, and which requests may have any.
 
+use crate::budget::{Grant, Wish};
+use crate::time::Timestamp;
+use crate::timeout::Allowance;
+use std::borrow::Cow;
+use std::fmt;
+
 /// Retries that the filter has Envoy's router make.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -15,7 +21,7 @@ pub struct Settings {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Safety {
     /// The header, in lower case, by whose presence the upstream knows a repetition.
-    pub idempotency_key: String,
+    pub idempotency_key: Cow<'static, str>,
     /// What holds for methods that are not idempotent.
     pub non_idempotent: NonIdempotent,
 }
@@ -31,8 +37,106 @@ pub enum NonIdempotent {
     Always,
 }
 
-impl Default for Safety {
-    fn default() -> Self {
-        Self { idempotency_key: "idempotency-key".to_owned(), non_idempotent: NonIdempotent::WithKey }
+impl Safety {
+    /// What holds where nobody says otherwise.
+    pub const DEFAULT: Self =
+        Self { idempotency_key: Cow::Borrowed("idempotency-key"), non_idempotent: NonIdempotent::WithKey };
+
+    /// Whether a request may be repeated.
+    #[must_use]
+    pub const fn allows(&self, is_idempotent: bool, has_key: bool) -> bool {
+        match self.non_idempotent {
+            _ if is_idempotent => true,
+            NonIdempotent::WithKey => has_key,
+            NonIdempotent::Never => false,
+            NonIdempotent::Always => true,
+        }
+    }
+}
+
+/// Whether a method has the same effect however often it is called (RFC 9110, section 9.2.2). Methods are case-sensitive.
+#[must_use]
+pub fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"PUT" | b"DELETE" | b"OPTIONS" | b"TRACE")
+}
+
+/// Why a request is retried less often than it might be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Denied {
+    /// The budget has no more, or others need it.
+    Budget,
+    /// To repeat it might do harm.
+    NotIdempotent,
+    /// It is a caller's retry itself.
+    CallersRetry,
+    /// It is a probe.
+    Breaker,
+    /// There is no time.
+    Deadline,
+}
+
+impl Denied {
+    /// Every reason.
+    pub const ALL: [Self; 5] =
+        [Self::Budget, Self::NotIdempotent, Self::CallersRetry, Self::Breaker, Self::Deadline];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::NotIdempotent => "not_idempotent",
+            Self::CallersRetry => "caller_retry",
+            Self::Breaker => "breaker",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How often a request would be retried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// What it would have of a budget.
+    pub wish: Wish,
+    /// Why that is less than its policy grants others.
+    pub denied: Option<Denied>,
+}
+
+impl Wanted {
+    /// What is left of it for a request that goes to the upstream at `now`: a probe is not retried, because what it proves
+    /// is awaited, and what does not fit is not begun.
+    #[must_use]
+    pub fn at(self, is_probe: bool, time: &Allowance, now: Timestamp) -> Self {
+        let most = match self.wish {
+            Wish::Spent | Wish::Retries(0) => return self,
+            Wish::Route => None,
+            Wish::Retries(most) => Some(most),
+        };
+        if is_probe {
+            return Self { wish: Wish::Retries(0), denied: Some(Denied::Breaker) };
+        }
+        match most.map(|most| (most, time.fitting(most, now))) {
+            Some((most, fitting)) if fitting < most => {
+                Self { wish: Wish::Retries(fitting), denied: Some(Denied::Deadline) }
+            }
+            _ => self,
+        }
+    }
+
+    /// What it gets where no budget has a say.
+    #[must_use]
+    pub const fn unbounded(self) -> Grant {
+        let Self { wish, denied } = self;
+        match wish {
+            Wish::Retries(retries) => Grant { retries, denied, ..Grant::NONE },
+            Wish::Route => Grant { uncapped: true, denied, ..Grant::NONE },
+            Wish::Spent => Grant { denied, ..Grant::NONE },
+        }
     }
 }

@@ -10,6 +10,7 @@ mod bulkhead_tests;
 mod tests;
 
 use crate::breaker::Breaker;
+use crate::budget::Budget;
 use crate::bulkhead::Bulkhead;
 use crate::codec::Reader;
 use crate::planted::{Bug, active};
@@ -20,8 +21,9 @@ const BREAKER: u8 = 1;
 const RATES: u8 = 2;
 const RECOVERY: u8 = 3;
 const BULKHEAD: u8 = 4;
+const BUDGET: u8 = 5;
 /// How many of them there are.
-const OWN: usize = 4;
+const OWN: usize = 5;
 /// A section's id, version and length.
 const HEAD: usize = 4;
 /// Room for most values, in bytes: they are written at every request.
@@ -36,6 +38,8 @@ pub struct State {
     pub breaker: Breaker,
     /// The bulkhead.
     pub bulkhead: Bulkhead,
+    /// The retry budget.
+    pub budget: Budget,
     /// Whether the value that was read was damaged: what stands here must be written before a ticket refers to it.
     pub repaired: bool,
     foreign: Vec<Foreign>,
@@ -64,10 +68,15 @@ impl State {
     /// lost state must not fit it.
     #[must_use]
     pub fn decode(bytes: Option<&[u8]>, now: Timestamp) -> Self {
-        let Some(bytes) = bytes else { return Self::fresh(Breaker::closed(0), Bulkhead::default()) };
+        let Some(bytes) = bytes else { return Self::fresh(Breaker::closed(0)) };
         let Some(sections) = decode_sections(bytes) else {
             let epoch = now.as_nanos();
-            return Self { repaired: true, ..Self::fresh(Breaker::closed(epoch), Bulkhead::new(epoch)) };
+            return Self {
+                repaired: true,
+                bulkhead: Bulkhead::new(epoch),
+                budget: Budget::new(epoch),
+                ..Self::fresh(Breaker::closed(epoch))
+            };
         };
         let of = |id| {
             let mine = |section: &&Section<'_>| section.is_readable() && section.id == id;
@@ -85,11 +94,20 @@ impl State {
         let bulkhead = of(BULKHEAD).map_or_else(Bulkhead::default, |bytes| {
             Bulkhead::decode(bytes).unwrap_or_else(|| Bulkhead::new(now.as_nanos()))
         });
-        Self { repaired, foreign: foreign(&sections), ..Self::fresh(breaker, bulkhead) }
+        let budget = of(BUDGET).map_or_else(Budget::default, |bytes| {
+            Budget::decode(bytes).unwrap_or_else(|| Budget::new(now.as_nanos()))
+        });
+        Self { bulkhead, budget, repaired, foreign: foreign(&sections), ..Self::fresh(breaker) }
     }
 
-    const fn fresh(breaker: Breaker, bulkhead: Bulkhead) -> Self {
-        Self { breaker, bulkhead, repaired: false, foreign: Vec::new() }
+    fn fresh(breaker: Breaker) -> Self {
+        Self {
+            breaker,
+            bulkhead: Bulkhead::default(),
+            budget: Budget::default(),
+            repaired: false,
+            foreign: Vec::new(),
+        }
     }
 
     /// The value's bytes.
@@ -101,6 +119,7 @@ impl State {
         put_own(&mut out, RATES, Breaker::RATES_VERSION, |out| self.breaker.encode_rates(out));
         put_own(&mut out, RECOVERY, Breaker::RECOVERY_VERSION, |out| self.breaker.encode_recovery(out));
         put_own(&mut out, BULKHEAD, Bulkhead::VERSION, |out| self.bulkhead.encode(out));
+        put_own(&mut out, BUDGET, Budget::VERSION, |out| self.budget.encode(out));
         for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
@@ -116,6 +135,7 @@ impl Section<'_> {
                 | (RATES, Breaker::RATES_VERSION)
                 | (RECOVERY, Breaker::RECOVERY_VERSION)
                 | (BULKHEAD, Bulkhead::VERSION)
+                | (BUDGET, Budget::VERSION)
         )
     }
 }

@@ -32,7 +32,9 @@ mod waiting_tests;
 mod waiting_trouble_tests;
 
 pub use port::{Event, Operation, Port, Target};
-pub use verdict::{Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Shared, Verdict};
+pub use verdict::{
+    Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Returned, Shared, Verdict,
+};
 
 use crate::breaker::{Command, Owner, State as BreakerState, Transition};
 use crate::bulkhead::Wake;
@@ -182,6 +184,11 @@ impl Worker {
             {
                 after.breaker.adopt(&breaker.settings, standing == Standing::Alone);
             }
+            if let Some(budget) = &patterns.budget
+                && standing != Standing::Superseded
+            {
+                after.budget.adopt(&budget.settings);
+            }
             let answer = decide(&mut after, patterns, &mut effects);
             found = Some(seen(&before));
             if after == before && !before.repaired {
@@ -201,7 +208,7 @@ impl Worker {
             guard.belief = None;
         }
         report_conflicts(port, operation, updated.conflicts);
-        guard.used |= updated.wrote && patterns.bulkhead.is_some();
+        guard.used |= updated.wrote && (patterns.bulkhead.is_some() || patterns.budget.is_some());
         if updated.wrote && matters && !active(Bug::Unannounced) {
             port.changed(target);
         }
@@ -217,7 +224,8 @@ impl Worker {
     /// Only the newest configuration decides over a window's shape: a VM that has not looked yet looks.
     fn know_standing<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) {
         let has_window = |scope: &Scope| {
-            scope.patterns.breaker.as_ref().is_some_and(|breaker| breaker.settings.rates.is_some())
+            let Patterns { breaker, budget, .. } = &scope.patterns;
+            budget.is_some() || breaker.as_ref().is_some_and(|breaker| breaker.settings.rates.is_some())
         };
         if self.me.is_none() && self.scope(target.policy).is_some_and(has_window) {
             self.beat(port, now);

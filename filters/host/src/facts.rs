@@ -3,8 +3,10 @@
 use crate::calls::{self, Level, Map, log};
 use resilience_core::answer::Caller;
 use resilience_core::bulkhead::ClassSource;
+use resilience_core::config::Policy;
 use resilience_core::matcher::Facts;
 use resilience_core::outcome::is_grpc_type;
+use resilience_core::steering::Said;
 
 /// The request of the current stream; only in its request headers callback.
 pub(crate) struct CurrentRequest;
@@ -54,6 +56,13 @@ pub(crate) fn named_class(source: &ClassSource) -> Option<Vec<u8>> {
     }
 }
 
+/// What a request's headers say of its time and its retries: all of them in one read. `None` where they cannot be read.
+pub(crate) fn said(policy: &Policy, trusted: bool) -> Option<Said> {
+    let headers = calls::header_pairs(Map::RequestHeaders);
+    let headers = readable(headers.map(Some), "the request's headers")?;
+    Some(Said::read(policy, trusted, headers.iter()))
+}
+
 /// Whether a content type, if there is one, is gRPC's.
 pub(crate) fn is_grpc(content_type: Option<Vec<u8>>) -> bool {
     content_type.is_some_and(|value| is_grpc_type(&value))
@@ -69,7 +78,7 @@ pub(crate) fn property(path: &[u8]) -> Option<Vec<u8>> {
     readable(calls::property(path), "a property")
 }
 
-fn readable(result: calls::Result<Option<Vec<u8>>>, what: &str) -> Option<Vec<u8>> {
+fn readable<T>(result: calls::Result<Option<T>>, what: &str) -> Option<T> {
     result.unwrap_or_else(|status| {
         log(Level::Debug, &format!("{what} could not be read: {status}"));
         None

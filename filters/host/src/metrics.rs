@@ -5,6 +5,7 @@ use crate::calls::{Level, Metric, MetricKind, Result, log};
 use resilience_core::answer::{Reason, Source};
 use resilience_core::breaker::{Outcome, State, Transition};
 use resilience_core::metrics as names;
+use resilience_core::retry::Denied;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(crate) struct PolicyMetrics {
     /// The policy's own breaker, and those of its keys by their numbers.
     breakers: Vec<BreakerMetrics>,
     bulkhead: BulkheadMetrics,
+    balance: Lazy,
+    retries_granted: Lazy,
 }
 
 /// The metrics of a policy's bulkhead.
@@ -98,6 +101,8 @@ impl PolicyMetrics {
             ignored: Lazy::default(),
             breakers: vec![BreakerMetrics::new(String::new())],
             bulkhead: BulkheadMetrics::default(),
+            balance: Lazy::default(),
+            retries_granted: Lazy::default(),
         }
     }
 
@@ -138,6 +143,26 @@ impl PolicyMetrics {
         if let Some(limit) = limit {
             record(&mut bulkhead.limit, MetricKind::Gauge, || names::limit(policy), limit.into());
         }
+    }
+
+    pub(crate) fn balance(&mut self, retries: u64) {
+        let Self { policy, balance, .. } = self;
+        record(balance, MetricKind::Gauge, || names::balance(policy), retries);
+    }
+
+    pub(crate) fn retries_granted(&mut self, retries: u32) {
+        let Self { policy, retries_granted, .. } = self;
+        let metric = retries_granted.get(MetricKind::Counter, || names::retries_granted(policy));
+        settle(metric.and_then(|metric| metric.increment(retries.into())));
+    }
+
+    pub(crate) fn retry_denied(&mut self, reason: Denied) {
+        count(names::retries_denied(&self.policy), 1);
+        count(names::denials(&self.policy, reason), 1);
+    }
+
+    pub(crate) fn shadow_denial(&mut self) {
+        count(names::shadow_denials(&self.policy), 1);
     }
 
     pub(crate) fn waited(&mut self, waited: Duration) {

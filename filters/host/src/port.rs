@@ -100,16 +100,17 @@ impl Port for HostPort<'_> {
             Event::Crowd { policy, in_flight, waiting, limit } => {
                 self.metrics(policy, |metrics| metrics.crowd(in_flight, waiting, limit));
             }
+            Event::Balance { policy, retries } => self.metrics(policy, |metrics| metrics.balance(retries)),
             Event::Conflicts { operation, count } => store::conflicts(operation, count),
             Event::GaveUp { operation } => store::gave_up(operation),
             Event::KeysExhausted { policy } => self.metrics(policy, PolicyMetrics::keys_exhausted),
-            Event::Reclaimed { target, probes, permits } => {
+            Event::Reclaimed { target, probes, permits, retries } => {
                 let name = self.name(target);
-                let held = match (probes, permits) {
-                    (_, 0) => format!("{probes} probes"),
-                    (0, _) => format!("{permits} permits"),
-                    _ => format!("{probes} probes and {permits} permits"),
-                };
+                let probes = u32::try_from(probes).unwrap_or(u32::MAX);
+                let kinds = [(probes, "probes"), (permits, "permits"), (retries, "retries (as made)")];
+                let held = kinds.iter().filter(|(count, _)| *count > 0);
+                let held: Vec<_> = held.map(|(count, kind)| format!("{count} {kind}")).collect();
+                let held = held.join(" and ");
                 let message = format!("{name}: gave back {held} of workers that show no sign of life");
                 calls::log(Level::Warn, &message);
             }

@@ -1,21 +1,24 @@
 //! One configuration in one VM.
 
 use crate::calls::{self, Level, Queue, log};
-use crate::facts::{CurrentRequest, cluster, named_class};
+use crate::facts::{CurrentRequest, cluster, named_class, said};
 use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
 use crate::stream::Call;
+use resilience_core::alarms::Alarms;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
-use resilience_core::bulkhead::Permit;
+use resilience_core::budget::Grant;
+use resilience_core::bulkhead::ClassSource;
 use resilience_core::config::{Document, Policy};
 use resilience_core::control;
-use resilience_core::decision::{Decision, decide, settle, state_by_mode};
+use resilience_core::decision::{Decision, Plan, decide, settle, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
+use resilience_core::steering::{Edit, Said, edits};
 use resilience_core::time::Timestamp;
 use resilience_core::timer::Timer;
-use resilience_core::worker::{Arrival, Completion, Pass, Resumed, Target, Verdict, Worker};
+use resilience_core::worker::{Arrival, Completion, Pass, Resumed, Returned, Target, Verdict, Worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How many messages are read at once. The host calls for each message that is left, so none stays behind; those who are
@@ -33,6 +36,8 @@ pub(crate) struct Root {
     /// The last moment that the host told: stands in where it does not tell.
     now: Timestamp,
     timer: Timer,
+    /// When requests end that the router does not end in time.
+    alarms: Alarms,
 }
 
 /// A request of a policy, and what happens to it.
@@ -41,7 +46,22 @@ pub(crate) struct Arrived {
     pub(crate) target: Target,
     /// Its class, where the policy tells classes apart.
     pub(crate) class: Option<usize>,
+    pub(crate) asked: Asked,
     pub(crate) decision: Decision,
+}
+
+/// What a request says of its time and its retries, and what it gets of them.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// `None` where its headers cannot be read, or nobody asks.
+    said: Option<Said>,
+    pub(crate) plan: Plan,
+}
+
+impl Asked {
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.is_grpc)
+    }
 }
 
 /// The moment, by the clock that all VMs share.
@@ -111,6 +131,7 @@ impl Root {
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
             now,
             timer: Timer::new(now),
+            alarms: Alarms::default(),
             document,
         }
     }
@@ -156,19 +177,51 @@ impl Root {
         let at = *now;
         let Some(policy) = document.policies.get(index) else {
             let decision = Decision::Call(Pass::default());
-            return Arrived { at, target: Target::whole(index), class: None, decision };
+            let (target, asked) = (Target::whole(index), Asked::default());
+            return Arrived { at, target, class: None, asked, decision };
         };
+        let said = if policy.heeds_headers() { said(policy, document.trust_caller_headers) } else { None };
         let class = policy.priority().map(|priority| {
-            let named = priority.source.as_ref().and_then(named_class);
+            let read = || priority.source.as_ref().and_then(named_class);
+            // What was read with all the other headers need not be read once more.
+            let named = match (&priority.source, &said) {
+                (Some(ClassSource::Header(_)), Some(said)) => said.class.clone(),
+                _ => read(),
+            };
             priority.class(named.as_deref())
         });
+        let plan = Plan::new(policy, said.as_ref(), at);
+        let arrival = Arrival { call, class, time: plan.time, wanted: plan.wanted };
         let mut port = HostPort { names: &document.policies, policies: metrics };
         let target = worker.target(&mut port, index, cluster);
-        let decision = decide(policy, || worker.admit(&mut port, target, Arrival { call, class }, at));
+        let decision = decide(policy, plan.late, || worker.admit(&mut port, target, arrival, at));
         if self.worker.waits(call) {
             self.set_timer();
         }
-        Arrived { at, target, class, decision }
+        Arrived { at, target, class, asked: Asked { said, plan }, decision }
+    }
+
+    /// What is to be changed in the headers of a request that goes to the upstream.
+    pub(crate) fn edits(&self, index: usize, asked: &Asked, grant: Option<Grant>) -> Vec<Edit> {
+        let Some(policy) = self.policy(index) else { return Vec::new() };
+        let Asked { said, plan } = asked;
+        edits(policy, self.document.trust_caller_headers, said.as_ref(), &plan.time, grant, self.now)
+    }
+
+    /// Has a request looked after at `at`, by [`Self::overdue`].
+    pub(crate) fn set_alarm(&mut self, call: u32, at: Timestamp) {
+        self.alarms.set(call, at);
+        self.set_timer();
+    }
+
+    pub(crate) fn cancel_alarm(&mut self, call: u32, at: Timestamp) {
+        self.alarms.cancel(call, at);
+    }
+
+    /// The requests whose time is over.
+    pub(crate) fn overdue(&mut self) -> Vec<u32> {
+        self.now = clock().unwrap_or(self.now);
+        self.alarms.due(self.now)
     }
 
     /// Decides over a request whose wait is over, by what its patterns said.
@@ -190,8 +243,8 @@ impl Root {
     }
 
     /// Counts what a call proved: nothing, where the route and the upstream cluster that it took are not those of the breaker
-    /// that let it in. Gives back its `permit`, if it ends with this.
-    pub(crate) fn complete(&mut self, call: &Call, outcome: Outcome, permit: Option<Permit>) {
+    /// that let it in. Takes what is `returned`, if it ends with this.
+    pub(crate) fn complete(&mut self, call: &Call, outcome: Outcome, returned: Returned) {
         self.now = clock().unwrap_or(self.now);
         let Self { policies, worker, document, metrics, now, .. } = self;
         let Call { target, ticket, .. } = *call;
@@ -201,7 +254,7 @@ impl Root {
                 && call.cluster.as_ref().is_none_or(same)
         };
         let mut port = HostPort { names: &document.policies, policies: metrics };
-        let completion = Completion { target, ticket, outcome, permit };
+        let completion = Completion { target, ticket, outcome, returned };
         let taken = worker.complete(&mut port, completion, *now, went_there);
         // After the state: whoever sees the count can rely on what it did.
         self.metrics(target.policy, |metrics| {
@@ -212,9 +265,11 @@ impl Root {
         });
     }
 
-    /// Gives back the permit of a request that ends.
-    pub(crate) fn release(&mut self, target: Target, permit: Permit) {
-        self.with_worker(|worker, port, now| worker.release(port, target, permit, now));
+    /// Takes what a request gives back at its end.
+    pub(crate) fn release(&mut self, target: Target, returned: Returned) {
+        if !returned.is_empty() {
+            self.with_worker(|worker, port, now| worker.release(port, target, returned, now));
+        }
     }
 
     /// Forgets a request that waits, if it does.
@@ -269,7 +324,8 @@ impl Root {
 
     /// Sets the timer to whatever is due next. Returns false where the host refuses.
     pub(crate) fn set_timer(&mut self) -> bool {
-        let Some(period) = self.timer.set(self.now, self.worker.next_due()) else { return true };
+        let due = self.worker.next_due().into_iter().chain(self.alarms.next_due()).min();
+        let Some(period) = self.timer.set(self.now, due) else { return true };
         let set = calls::set_tick_period(period);
         if let Err(status) = set {
             log(Level::Error, &format!("the host refuses a timer: {status}"));

@@ -2,17 +2,19 @@
 
 use crate::calls::{self, Direction, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
-use crate::root::{Arrived, Root, clock};
-use resilience_core::answer::{Refusal, Reply, Source, forged, refuse};
+use crate::root::{Arrived, Asked, Root, clock};
+use resilience_core::answer::{Refusal, Reply, Source, forged, refuse, timed_out};
 use resilience_core::breaker::{Outcome, Ticket};
+use resilience_core::budget::Grant;
 use resilience_core::bulkhead::Permit;
 use resilience_core::decision::Decision;
 use resilience_core::matcher::Seen;
 use resilience_core::outcome::{
     self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
 };
+use resilience_core::steering::Edit;
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Pass, Resumed, Target, Verdict};
+use resilience_core::worker::{Pass, Resumed, Returned, Target, Verdict};
 use std::time::Duration;
 
 /// A request that arrives with this header was routed by its sender.
@@ -36,12 +38,34 @@ pub(crate) struct Stream {
     id: u32,
     pub(crate) root: u32,
     /// The request while it is held back.
-    held: Option<Call>,
+    held: Option<Held>,
     /// The call to the upstream whose outcome is still to be found out. `None` where the request is not ours, where we
     /// answered it ourselves, and once it is judged: then nothing that still comes is evidence.
     call: Option<Call>,
-    /// What it gives back at its end, if it is in flight through a bulkhead.
-    permit: Option<(Target, Permit)>,
+    /// What it holds until its end, once it was let through.
+    holds: Option<Holds>,
+    /// When it ends, whoever answers it.
+    alarm: Option<Timestamp>,
+    /// Whether it was received whole.
+    is_whole: bool,
+}
+
+/// What a request holds that goes to the upstream.
+#[derive(Debug)]
+struct Holds {
+    target: Target,
+    permit: Option<Permit>,
+    grant: Option<Grant>,
+    is_grpc: bool,
+    /// Whether it has failed, as far as that is known.
+    failed: bool,
+}
+
+/// A request that is held back.
+#[derive(Debug)]
+struct Held {
+    call: Call,
+    asked: Asked,
 }
 
 /// A request that was let through, or is going to be.
@@ -69,15 +93,15 @@ pub(crate) struct Call {
 
 impl Stream {
     pub(crate) const fn new(id: u32, root: u32) -> Self {
-        Self { id, root, held: None, call: None, permit: None }
+        Self { id, root, held: None, call: None, holds: None, alarm: None, is_whole: false }
     }
 
-    pub(crate) fn request_headers(&mut self, root: &mut Root) -> Action {
+    pub(crate) fn request_headers(&mut self, root: &mut Root, is_whole: bool) -> Action {
         // Once is enough: a second permit would not come back.
         if self.held.is_some() {
             return Action::Pause;
         }
-        if self.call.is_some() || self.permit.is_some() {
+        if self.call.is_some() || self.holds.is_some() {
             return Action::Continue;
         }
         if header(Map::RequestHeaders, REROUTE).is_some() {
@@ -89,8 +113,9 @@ impl Stream {
             return send(&root.control(&method, &path));
         }
         let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
+        self.is_whole = is_whole;
         let cluster = root.cluster(policy);
-        let Arrived { at, target, class, decision } = root.decide(policy, cluster.as_deref(), self.id);
+        let Arrived { at, target, class, asked, decision } = root.decide(policy, cluster.as_deref(), self.id);
         let answer = Answer::default();
         let call = Call {
             target,
@@ -103,47 +128,84 @@ impl Stream {
             slow: None,
             answer,
         };
-        self.obey(root, call, decision)
+        self.obey(root, Held { call, asked }, decision)
     }
 
     /// Does with a request what was decided.
-    fn obey(&mut self, root: &mut Root, call: Call, decision: Decision) -> Action {
+    fn obey(&mut self, root: &mut Root, held: Held, decision: Decision) -> Action {
         match decision {
             Decision::Call(pass) => {
-                self.begin(root, call, pass);
+                self.begin(root, held, pass);
                 Action::Continue
             }
             Decision::Wait => {
-                self.held = Some(call);
+                self.held = Some(held);
                 Action::Pause
             }
-            Decision::Refuse(refusal) => answer(root, call.target.policy, call.class, refusal),
+            Decision::Refuse(refusal) => answer(root, held.call.target.policy, held.call.class, refusal),
         }
     }
 
     /// The request goes to the upstream.
-    fn begin(&mut self, root: &mut Root, call: Call, pass: Pass) {
-        let Pass { ticket, permit, shadowed } = pass;
-        root.metrics(call.target.policy, |metrics| {
+    fn begin(&mut self, root: &mut Root, held: Held, pass: Pass) {
+        let Held { call, asked } = held;
+        let Pass { ticket, permit, grant, shadowed } = pass;
+        let target = call.target;
+        root.metrics(target.policy, |metrics| {
             shadowed.into_iter().for_each(|reason| metrics.shadow(reason));
         });
-        self.permit = permit.map(|permit| (call.target, permit));
+        root.edits(target.policy, &asked, grant).iter().for_each(write);
+        if !self.is_whole
+            && let Some(deadline) = asked.plan.time.deadline
+        {
+            // The router's own clock starts when it has the whole request.
+            self.alarm = Some(deadline);
+            root.set_alarm(self.id, deadline);
+        }
+        self.holds = Some(Holds { target, permit, grant, is_grpc: asked.is_grpc(), failed: false });
         self.call = Some(Call { ticket, ..call });
+    }
+
+    /// More of the request's body; `is_last` where it ends with this.
+    pub(crate) const fn request_body(&mut self, is_last: bool) -> Action {
+        self.is_whole |= is_last;
+        // A host that does not hold the body back with the headers would let the request go on.
+        if self.held.is_some() { Action::Pause } else { Action::Continue }
+    }
+
+    /// The time of the request is over; heard of in a callback that is not this stream's.
+    pub(crate) fn time_out(&mut self, root: &mut Root) {
+        let (Some(_), Some(call), Some(holds)) = (self.alarm.take(), self.call.take(), &mut self.holds)
+        else {
+            return;
+        };
+        if let Err(status) = calls::set_effective_context(self.id) {
+            log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
+            return;
+        }
+        // Who does not get the whole request can not answer it.
+        let outcome = if self.is_whole { Outcome::Failure } else { Outcome::Ignored };
+        holds.failed = outcome.is_failure();
+        let (policy, is_grpc) = (call.target.policy, holds.is_grpc);
+        call.settle(root, outcome, Returned::default());
+        if let Some(policy) = root.policy(policy) {
+            send(&timed_out(policy, root.exposes(), is_grpc));
+        }
     }
 
     /// The end of a wait, heard of in a callback that is not this stream's.
     pub(crate) fn resume(&mut self, root: &mut Root, resumed: Resumed) {
-        let Some(mut call) = self.held.take() else { return self.resume_in_name(root, resumed) };
-        let policy = call.target.policy;
+        let Some(mut held) = self.held.take() else { return self.resume_in_name(root, resumed) };
+        let policy = held.call.target.policy;
         if let Err(status) = calls::set_effective_context(self.id) {
             // It is gone, and what followed would be done to another stream.
             log(Level::Debug, &format!("a request that waited is gone: {status}"));
             return root.abandon(resumed);
         }
         root.metrics(policy, |metrics| metrics.waited(resumed.waited));
-        (call.began, call.waited) = (root.now(), resumed.waited);
+        (held.call.began, held.call.waited) = (root.now(), resumed.waited);
         let decision = root.decide_again(policy, resumed.verdict);
-        if self.obey(root, call, decision) == Action::Continue
+        if self.obey(root, held, decision) == Action::Continue
             && let Err(status) = calls::continue_stream(Direction::Request)
         {
             log(Level::Warn, &format!("a request that waited could not go on: {status}"));
@@ -153,7 +215,10 @@ impl Stream {
     /// The end of a wait in name only, under a bulkhead in shadow mode: the request went on at once.
     fn resume_in_name(&mut self, root: &mut Root, resumed: Resumed) {
         match resumed.verdict {
-            Verdict::Admitted(pass) => self.permit = pass.permit.map(|permit| (resumed.target, permit)),
+            Verdict::Admitted(pass) => match &mut self.holds {
+                Some(holds) => holds.permit = pass.permit,
+                None => root.abandon(Resumed { verdict: Verdict::Admitted(pass), ..resumed }),
+            },
             Verdict::Refused(refused) => {
                 root.metrics(resumed.target.policy, |metrics| metrics.shadow(refused.reason));
             }
@@ -166,10 +231,17 @@ impl Stream {
             // Somebody else has answered it: it waits for nothing any more.
             root.withdraw(self.id);
         }
+        self.cancel_alarm(root);
         self.judge_headers(root);
         if !root.exposes() {
             // One that is not there is removed at no cost to speak of.
             let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
+        }
+    }
+
+    fn cancel_alarm(&mut self, root: &mut Root) {
+        if let Some(alarm) = self.alarm.take() {
+            root.cancel_alarm(self.id, alarm);
         }
     }
 
@@ -203,24 +275,64 @@ impl Stream {
         let Some(call) = self.call.take() else { return };
         let judge = |rules| outcome::of_answer(rules, call.answer, &call.stream_info());
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        call.settle(root, outcome, None);
+        self.note(outcome);
+        call.settle(root, outcome, Returned::default());
+    }
+
+    /// Remembers whether the request has failed.
+    const fn note(&mut self, outcome: Outcome) {
+        if let Some(holds) = &mut self.holds {
+            holds.failed = outcome.is_failure();
+        }
     }
 
     /// The end, however it came about. Runs once, when the host gives the stream up; nothing follows it.
     pub(crate) fn end(mut self, root: &mut Root) {
         root.withdraw(self.id);
-        let permit = self.permit.take();
-        let Some(call) = self.call.take() else {
-            if let Some((target, permit)) = permit {
-                root.release(target, permit);
-            }
-            return;
-        };
-        let upstream_answered = || property(b"upstream\0address").is_some();
-        let judge = |rules| outcome::of_end(rules, call.answer, &call.stream_info(), upstream_answered);
-        let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        call.settle(root, outcome, permit.map(|(_, permit)| permit));
+        self.cancel_alarm(root);
+        let call = self.call.take();
+        let outcome = call.as_ref().map(|call| {
+            let upstream_answered = || property(b"upstream\0address").is_some();
+            let judge = |rules| outcome::of_end(rules, call.answer, &call.stream_info(), upstream_answered);
+            root.rules(call.target.policy).map_or(Outcome::Ignored, judge)
+        });
+        if let Some(outcome) = outcome {
+            self.note(outcome);
+        }
+        let Some(holds) = self.holds.take() else { return };
+        let returned = holds.end(root);
+        match call.zip(outcome) {
+            Some((call, outcome)) => call.settle(root, outcome, returned),
+            None => root.release(holds.target, returned),
+        }
     }
+}
+
+impl Holds {
+    /// What it gives back. Counts the retries that it had.
+    fn end(&self, root: &mut Root) -> Returned {
+        let Some(grant) = self.grant else { return Returned { permit: self.permit, spent: None } };
+        let asked = grant.is_limited();
+        let ended = grant.end(if asked { retries_made() } else { None });
+        root.metrics(self.target.policy, |metrics| {
+            if ended.made > 0 {
+                metrics.retries_granted(ended.made);
+            }
+            if let Some(reason) = grant.denied.filter(|_| self.failed && ended.exhausted) {
+                metrics.retry_denied(reason);
+            }
+            if ended.beyond {
+                metrics.shadow_denial();
+            }
+        });
+        Returned { permit: self.permit, spent: ended.spent }
+    }
+}
+
+/// How often the router has retried the request; `None` where the host does not tell.
+fn retries_made() -> Option<u32> {
+    let attempts = property(b"upstream\0request_attempt_count")?.try_into().map(u64::from_le_bytes).ok()?;
+    Some(u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX))
 }
 
 impl Call {
@@ -244,11 +356,11 @@ impl Call {
         }
     }
 
-    /// Counts what the call proved, and gives back its `permit`, if it ends with this.
-    fn settle(self, root: &mut Root, outcome: Outcome, permit: Option<Permit>) {
+    /// Counts what the call proved, and gives back what is `returned`, if it ends with this.
+    fn settle(self, root: &mut Root, outcome: Outcome, returned: Returned) {
         let policy = self.target.policy;
         let slow = self.slow.or_else(|| root.is_slow(policy, self.began)).unwrap_or(false);
-        root.complete(&self, outcome.timed(slow), permit);
+        root.complete(&self, outcome.timed(slow), returned);
     }
 }
 
@@ -266,6 +378,17 @@ fn answer(root: &mut Root, policy: usize, class: Option<usize>, refusal: Refusal
         }
     });
     send(&reply)
+}
+
+/// Changes the request's headers.
+fn write(edit: &Edit) {
+    let written = match edit {
+        Edit::Set(name, value) => calls::replace_header(Map::RequestHeaders, name, value.as_bytes()),
+        Edit::Remove(name) => calls::remove_header(Map::RequestHeaders, name),
+    };
+    if let Err(status) = written {
+        log(Level::Warn, &format!("a header of a request could not be changed: {status}"));
+    }
 }
 
 /// Sends a reply. If the host does not take it the request goes on: to pause it would hang it.

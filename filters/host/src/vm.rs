@@ -58,6 +58,16 @@ impl Vm {
         act(stream, root)
     }
 
+    /// Ends requests whose time is over.
+    fn time_out(&mut self, id: u32) {
+        let Some(root) = self.roots.get_mut(&id) else { return };
+        for call in root.overdue() {
+            if let Some(stream) = self.streams.get_mut(&call) {
+                stream.time_out(root);
+            }
+        }
+    }
+
     /// Has a root look after those that wait, and lets those go on, or answers them, whose wait is over.
     fn resume(&mut self, id: u32, look: impl FnOnce(&mut Root) -> Vec<Resumed>) {
         let Some(root) = self.roots.get_mut(&id) else { return };
@@ -110,7 +120,10 @@ pub fn on_configure(root: u32) -> bool {
 
 /// `proxy_on_tick`.
 pub fn on_tick(root: u32) {
-    with(|vm| vm.resume(root, Root::tick));
+    with(|vm| {
+        vm.time_out(root);
+        vm.resume(root, Root::tick);
+    });
 }
 
 /// `proxy_on_queue_ready`: some of our requests may have got their turn. Here, and on ticks, no stream is in hand: what a
@@ -119,12 +132,18 @@ pub fn on_queue_ready(root: u32, queue: u32) {
     with(|vm| vm.resume(root, |root| root.read_queue(Queue(queue))));
 }
 
-/// `proxy_on_request_headers`.
+/// `proxy_on_request_headers`; `is_whole` where nothing follows them.
 #[must_use]
-pub fn on_request_headers(id: u32) -> Action {
+pub fn on_request_headers(id: u32, is_whole: bool) -> Action {
     #[cfg(feature = "test-trap")]
     crate::trap::pull();
-    with(|vm| vm.stream(id, Stream::request_headers))
+    with(|vm| vm.stream(id, |stream, root| stream.request_headers(root, is_whole)))
+}
+
+/// `proxy_on_request_body`, and, with `is_last`, `proxy_on_request_trailers`.
+#[must_use]
+pub fn on_request_body(id: u32, is_last: bool) -> Action {
+    with(|vm| vm.stream(id, |stream, _| stream.request_body(is_last)))
 }
 
 /// `proxy_on_response_headers`.
@@ -195,8 +214,18 @@ macro_rules! export {
             }
 
             #[unsafe(no_mangle)]
-            extern "C" fn proxy_on_request_headers(id: u32, _count: u32, _end: bool) -> vm::Action {
-                vm::on_request_headers(id)
+            extern "C" fn proxy_on_request_headers(id: u32, _count: u32, end: bool) -> vm::Action {
+                vm::on_request_headers(id, end)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_request_body(id: u32, _size: usize, end: bool) -> vm::Action {
+                vm::on_request_body(id, end)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_request_trailers(id: u32, _count: u32) -> vm::Action {
+                vm::on_request_body(id, true)
             }
 
             #[unsafe(no_mangle)]

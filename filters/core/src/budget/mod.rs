@@ -1,5 +1,304 @@
-//! The retry budget.
+//! The retry budget: retries are paid for by requests, so that they cannot multiply a load that is failing.
+//!
+//! The rules are those of Finagle's `RetryBudget` (`com.twitter.finagle.service.RetryBudget`): every request pays a share of
+//! a retry, which counts for a while, and beyond what was paid there is a floor. Envoy's router retries without asking, so
+//! what a request may retry is reserved for it when it is let in; what it has really retried is spent when it ends, and the
+//! rest is free again.
+//!
+//! Plain data. Each request brings its own configuration's rates along, so that two configurations can serve side by side
+//! over one window.
 
+mod codec;
+#[cfg(test)]
+mod finagle_tests;
 mod settings;
+#[cfg(test)]
+mod tests;
+mod window;
 
 pub use settings::Settings;
+
+use crate::breaker::Owner;
+use crate::ledger::Ledger;
+use crate::planted::{Bug, active};
+use crate::retry::{Denied, Wanted};
+use crate::time::Timestamp;
+use window::Window;
+
+/// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
+const USUAL: u8 = 3;
+/// What is kept for those who are still to come: where only a share of this of the balance would be left for each request
+/// in flight, a request is granted no second retry.
+const PREPARED: i64 = 4;
+
+/// What a request would have of the budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// So many retries at most.
+    Retries(u8),
+    /// As many as its route's own retry policy makes of it, which nobody tells us.
+    Route,
+    /// It is somebody's retry itself: it pays nothing, and costs one.
+    Spent,
+}
+
+/// What a request gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// How often it may be retried.
+    pub retries: u8,
+    /// Whether nobody need be told: its route may retry it as often as it does.
+    pub uncapped: bool,
+    /// Why it is not retried more often, where others of its policy are.
+    pub denied: Option<Denied>,
+    /// What it has to settle at its end, if anything is kept for it.
+    pub reserve: Option<Reserve>,
+    /// It was granted more than the budget had for it, because the budget is in shadow mode.
+    pub on_paper: bool,
+}
+
+impl Grant {
+    /// No retry at all.
+    pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
+
+    /// Whether it matters how many retries are made.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.reserve.is_some() || self.on_paper
+    }
+
+    /// What the end of the request means for its budget, `made` retries later. Where nobody could tell how many these were
+    /// all that was kept counts as made.
+    #[must_use]
+    pub fn end(&self, made: Option<u32>) -> Ended {
+        let kept = self.reserve.map_or(0, |reserve| u32::from(reserve.retries));
+        let made = made.unwrap_or(kept);
+        // What a budget in shadow mode would have denied it would not have been spent, either.
+        let counted = if self.on_paper { made.min(kept) } else { made };
+        Ended {
+            spent: self.reserve.map(|reserve| Spent { reserve, retries: counted }),
+            made,
+            beyond: self.on_paper && made > kept,
+            exhausted: !self.uncapped && made >= u32::from(self.retries),
+        }
+    }
+}
+
+/// A request's end, as its budget sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// What there is to settle.
+    pub spent: Option<Spent>,
+    /// How many retries were made.
+    pub made: u32,
+    /// Whether that is more than the budget would have granted, which is in shadow mode.
+    pub beyond: bool,
+    /// Whether it had used up what it was granted.
+    pub exhausted: bool,
+}
+
+/// Retries that are kept for a request. Settled exactly once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reserve {
+    owner: Owner,
+    epoch: u64,
+    retries: u8,
+    /// Whether how often it is retried tells what its route does.
+    telling: bool,
+}
+
+impl Reserve {
+    /// Whose it is.
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// How many retries are kept.
+    #[must_use]
+    pub const fn retries(&self) -> u8 {
+        self.retries
+    }
+}
+
+/// What a request has to settle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spent {
+    /// What was kept for it.
+    pub reserve: Reserve,
+    /// How often it was retried.
+    pub retries: u32,
+}
+
+/// What is kept for the requests of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Kept {
+    requests: u32,
+    retries: u32,
+}
+
+/// A budget's shared state.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Budget {
+    /// `None` before the first request.
+    window: Option<Window>,
+    ledger: Ledger<Kept>,
+    /// The most retries that a route of its own was seen to make of one request.
+    seen: u8,
+}
+
+impl Budget {
+    /// A budget of which nothing is reserved that was reserved before `epoch`.
+    #[must_use]
+    pub const fn new(epoch: u64) -> Self {
+        Self { window: None, ledger: Ledger::new(epoch), seen: 0 }
+    }
+
+    /// Has the window go by a configuration's `ttl`.
+    pub const fn adopt(&mut self, settings: &Settings) {
+        if let Some(window) = &mut self.window {
+            window.reshape(settings.slice);
+        }
+    }
+
+    /// How many retries there are, those included that are kept for requests in flight. Below zero where more was spent
+    /// than what is still counted has paid for.
+    pub fn balance(&mut self, settings: &Settings, now: Timestamp) -> i64 {
+        let count = self.count(settings, now);
+        count.checked_div(settings.cost).unwrap_or(0)
+    }
+
+    /// How many retries there are that are kept for nobody.
+    pub fn available(&mut self, settings: &Settings, now: Timestamp) -> i64 {
+        self.balance(settings, now).saturating_sub(self.reserved())
+    }
+
+    /// How many retries are kept for requests in flight.
+    #[must_use]
+    pub fn reserved(&self) -> i64 {
+        self.ledger.entries().iter().fold(0, |sum: i64, entry| sum.saturating_add(entry.held.retries.into()))
+    }
+
+    /// Every VM that something is kept for.
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
+        self.ledger.owners()
+    }
+
+    /// Takes in what a request pays.
+    pub fn deposit(&mut self, settings: &Settings, now: Timestamp) {
+        let count = self.count(settings, now);
+        let room = settings.cap().map_or(i64::MAX, |cap| cap.saturating_sub(count).max(0));
+        self.window(settings, now).pay(settings.deposit.min(room));
+    }
+
+    /// Spends a retry if there is one. Returns whether there was.
+    pub fn withdraw(&mut self, settings: &Settings, now: Timestamp) -> bool {
+        let enough = self.available(settings, now) > 0;
+        if enough {
+            self.window(settings, now).spend(1);
+        }
+        enough
+    }
+
+    /// Lets a request in: it pays, and is granted retries. In a fair share of what there is: a retry for each is better than
+    /// three for a few.
+    pub fn enter(&mut self, settings: &Settings, owner: Owner, wanted: Wanted, now: Timestamp) -> Grant {
+        let Wanted { wish, denied } = wanted;
+        let most = match wish {
+            Wish::Retries(most) => most,
+            Wish::Route => self.seen.max(USUAL),
+            Wish::Spent => {
+                self.withdraw(settings, now);
+                return Grant { denied, ..Grant::NONE };
+            }
+        };
+        self.deposit(settings, now);
+        let fair = self.fair(settings, now).min(most.into());
+        let telling = wish == Wish::Route;
+        let retries = match u8::try_from(fair).unwrap_or(0) {
+            // What is said of less than the whole must not be more than the route makes.
+            some if telling && some < most => some.min(self.seen.max(1)),
+            some => some,
+        };
+        let reserve = self.reserve(owner, retries, telling);
+        let retries = reserve.map_or(0, |reserve| reserve.retries);
+        let denied = if retries < most { Some(Denied::Budget) } else { denied };
+        Grant { retries, uncapped: telling && retries >= most, denied, reserve, on_paper: false }
+    }
+
+    /// What a newcomer may have.
+    fn fair(&mut self, settings: &Settings, now: Timestamp) -> i64 {
+        let balance = self.balance(settings, now);
+        let available = balance.saturating_sub(self.reserved()).max(0);
+        let requests = self.ledger.entries().iter().map(|entry| i64::from(entry.held.requests));
+        let requests = requests.fold(1, i64::saturating_add);
+        let share = balance.checked_div(PREPARED.saturating_mul(requests)).unwrap_or(0);
+        if active(Bug::GreedyGrant) { available } else { available.min(share.max(1)) }
+    }
+
+    fn reserve(&mut self, owner: Owner, retries: u8, telling: bool) -> Option<Reserve> {
+        if retries == 0 {
+            return None;
+        }
+        let entry = self.ledger.entry(owner)?;
+        entry.held.requests = entry.held.requests.saturating_add(1);
+        entry.held.retries = entry.held.retries.saturating_add(retries.into());
+        Some(Reserve { owner, epoch: entry.epoch, retries, telling })
+    }
+
+    /// Ends a request: what it has retried is spent, and the rest of what was kept for it is free. Returns false where that
+    /// was reclaimed: then it counts as spent already.
+    pub fn settle(&mut self, spent: Spent, now: Timestamp) -> bool {
+        let Spent { reserve, retries } = spent;
+        let entry = self.ledger.get_mut(reserve.owner);
+        let Some(entry) = entry.filter(|entry| entry.epoch == reserve.epoch) else { return false };
+        let kept = &mut entry.held;
+        let times = if active(Bug::RefundedTwice) { 2 } else { 1 };
+        kept.requests = kept.requests.saturating_sub(1);
+        kept.retries = kept.retries.saturating_sub(u32::from(reserve.retries).saturating_mul(times));
+        self.ledger.retain(|entry| entry.owner != reserve.owner || entry.held.requests > 0);
+        self.spend(if active(Bug::RetriesForgotten) { 0 } else { retries }, now);
+        if reserve.telling {
+            self.seen = self.seen.max(u8::try_from(retries).unwrap_or(u8::MAX));
+        }
+        true
+    }
+
+    /// Takes back what is kept for requests of VMs that are dead. Nobody can tell how often Envoy has retried them: all
+    /// that was kept counts as spent. Returns how many retries that were.
+    pub fn reclaim(&mut self, mut is_dead: impl FnMut(Owner) -> bool, now: Timestamp) -> u32 {
+        let mut lost: u32 = 0;
+        self.ledger.retain(|entry| {
+            let dead = is_dead(entry.owner);
+            lost = lost.saturating_add(if dead { entry.held.retries } else { 0 });
+            !dead
+        });
+        if !active(Bug::ReserveRefundedToTheDead) {
+            self.spend(lost, now);
+        }
+        lost
+    }
+
+    fn spend(&mut self, retries: u32, now: Timestamp) {
+        if let Some(window) = self.window.as_mut().filter(|_| retries > 0) {
+            window.roll(now);
+            window.spend(retries);
+        }
+    }
+
+    /// What there is, in what a request pays a thousand of.
+    fn count(&mut self, settings: &Settings, now: Timestamp) -> i64 {
+        let floor = settings.at_birth().saturating_mul(settings.cost);
+        let window = self.window(settings, now);
+        window.roll(now);
+        let count = window.sum(settings.cost).saturating_add(floor);
+        let cap = settings.cap().filter(|_| !active(Bug::CapForgotten));
+        let excess = cap.map_or(0, |cap| count.saturating_sub(cap).max(0));
+        window.burn(excess);
+        count.saturating_sub(excess)
+    }
+
+    fn window(&mut self, settings: &Settings, now: Timestamp) -> &mut Window {
+        self.window.get_or_insert_with(|| Window::new(settings.slice, now))
+    }
+}

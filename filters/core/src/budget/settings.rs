@@ -40,4 +40,15 @@ impl Settings {
             slice: ttl.checked_div(SLICES).unwrap_or(ttl),
         }
     }
+
+    /// What the count never goes beyond.
+    pub(super) fn cap(&self) -> Option<i64> {
+        self.max_balance.map(|most| most.saturating_mul(self.cost))
+    }
+
+    /// How many retries there are before anybody has paid.
+    #[must_use]
+    pub fn at_birth(&self) -> i64 {
+        self.floor.min(self.max_balance.unwrap_or(i64::MAX))
+    }
 }

@@ -35,6 +35,7 @@ fn what_is_not_said_has_its_default() {
         namespace: "default".to_owned(),
         policies: vec![],
         exempt: vec![],
+        trust_caller_headers: false,
         expose: true,
         control: false,
     };

@@ -3,7 +3,7 @@
 use super::decode::{Errors, Object, duration, integer, number, percentage, word};
 use super::duration::display;
 use super::json::Node;
-use super::policy::{MODES, Mode};
+use super::mode::{MODES, Mode};
 use crate::breaker::{FailuresInWindow, Growth, LONGEST, Percentage, RampUp, Rates, Settings, Shape};
 use std::ops::RangeInclusive;
 use std::time::Duration;

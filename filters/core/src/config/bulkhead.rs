@@ -1,11 +1,10 @@
 //! `bulkhead`, and the `class` of a policy's requests.
 
-use super::decode::{
-    Errors, Object, all, duration, header_name, integer, list, millionths, one_of, string, word,
-};
+use super::decode::{self, Errors, Object, all, duration, flip, integer, list, millionths, one_of, word};
 use super::json::{Node, Value};
 use super::matching::text;
-use super::policy::{Mode, name};
+use super::mode::{Mode, PATTERN_MODES, PatternMode};
+use super::policy::name;
 use crate::bulkhead::{Class, ClassSource, MOST_WAITING, Priority, Queue, Settings};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -17,18 +16,7 @@ pub struct Bulkhead {
     /// How many calls may be in flight, who waits and whose turn it is. The policy's `class` is its default class.
     pub settings: Settings,
     /// What it does about it.
-    pub mode: BulkheadMode,
-}
-
-/// What a bulkhead does with its decisions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BulkheadMode {
-    /// Refuses, or has requests wait.
-    Enforce,
-    /// Decides and counts, and lets pass.
-    Shadow,
-    /// Does nothing.
-    Disabled,
+    pub mode: PatternMode,
 }
 
 const CALLS: RangeInclusive<u32> = 1..=1_000_000;
@@ -40,25 +28,14 @@ const CLASSES: RangeInclusive<usize> = 1..=16;
 /// `max_share` is read in millionths of a percent: single precision would make 332 of 33.3 % of 1000.
 const WHOLE: u64 = 100_000_000;
 
-/// A bulkhead is not forced open: it has no state that it could be in.
-const MODES: [(&str, BulkheadMode); 3] = [
-    ("enforce", BulkheadMode::Enforce),
-    ("shadow", BulkheadMode::Shadow),
-    ("disabled", BulkheadMode::Disabled),
-];
 const SOURCES: [&str; 2] = ["header", "metadata"];
 const LIST: &str = "a list of 1 to 16 classes, from the highest to the lowest";
 const NAME: &str = "a name such as \"critical\" ([a-z][a-z0-9_-]{0,63})";
 
 impl Bulkhead {
-    /// As it is in a policy of the mode `outer`: a policy can only soften its patterns.
+    /// As it is in a policy of the mode `outer`.
     pub(super) fn within(self, outer: Mode) -> Self {
-        let mode = match (outer, self.mode) {
-            (Mode::Disabled, _) | (_, BulkheadMode::Disabled) => BulkheadMode::Disabled,
-            (Mode::Shadow, _) | (_, BulkheadMode::Shadow) => BulkheadMode::Shadow,
-            (Mode::Enforce | Mode::ForcedOpen, BulkheadMode::Enforce) => BulkheadMode::Enforce,
-        };
-        Self { mode, ..self }
+        Self { mode: self.mode.within(outer), ..self }
     }
 }
 
@@ -100,7 +77,7 @@ fn is_zero(node: &Node) -> bool {
 fn read(node: &Node, class: Option<&Node>, complete: bool, errors: &mut Errors) -> Option<Bulkhead> {
     const REQUIRED: &str = "how many calls may be in flight";
     let mut object = Object::new(node, errors)?;
-    let mode = object.get("mode").map(|node| word(node, &MODES, errors));
+    let mode = object.get("mode").map(|node| word(node, &PATTERN_MODES, errors));
     let calls = match complete {
         true => object.require("max_concurrent_calls", REQUIRED, errors),
         false => object.get("max_concurrent_calls"),
@@ -125,12 +102,9 @@ fn read(node: &Node, class: Option<&Node>, complete: bool, errors: &mut Errors) 
     let settings = Settings {
         max_concurrent_calls: calls,
         queue: (!wait.is_zero()).then_some(Queue { max_wait_duration: wait, max_queue }),
-        priority: match priority {
-            Some(shares) => Some(shares?.of(calls)),
-            None => None,
-        },
+        priority: flip(priority)?.map(|shares| shares.of(calls)),
     };
-    Some(Bulkhead { settings, mode: mode.unwrap_or(Some(BulkheadMode::Enforce))? })
+    Some(Bulkhead { settings, mode: mode.unwrap_or(Some(PatternMode::Enforce))? })
 }
 
 /// `priority`, before it is known what the shares are shares of.
@@ -193,11 +167,7 @@ fn source(object: &mut Object<'_>, errors: &mut Errors) -> Option<Option<ClassSo
 
 fn header(node: &Node, errors: &mut Errors) -> Option<ClassSource> {
     const EXPECTED: &str = "the name of a header such as \"x-priority\" (a token, RFC 9110)";
-    let name = header_name(string(node, EXPECTED, errors)?);
-    if name.is_none() {
-        errors.expected(node, EXPECTED);
-    }
-    name.map(ClassSource::Header)
+    decode::header(node, EXPECTED, errors).map(ClassSource::Header)
 }
 
 fn metadata(node: &Node, errors: &mut Errors) -> Option<ClassSource> {

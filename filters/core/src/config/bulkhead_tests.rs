@@ -61,7 +61,7 @@ fn the_example_of_the_interface_is_taken() {
 fn what_is_not_said_has_its_default() {
     let alone = bulkhead(r#"{"max_concurrent_calls": 30}"#);
     assert_eq!(alone.settings, Settings { max_concurrent_calls: 30, queue: None, priority: None });
-    assert_eq!(alone.mode, BulkheadMode::Enforce);
+    assert_eq!(alone.mode, PatternMode::Enforce);
     assert_eq!(bulkhead(r#"{"max_concurrent_calls": 30, "max_wait_duration": "0s"}"#).settings.queue, None);
     for (calls, queue) in [(30, 30), (2048, 2048), (2049, 2048), (1_000_000, 2048)] {
         let keys = format!(r#"{{"max_concurrent_calls": {calls}, "max_wait_duration": "1ms"}}"#);
@@ -206,7 +206,7 @@ fn null_switches_an_inherited_bulkhead_off() {
 
 #[test]
 fn a_policy_only_softens_its_bulkhead() {
-    use BulkheadMode::{Disabled, Enforce, Shadow};
+    use PatternMode::{Disabled, Enforce, Shadow};
     for (outer, inner, expected) in [
         ("enforce", "enforce", Enforce),
         ("enforce", "shadow", Shadow),

@@ -107,7 +107,7 @@ impl<'a> Object<'a> {
 }
 
 /// The known word that is so near that it was probably meant.
-fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let length = word.chars().count();
     known
         // Words are at least as far apart as their lengths; the distance itself costs memory by the product of them.
@@ -138,6 +138,11 @@ pub(super) fn list<'a>(node: &'a Node, expected: &str, errors: &mut Errors) -> O
         return None;
     };
     Some(items)
+}
+
+/// An absent value is fine, a wrong one is not.
+pub(super) fn flip<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    value.map_or(Some(None), |decoded| decoded.map(Some))
 }
 
 /// Every item of a list decoded, in no more memory than that takes; `None` if one of them cannot be.
@@ -253,6 +258,15 @@ pub(super) fn word<T: Copy>(node: &Node, words: &[(&str, T)], errors: &mut Error
         errors.expected(node, one_of(&names));
     }
     found
+}
+
+/// The name of a header, in lower case.
+pub(super) fn header(node: &Node, expected: &str, errors: &mut Errors) -> Option<String> {
+    let name = header_name(string(node, expected, errors)?);
+    if name.is_none() {
+        errors.expected(node, expected);
+    }
+    name
 }
 
 /// The name of a header in lower case; `None` where it is no token (RFC 9110), as pseudo-headers are none.

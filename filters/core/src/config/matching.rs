@@ -1,6 +1,6 @@
 //! `match` and `exempt`: which requests are meant.
 
-use super::decode::{Errors, Object, all, list, some as some_items, string};
+use super::decode::{Errors, Object, all, flip, list, some as some_items, string};
 use super::json::{Node, Value};
 
 /// One alternative: everything it names must hold.
@@ -88,11 +88,6 @@ fn decode(node: &Node, errors: &mut Errors) -> Option<Match> {
         path: flip(path)?,
         methods: methods.unwrap_or_else(|| Some(Vec::new()))?,
     })
-}
-
-/// An absent value is fine, a wrong one is not.
-fn flip<T>(value: Option<Option<T>>) -> Option<Option<T>> {
-    value.map_or(Some(None), |decoded| decoded.map(Some))
 }
 
 fn any(node: &Node, errors: &mut Errors) -> Option<()> {

@@ -20,18 +20,26 @@ mod fallback;
 mod hostile_tests;
 mod json;
 mod matching;
+mod mode;
 mod outcome;
 #[cfg(test)]
 mod outcome_tests;
 mod policy;
+mod retry;
+mod retry_budget;
 #[cfg(test)]
 mod tests;
+mod timeout;
 
-pub use bulkhead::{Bulkhead, BulkheadMode};
+pub use bulkhead::Bulkhead;
 pub use duration::parse as parse_duration;
 pub use fallback::{Body, Fallback, Static};
 pub use matching::{HostPattern, Match, PathPattern};
-pub use policy::{BreakerMode, CircuitBreaker, Policy};
+pub use mode::{BreakerMode, PatternMode};
+pub use policy::{CircuitBreaker, Policy};
+pub use retry::Retry;
+pub use retry_budget::RetryBudget;
+pub use timeout::Timeout;
 
 use crate::outcome::Rules;
 use decode::{Errors, Object};
@@ -40,7 +48,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The sections that `defaults` may hold.
-const SECTIONS: [&str; 4] = ["outcome", "circuit_breaker", "bulkhead", "fallback"];
+const SECTIONS: [&str; 7] =
+    ["outcome", "circuit_breaker", "bulkhead", "timeout", "retry", "retry_budget", "fallback"];
 /// A namespace longer than this would make every key of the shared state long.
 const MAX_NAMESPACE: usize = 128;
 /// Metadata that policies are matched by is read one by one.
@@ -55,6 +64,8 @@ pub struct Document {
     pub policies: Vec<Policy>,
     /// What no policy touches.
     pub exempt: Vec<Match>,
+    /// Whether callers are believed what they say of their deadline and of attempts.
+    pub trust_caller_headers: bool,
     /// Whether answers tell outsiders the policy and the reason.
     pub expose: bool,
     /// Whether this configuration answers operators, and guards nothing.
@@ -85,6 +96,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
     let defaults = object.get("defaults").and_then(|node| Defaults::read(node, errors));
     let policies = object.require("policies", "a list of policies", errors);
     let exempt = object.get("exempt").and_then(|node| matching::alternatives(node, errors));
+    let trust = object.get("trust_caller_headers").map(|node| decode::boolean(node, errors));
     let expose = object.get("expose").map(|node| decode::boolean(node, errors));
     let control = object.get("control").map(|node| decode::boolean(node, errors));
     object.finish(errors);
@@ -98,6 +110,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
             namespace: namespace.unwrap_or_else(|| Some("default".to_owned()))?,
             policies,
             exempt: exempt.unwrap_or_default(),
+            trust_caller_headers: trust.unwrap_or(Some(false))?,
             expose: expose.unwrap_or(Some(true))?,
             control: control.unwrap_or(Some(false))?,
         })
@@ -151,6 +164,9 @@ impl<'a> Defaults<'a> {
                 "outcome" => outcome = outcome::decode(node, errors).map(Arc::new),
                 "circuit_breaker" => breaker::check_partial(node, errors),
                 "bulkhead" => bulkhead::check_partial(node, errors),
+                "timeout" => drop(timeout::decode(node, errors)),
+                "retry" => drop(retry::decode(node, errors)),
+                "retry_budget" => drop(retry_budget::decode(node, errors)),
                 _ => fallback = fallback::decode(node, errors),
             }
         }

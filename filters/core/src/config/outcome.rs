@@ -1,6 +1,6 @@
 //! `outcome`: what is evidence.
 
-use super::decode::{Errors, Object, all, header_name, is_header_value, list, string, word};
+use super::decode::{Errors, Object, all, header as header_name, is_header_value, list, string, word};
 use super::json::{Node, Value};
 use crate::outcome::{Criteria, Rules};
 use std::borrow::Cow;
@@ -106,13 +106,7 @@ fn header(node: &Node, errors: &mut Errors) -> Option<(String, String)> {
     const NAME: &str = "the name of a header such as \"x-degraded\" (a token, RFC 9110)";
     const VALUE: &str = "the whole value of a header such as \"true\"";
     let mut object = Object::new(node, errors)?;
-    let name = object.require("name", NAME, errors).and_then(|node| {
-        let name = header_name(string(node, NAME, errors)?);
-        if name.is_none() {
-            errors.expected(node, NAME);
-        }
-        name
-    });
+    let name = object.require("name", NAME, errors).and_then(|node| header_name(node, NAME, errors));
     let value = object.require("value", VALUE, errors).and_then(|node| value(node, VALUE, errors));
     object.finish(errors);
     Some((name?, value?))

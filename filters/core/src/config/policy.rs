@@ -1,13 +1,19 @@
 //! `policies[]`.
 
-use super::decode::{Errors, Object, boolean, integer, string, word};
+use super::decode::{Errors, Object, boolean, flip, integer, string, word};
 use super::fallback::{self, Fallback};
 use super::json::{Node, Value};
 use super::matching::{self, Match};
-use super::{Bulkhead, BulkheadMode, Defaults, SECTIONS, breaker, bulkhead, outcome};
+use super::mode::{BreakerMode, MODES, Mode, PatternMode};
+use super::{
+    Bulkhead, Defaults, Retry, RetryBudget, SECTIONS, Timeout, breaker, bulkhead, outcome, retry,
+    retry_budget, timeout,
+};
 use crate::breaker::Settings;
 use crate::bulkhead::Priority;
 use crate::outcome::Rules;
+use crate::retry::Safety;
+use crate::timeout as time;
 use crate::worker::{Pattern, Patterns, Shared};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -31,6 +37,12 @@ pub struct Policy {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// The bulkhead, if there is one.
     pub bulkhead: Option<Bulkhead>,
+    /// The timeouts, if there are any.
+    pub timeout: Option<Timeout>,
+    /// The retries that the filter has Envoy's router make, if it is in charge of them.
+    pub retry: Option<Retry>,
+    /// The retry budget, if there is one: retries that nobody set one for have the default one.
+    pub retry_budget: Option<RetryBudget>,
     /// What answers instead, in order.
     pub fallback: Arc<[Fallback]>,
     /// Whether answers tell an Envoy in front not to retry.
@@ -59,25 +71,67 @@ impl Policy {
             };
             Some(Pattern { settings: breaker.settings.clone().aligned(offset), shadow })
         });
-        let bulkhead = self.bulkhead.as_ref().and_then(|bulkhead| {
-            let shadow = match bulkhead.mode {
-                BulkheadMode::Enforce => false,
-                BulkheadMode::Shadow => true,
-                BulkheadMode::Disabled => return None,
-            };
-            Some(Pattern { settings: bulkhead.settings.clone(), shadow })
-        });
-        let keeps = breaker.is_some() || bulkhead.is_some();
-        let patterns = Patterns { breaker, bulkhead };
+        let bulkhead = self.bulkhead.as_ref();
+        let bulkhead = bulkhead.and_then(|bulkhead| pattern(bulkhead.mode, &bulkhead.settings));
+        let budget = self.retry_budget.as_ref().and_then(|budget| pattern(budget.mode, &budget.settings));
+        let keeps = breaker.is_some() || bulkhead.is_some() || budget.is_some();
+        let patterns = Patterns { breaker, bulkhead, budget };
         keeps.then_some(Shared { patterns, max_keys: self.max_keys })
+    }
+
+    /// The timeouts that bound its requests, if any do.
+    #[must_use]
+    pub fn enforced_timeout(&self) -> Option<&time::Settings> {
+        let timeout = self.timeout.as_ref().filter(|timeout| timeout.mode == PatternMode::Enforce);
+        timeout.map(|timeout| &timeout.settings)
+    }
+
+    /// The retries of its requests, if we are in charge of them.
+    #[must_use]
+    pub fn enforced_retry(&self) -> Option<&Retry> {
+        self.retry.as_ref().filter(|retry| retry.mode == PatternMode::Enforce)
+    }
+
+    /// Which of its requests can be repeated without harm.
+    #[must_use]
+    pub fn safety(&self) -> &Safety {
+        static DEFAULT: Safety = Safety::DEFAULT;
+        self.enforced_retry().map_or(&DEFAULT, |retry| &retry.safety)
+    }
+
+    /// Whether it has a say in the retries or the timeouts of its requests.
+    #[must_use]
+    pub fn steers(&self) -> bool {
+        let budget = self.retry_budget.as_ref().map(|budget| budget.mode);
+        budget == Some(PatternMode::Enforce)
+            || self.enforced_retry().is_some()
+            || self.enforced_timeout().is_some()
+    }
+
+    /// Whether it has to know what headers say of the time and the retries of its requests.
+    #[must_use]
+    pub fn heeds_headers(&self) -> bool {
+        let budget = self.retry_budget.as_ref().map(|budget| budget.mode);
+        let timeout = self.timeout.as_ref().map(|timeout| timeout.mode);
+        self.steers() || budget == Some(PatternMode::Shadow) || timeout == Some(PatternMode::Shadow)
     }
 
     /// The classes of its requests, where its bulkhead tells them apart.
     #[must_use]
     pub fn priority(&self) -> Option<&Priority> {
-        let bulkhead = self.bulkhead.as_ref().filter(|bulkhead| bulkhead.mode != BulkheadMode::Disabled)?;
+        let bulkhead = self.bulkhead.as_ref().filter(|bulkhead| bulkhead.mode != PatternMode::Disabled)?;
         bulkhead.settings.priority.as_ref()
     }
+}
+
+/// A pattern as workers know it.
+fn pattern<S: Clone>(mode: PatternMode, settings: &S) -> Option<Pattern<S>> {
+    let shadow = match mode {
+        PatternMode::Enforce => false,
+        PatternMode::Shadow => true,
+        PatternMode::Disabled => return None,
+    };
+    Some(Pattern { settings: settings.clone(), shadow })
 }
 
 /// The pattern `circuit_breaker`.
@@ -89,54 +143,10 @@ pub struct CircuitBreaker {
     pub mode: BreakerMode,
 }
 
-/// What a breaker does with its decisions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BreakerMode {
-    /// Refuses.
-    Enforce,
-    /// Decides and counts, and lets pass.
-    Shadow,
-    /// Refuses everything, whatever its state.
-    ForcedOpen,
-    /// Would refuse everything; counts, and lets pass.
-    ShadowForcedOpen,
-    /// Does nothing.
-    Disabled,
-}
-
-/// `mode` as it is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
-    Enforce,
-    Shadow,
-    Disabled,
-    ForcedOpen,
-}
-
 const KEYS: [(&str, bool); 2] = [("policy", false), ("upstream_cluster", true)];
 /// Each costs two metrics and a value in shared data.
 const MAX_KEYS: RangeInclusive<u32> = 1..=1024;
 const DEFAULT_MAX_KEYS: u32 = 64;
-
-pub(super) const MODES: [(&str, Mode); 4] = [
-    ("enforce", Mode::Enforce),
-    ("shadow", Mode::Shadow),
-    ("disabled", Mode::Disabled),
-    ("forced_open", Mode::ForcedOpen),
-];
-
-impl Mode {
-    /// What a breaker of this mode does in a policy of `outer`: a policy can only soften its patterns.
-    const fn within(self, outer: Self) -> BreakerMode {
-        match (outer, self) {
-            (Self::Disabled, _) | (_, Self::Disabled) => BreakerMode::Disabled,
-            (Self::Shadow, Self::ForcedOpen) => BreakerMode::ShadowForcedOpen,
-            (Self::Shadow, _) | (_, Self::Shadow) => BreakerMode::Shadow,
-            (_, Self::Enforce) => BreakerMode::Enforce,
-            (_, Self::ForcedOpen) => BreakerMode::ForcedOpen,
-        }
-    }
-}
 
 pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut Errors) -> Option<Policy> {
     let inherits = |section| defaults.filter(|_| node.get(section).is_none());
@@ -153,30 +163,33 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
         .map(|node| shared_rules.or_else(|| outcome::decode(node, errors).map(Arc::new)));
     let breaker = section(&mut object, "circuit_breaker").map(|node| breaker::decode(node, errors));
     let limits = bulkhead(&mut object, errors);
+    let timeout = section(&mut object, "timeout").map(|node| timeout::decode(node, errors));
+    let retry = section(&mut object, "retry").map(|node| retry::decode(node, errors));
+    let budget = object.get("retry_budget").map(|node| budget(node, errors));
     let own = section(&mut object, "fallback");
     let fallback = own.map(|node| shared_fallback.or_else(|| fallback::decode(node, errors)));
     let max_keys = key(&mut object, errors);
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
     object.finish(errors);
     let mode = mode?;
-    let circuit_breaker = match breaker {
-        Some(decoded) => {
-            let (own, settings) = decoded?;
-            Some(CircuitBreaker { settings, mode: own.within(mode) })
-        }
-        None => None,
+    let breaker = flip(breaker)?;
+    let retry = flip(retry)?.map(|own| own.within(mode));
+    let retry_budget = match budget {
+        Some(decoded) => decoded?.map(|own| own.within(mode)),
+        // It belongs to the retries, and does no more than they do.
+        None => retry.as_ref().map(|retry| RetryBudget::unsaid(retry.mode)),
     };
     Some(Policy {
         name: name?,
         matches: matches?,
         disabled: mode == Mode::Disabled,
         max_keys: max_keys?,
-        outcome: match outcome {
-            Some(decoded) => Some(decoded?),
-            None => None,
-        },
-        circuit_breaker,
+        outcome: flip(outcome)?,
+        circuit_breaker: breaker.map(|(own, settings)| CircuitBreaker { settings, mode: own.within(mode) }),
         bulkhead: limits?.map(|own| own.within(mode)),
+        timeout: flip(timeout)?.map(|own| own.within(mode)),
+        retry,
+        retry_budget,
         fallback: fallback.unwrap_or_else(|| Some(Arc::default()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
@@ -193,6 +206,14 @@ fn bulkhead(object: &mut Object<'_>, errors: &mut Errors) -> Option<Option<Bulkh
             None
         }
         (None, None) => Some(None),
+    }
+}
+
+/// `retry_budget`; `null` is no budget, not even for retries.
+fn budget(node: &Node, errors: &mut Errors) -> Option<Option<RetryBudget>> {
+    match node.value {
+        Value::Null => Some(None),
+        _ => retry_budget::decode(node, errors).map(Some),
     }
 }
 
@@ -224,6 +245,10 @@ fn merge(mut node: Node, defaults: Option<&Node>) -> Node {
         *mine = match key.as_str() {
             "bulkhead" => {
                 let inherited = bulkhead::inherited(&own, inherited);
+                own.over(&inherited)
+            }
+            "retry" => {
+                let inherited = retry::inherited(&own, inherited);
                 own.over(&inherited)
             }
             _ => own.over(inherited),

@@ -64,12 +64,12 @@ fn all_errors_come_at_once_in_the_order_of_the_document() {
         r#"policies[0].circuit_breaker: found {"mode":"on"}, expected at least one trigger: "consecutive_failures", "failures_in_window", "failure_rate_threshold" or "slow_call_rate_threshold""#,
         r#"policies[0].circuit_breaker.mode: found "on", expected one of "enforce", "shadow", "disabled", "forced_open""#,
         r#"policies[0].name: found "A", expected a name such as "checkout" ([a-z][a-z0-9_-]{0,63})"#,
-        r#"policies[1].fallback[0].on[0]: found "never", expected one of "refusal", "circuit_open", "bulkhead_full""#,
+        r#"policies[1].fallback[0].on[0]: found "never", expected one of "refusal", "circuit_open", "bulkhead_full", "deadline_exceeded""#,
         "policies[1].fallback[0].static.status: found 100, expected a whole number from 200 to 599",
         "policies[1].fallback[0].static.text: found 1, expected a string",
         r#"policies[1].match: found [], expected a list of matches such as [{"route": "checkout"}]"#,
         r#"policies[2].name: found "b", expected a name that is not yet taken by policies[1].name"#,
-        r#"zzz: unknown key, expected one of "namespace", "defaults", "policies", "exempt", "expose", "control""#,
+        r#"zzz: unknown key, expected one of "namespace", "defaults", "policies", "exempt", "trust_caller_headers", "expose", "control""#,
         r#"namespace: found "", expected a string of 1 to 128 bytes"#,
         r#"exempt[0].path: found {}, expected {"exact": "/..."} or {"prefix": "/..."}"#,
         r#"expose: found "yes", expected true or false"#,
@@ -120,14 +120,14 @@ fn what_is_no_document_says_so() {
 #[test]
 fn a_key_of_an_issue_to_come_is_an_unknown_key() {
     each(&[(
-        r#""retry_budget": {"percent_can_retry": 20}"#,
-        r#"retry_budget: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "fallback", "key", "max_keys", "discourage_retries""#,
+        r#""when_open": ["checkout"]"#,
+        r#"when_open: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "key", "max_keys", "discourage_retries""#,
     )]);
-    let document = r#"{"policies": [], "defaults": {"retry_budget": {"percent_can_retry": 140}}}"#;
+    let document = r#"{"policies": [], "defaults": {"when_open": ["checkout"]}}"#;
     assert_eq!(
         errors(document),
         [
-            r#"defaults.retry_budget: unknown key, expected one of "outcome", "circuit_breaker", "bulkhead", "fallback""#
+            r#"defaults.when_open: unknown key, expected one of "outcome", "circuit_breaker", "bulkhead", "timeout", "retry", "retry_budget", "fallback""#
         ]
     );
 }
@@ -141,7 +141,10 @@ fn an_unknown_key_that_is_near_a_known_one_suggests_it() {
         ("fallbakc", Some("fallback")),
         ("discourage_retry", Some("discourage_retries")),
         ("mod", Some("mode")),
-        ("timeout", None),
+        ("timeouts", Some("timeout")),
+        ("retries", None),
+        ("retrys", Some("retry")),
+        ("retry-budget", Some("retry_budget")),
         ("x", None),
         ("", None),
     ] {

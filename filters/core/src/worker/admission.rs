@@ -7,8 +7,10 @@ use super::{
 };
 use crate::answer::Reason;
 use crate::breaker::{Admission, Outcome, Owner, Phase, Settings, State as BreakerState, Ticket};
+use crate::budget::{Grant, Wish};
 use crate::bulkhead::{self, Address, Permit};
 use crate::planted::{Bug, active};
+use crate::retry::{Denied, Wanted};
 use crate::state::State;
 use crate::store::Unavailable;
 use crate::time::Timestamp;
@@ -37,17 +39,25 @@ impl Worker {
         now: Timestamp,
     ) -> Verdict {
         self.flush(port, now);
-        let Some((patterns, _)) = self.guard(target) else { return Verdict::Admitted(Pass::default()) };
+        let Some((patterns, _)) = self.guard(target) else {
+            let grant = arrival.wanted(false, now).map(Wanted::unbounded);
+            return Verdict::Admitted(Pass { grant, ..Pass::default() });
+        };
         match (&patterns.breaker, &patterns.bulkhead) {
-            (Some(Pattern { shadow, .. }), None) => {
+            (Some(Pattern { shadow, .. }), None) if patterns.budget.is_none() => {
                 let shadow = *shadow;
-                verdict_of(self.ask_breaker(port, target, now), shadow)
+                let mut verdict = verdict_of(self.ask_breaker(port, target, now), shadow);
+                if let Verdict::Admitted(pass) = &mut verdict {
+                    let is_probe = !shadow && pass.is_probe();
+                    pass.grant = arrival.wanted(is_probe, now).map(Wanted::unbounded);
+                }
+                verdict
             }
             _ => self.admit_by_all(port, target, arrival, now),
         }
     }
 
-    /// The way in where there is a bulkhead: one update for all.
+    /// The way in where there is a bulkhead or a budget: one update for all.
     fn admit_by_all<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
@@ -97,7 +107,11 @@ impl Worker {
         let me = self.join(port, now)?;
         let address = Address { owner: me, queue: self.queue };
         let before = self.guard(target)?.1.ramp;
+        let mut first = None;
         let asked = self.change(port, target, Operation::Admit, now, |state, patterns, effects| {
+            if active(Bug::ReservedOutsideUpdate) {
+                state.budget = first.get_or_insert_with(|| state.budget.clone()).clone();
+            }
             let mut ramp = before;
             let (verdict, queued) = patterns.ask(state, address, arrival, &mut ramp, now, effects);
             (verdict, queued, ramp, View::of(state))
@@ -109,7 +123,7 @@ impl Worker {
         Some(Asked { verdict, queued: queued.then_some(me) })
     }
 
-    /// What a request gets when the store gives no answer and there is a bulkhead: none goes past it.
+    /// What a request gets when the store gives no answer: none goes past a bulkhead, and none is retried past a budget.
     fn admit_all_blind<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
@@ -117,10 +131,10 @@ impl Worker {
         arrival: Arrival,
         now: Timestamp,
     ) -> Verdict {
-        let (breaker, bulkhead) = self.guard(target).map_or((None, None), |(patterns, _)| {
-            let breaker = patterns.breaker.as_ref().map(|breaker| breaker.shadow);
-            (breaker, patterns.bulkhead.as_ref().map(|bulkhead| (bulkhead.shadow, bulkhead.settings.queue)))
-        });
+        let Some((patterns, _)) = self.guard(target) else { return Verdict::Admitted(Pass::default()) };
+        let breaker = patterns.breaker.as_ref().map(|breaker| breaker.shadow);
+        let bulkhead = patterns.bulkhead.as_ref().map(|bulkhead| (bulkhead.shadow, bulkhead.settings.queue));
+        let budget = patterns.budget.as_ref().map(|budget| budget.shadow);
         let mut verdict = match breaker {
             Some(shadow) => verdict_of(self.admit_breaker_blind(port, target), shadow),
             None => {
@@ -129,6 +143,11 @@ impl Worker {
             }
         };
         let Verdict::Admitted(pass) = &mut verdict else { return verdict };
+        let wanted = arrival.wanted(breaker == Some(false) && pass.is_probe(), now);
+        pass.grant = wanted.map(|wanted| match budget {
+            Some(false) => Grant { denied: wanted.denied.or(Some(Denied::Budget)), ..Grant::NONE },
+            Some(true) | None => wanted.unbounded(),
+        });
         match bulkhead {
             None => verdict,
             Some((true, queue)) => {
@@ -202,6 +221,9 @@ impl Worker {
     }
 }
 
+/// What a request pays by itself.
+const NO_RETRY: Wanted = Wanted { wish: Wish::Retries(0), denied: None };
+
 /// What is said of a request of a policy that is not there.
 const NO_BREAKER: Admission = Admission::Admitted(Ticket { generation: 0, probe: None });
 
@@ -214,7 +236,18 @@ fn verdict_of(admission: Admission, shadow: bool) -> Verdict {
     }
 }
 
+impl Arrival {
+    /// How often it would be retried if it were let in now.
+    fn wanted(&self, is_probe: bool, now: Timestamp) -> Option<Wanted> {
+        Some(self.wanted?.at(is_probe, &self.time, now))
+    }
+}
+
 impl Pass {
+    fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+    }
+
     /// Takes over what a breaker says.
     fn take(&mut self, admission: Admission, shadow: bool) -> Result<(), Refused> {
         match admission {
@@ -243,7 +276,10 @@ impl Patterns {
         if let Err(refused) = asked.and_then(|()| self.ask_ramp(state, ramp, now, &mut pass)) {
             return (Verdict::Refused(refused), false);
         }
-        let Some(bulkhead) = &self.bulkhead else { return (Verdict::Admitted(pass), false) };
+        let Some(bulkhead) = &self.bulkhead else {
+            self.grant(state, address.owner, arrival, &mut pass, now);
+            return (Verdict::Admitted(pass), false);
+        };
         let probe = pass.ticket.filter(|ticket| ticket.probe.is_some());
         // A probe never waits.
         let may_wait = probe.is_none() || active(Bug::ProbeWaits);
@@ -251,7 +287,10 @@ impl Patterns {
         match (room, bulkhead.shadow) {
             (Room::Permit(permit), _) => pass.permit = Some(permit),
             (Room::Queue, false) => return (Verdict::Waits, true),
-            (Room::Queue, true) => return (Verdict::Admitted(pass), true),
+            (Room::Queue, true) => {
+                self.grant(state, address.owner, arrival, &mut pass, now);
+                return (Verdict::Admitted(pass), true);
+            }
             (Room::None, true) => pass.shadowed.push(Reason::BulkheadFull),
             (Room::None, false) => {
                 if let Some((breaker, ticket)) = self.breaker.as_ref().zip(probe)
@@ -262,10 +301,44 @@ impl Patterns {
                 }
                 // What is not let in uses nothing up.
                 *ramp = before;
+                if active(Bug::RefusedPays) {
+                    self.grant(
+                        state,
+                        address.owner,
+                        Arrival { wanted: Some(NO_RETRY), ..arrival },
+                        &mut pass,
+                        now,
+                    );
+                }
                 return (FULL, false);
             }
         }
+        self.grant(state, address.owner, arrival, &mut pass, now);
         (Verdict::Admitted(pass), false)
+    }
+
+    /// Says how often a request may be retried that is let in.
+    pub(super) fn grant(
+        &self,
+        state: &mut State,
+        owner: Owner,
+        arrival: Arrival,
+        pass: &mut Pass,
+        now: Timestamp,
+    ) {
+        let enforces = self.breaker.as_ref().is_some_and(|breaker| !breaker.shadow);
+        let Some(wanted) = arrival.wanted(enforces && pass.is_probe(), now) else { return };
+        let Some(budget) = &self.budget else {
+            pass.grant = Some(wanted.unbounded());
+            return;
+        };
+        let granted = state.budget.enter(&budget.settings, owner, wanted, now);
+        let open = wanted.unbounded();
+        let short = granted.denied == Some(Denied::Budget) && budget.shadow;
+        pass.grant = Some(match short {
+            true => Grant { reserve: granted.reserve, on_paper: true, ..open },
+            false => granted,
+        });
     }
 
     /// Asks the breaker, if there is one.

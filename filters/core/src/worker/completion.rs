@@ -1,8 +1,9 @@
 //! What became of requests: outcomes are counted, probes and permits given back.
 
 use super::guard::View;
-use super::{Completion, Event, Operation, Patterns, Port, Target, Worker};
+use super::{Completion, Event, Operation, Patterns, Port, Returned, Target, Worker};
 use crate::breaker::{Outcome, Owner, Recorded, Ticket};
+use crate::budget::Spent;
 use crate::bulkhead::{Bulkhead, Permit, Wake};
 use crate::members::Standing;
 use crate::planted::{Bug, active};
@@ -19,6 +20,7 @@ pub(super) struct Pending {
     target: Target,
     evidence: Option<(Ticket, Outcome)>,
     frees: Option<Frees>,
+    spent: Option<Spent>,
 }
 
 /// What is given back to a bulkhead.
@@ -48,11 +50,16 @@ impl Pending {
         self.evidence.is_some_and(|(ticket, _)| ticket.probe.is_some())
     }
 
+    const fn gives_back(&self) -> bool {
+        self.frees.is_some() || self.spent.is_some()
+    }
+
     const fn operation(&self) -> Operation {
-        match (self.frees, self.evidence) {
-            (Some(_), _) | (_, None) => Operation::Release,
-            (None, Some((_, Outcome::Ignored))) => Operation::HandBack,
-            (None, Some(_)) => Operation::Record,
+        match self.evidence {
+            _ if self.gives_back() => Operation::Release,
+            None => Operation::Release,
+            Some((_, Outcome::Ignored)) => Operation::HandBack,
+            Some(_) => Operation::Record,
         }
     }
 }
@@ -86,7 +93,8 @@ impl<F: FnOnce() -> bool> Question<F> {
 }
 
 impl Worker {
-    /// Takes in what an admitted request proved, and gives its permit back if it ends. Exactly once per ticket, and per permit.
+    /// Takes in what an admitted request proved, and what it gives back if it ends. Exactly once per ticket, per permit and per
+    /// reservation.
     ///
     /// The request may have gone elsewhere than to the breaker's upstream: then it proved nothing, and `is_evidence`, which
     /// costs the host a read, says so. It is asked where the outcome can change shared state or is a failure, and for one in
@@ -99,17 +107,22 @@ impl Worker {
         is_evidence: impl FnOnce() -> bool,
     ) -> Outcome {
         self.flush(port, now);
-        let Completion { target, ticket, outcome, permit } = completion;
+        let Completion { target, ticket, outcome, returned } = completion;
+        let Returned { permit, mut spent } = returned;
+        if active(Bug::NotRefundedOnAbort) {
+            spent = spent.filter(|_| outcome != Outcome::Ignored);
+        }
         let mut question = Question::new(is_evidence);
         self.unasked = self.unasked.saturating_add(1);
         let ask = outcome.is_failure() || self.unasked >= SAMPLE;
         let outcome = if ask { question.settle(outcome) } else { outcome };
-        // Without a permit to give back there may be nothing to write, and nothing to read.
-        let ticket = ticket
-            .filter(|ticket| permit.is_some() || !self.changes_nothing(port, target, *ticket, outcome, now));
+        // Without anything to give back there may be nothing to write, and nothing to read.
+        let ticket = ticket.filter(|ticket| {
+            !returned.is_empty() || !self.changes_nothing(port, target, *ticket, outcome, now)
+        });
         let mut pending =
-            Pending { target, evidence: ticket.zip(Some(outcome)), frees: permit.map(Frees::Permit) };
-        if pending.evidence.is_some() || pending.frees.is_some() {
+            Pending { target, evidence: ticket.zip(Some(outcome)), frees: permit.map(Frees::Permit), spent };
+        if pending.evidence.is_some() || pending.gives_back() {
             self.commit(port, &mut pending, &mut question, now);
         }
         if question.ask.is_none() {
@@ -118,16 +131,20 @@ impl Worker {
         question.known(outcome)
     }
 
-    /// Gives back the permit of a request whose outcome is told already.
+    /// Takes what a request gives back whose outcome is told already.
     pub fn release<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
         target: Target,
-        permit: Permit,
+        returned: Returned,
         now: Timestamp,
     ) {
         self.flush(port, now);
-        self.settle(port, Pending { target, evidence: None, frees: Some(Frees::Permit(permit)) }, now);
+        let Returned { permit, spent } = returned;
+        if !returned.is_empty() {
+            let frees = permit.map(Frees::Permit);
+            self.settle(port, Pending { target, evidence: None, frees, spent }, now);
+        }
     }
 
     /// Takes a waiter out of a queue that is not ours any more to look after.
@@ -139,7 +156,8 @@ impl Worker {
         call: u32,
         now: Timestamp,
     ) {
-        self.settle(port, Pending { target, evidence: None, frees: Some(Frees::Place(owner, call)) }, now);
+        let frees = Some(Frees::Place(owner, call));
+        self.settle(port, Pending { target, evidence: None, frees, spent: None }, now);
     }
 
     fn settle<P: Port + ?Sized>(&mut self, port: &mut P, mut pending: Pending, now: Timestamp) {
@@ -160,7 +178,7 @@ impl Worker {
         if let Some((_, outcome)) = &mut pending.evidence {
             *outcome = question.settle(*outcome);
         }
-        if (pending.is_probe() || pending.frees.is_some()) && !active(Bug::PendingForgotten) {
+        if (pending.is_probe() || pending.gives_back()) && !active(Bug::PendingForgotten) {
             self.pending.push(*pending);
         }
     }
@@ -189,7 +207,7 @@ impl Worker {
         question: &mut Question<impl FnOnce() -> bool>,
         now: Timestamp,
     ) -> bool {
-        let Pending { target, evidence, frees } = *pending;
+        let Pending { target, evidence, frees, spent } = *pending;
         self.know_standing(port, target, now);
         let standing = self.standing;
         let done = self.change(port, target, pending.operation(), now, |state, patterns, effects| {
@@ -208,7 +226,8 @@ impl Worker {
                 }
             }
             let released = frees.is_none_or(|frees| frees.apply(&mut state.bulkhead, &mut effects.wakes));
-            current && released
+            let settled = spent.is_none_or(|spent| state.budget.settle(spent, now));
+            current && released && settled
         });
         match done {
             Some(true) => true,

@@ -1,7 +1,8 @@
 //! What a VM does on its tick and at its end: signs of life, and the housekeeping of a leader.
 
-use super::{Event, Operation, Port, Target, Worker, report_conflicts};
+use super::{Event, Operation, Patterns, Port, Scope, Target, Worker, report_conflicts};
 use crate::breaker::{HalfOpen, Owner, Phase, State as BreakerState};
+use crate::budget::Settings;
 use crate::members::{BLIND, Members, Standing};
 use crate::state::State;
 use crate::store::{Change, Unavailable, update};
@@ -63,7 +64,7 @@ impl Worker {
                     break;
                 };
                 let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
-                crowd.add(&Found::in_state(&state));
+                crowd.add(&self.found(policy, state, now));
             }
             self.show_crowd(port, policy, crowd);
         }
@@ -200,16 +201,26 @@ impl Worker {
     }
 
     fn show_crowd<P: Port + ?Sized>(&self, port: &mut P, policy: usize, crowd: Crowd) {
-        let Some(bulkhead) = self.scope(policy).and_then(|scope| scope.patterns.bulkhead.as_ref()) else {
+        let Some(Scope { patterns: Patterns { bulkhead, budget, .. }, .. }) = self.scope(policy) else {
             return;
         };
-        if !crowd.seen || crowd.partial {
-            return;
-        }
+        let Crowd { seen: true, partial: false, in_flight, waiting, balance } = crowd else { return };
         let newest = self.standing != Standing::Superseded;
-        let limit = newest.then_some(bulkhead.settings.max_concurrent_calls);
-        let Crowd { in_flight, waiting, .. } = crowd;
-        port.report(Event::Crowd { policy, in_flight, waiting, limit });
+        if let Some(bulkhead) = bulkhead {
+            let limit = newest.then_some(bulkhead.settings.max_concurrent_calls);
+            port.report(Event::Crowd { policy, in_flight, waiting, limit });
+        }
+        if let Some(budget) = budget.as_ref().filter(|_| newest) {
+            // Where no key was ever asked for, nobody has paid or spent yet.
+            let balance = balance.unwrap_or_else(|| budget.settings.at_birth());
+            port.report(Event::Balance { policy, retries: u64::try_from(balance).unwrap_or(0) });
+        }
+    }
+
+    /// What there is in a state to show.
+    fn found(&self, policy: usize, state: State, now: Timestamp) -> Found {
+        let budget = self.scope(policy).and_then(|scope| scope.patterns.budget.as_ref());
+        Found::in_state(state, budget.map(|budget| &budget.settings), now)
     }
 
     /// Whether nobody has ever written the state: of ten thousand policies most have nothing to look after, and are shown
@@ -247,9 +258,10 @@ impl Worker {
             self.holders.extend(probes.iter().map(|probe| probe.owner));
             due = now > *until || probes.iter().any(|probe| self.watch.is_dead(probe.owner, now));
         }
-        self.holders.extend(state.bulkhead.owners());
-        due = due || state.bulkhead.owners().any(|owner| self.watch.is_dead(owner, now));
-        if due { self.give_back(port, target, now) } else { Some(Found::in_state(&state)) }
+        let owners = || state.bulkhead.owners().chain(state.budget.owners());
+        self.holders.extend(owners());
+        due = due || owners().any(|owner| self.watch.is_dead(owner, now));
+        if due { self.give_back(port, target, now) } else { Some(self.found(target.policy, state, now)) }
     }
 
     fn give_back<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) -> Option<Found> {
@@ -261,14 +273,16 @@ impl Worker {
                 state.breaker.reclaim(is_dead)
             });
             let permits = state.bulkhead.reclaim(is_dead, &mut effects.wakes);
-            (probes, permits, Found::in_state(state))
+            let retries = state.budget.reclaim(is_dead, now);
+            let budget = patterns.budget.as_ref().map(|budget| &budget.settings);
+            (probes, permits, retries, Found::in_state(state.clone(), budget, now))
         });
-        let Some((probes, permits, found)) = done else {
+        let Some((probes, permits, retries, found)) = done else {
             port.report(Event::GaveUp { operation: Operation::Maintain });
             return None;
         };
-        if probes > 0 || permits > 0 {
-            port.report(Event::Reclaimed { target, probes, permits });
+        if probes > 0 || permits > 0 || retries > 0 {
+            port.report(Event::Reclaimed { target, probes, permits, retries });
         }
         Some(found)
     }
@@ -279,19 +293,22 @@ struct Found {
     state: BreakerState,
     in_flight: u32,
     waiting: u32,
+    /// How many retries are kept for nobody, where there is a budget.
+    balance: Option<i64>,
 }
 
 impl Found {
-    fn in_state(state: &State) -> Self {
+    fn in_state(mut state: State, budget: Option<&Settings>, now: Timestamp) -> Self {
         Self {
             state: state.breaker.phase().state(),
             in_flight: state.bulkhead.in_flight(),
             waiting: state.bulkhead.waiting(),
+            balance: budget.map(|budget| state.budget.available(budget, now)),
         }
     }
 }
 
-/// What is in flight over all keys of a policy.
+/// What is in flight, and in the budgets, over all keys of a policy.
 #[derive(Clone, Copy, Default)]
 struct Crowd {
     /// Whether any of them was looked at.
@@ -300,6 +317,7 @@ struct Crowd {
     partial: bool,
     in_flight: u32,
     waiting: u32,
+    balance: Option<i64>,
 }
 
 impl Crowd {
@@ -307,6 +325,8 @@ impl Crowd {
         self.seen = true;
         self.in_flight = self.in_flight.saturating_add(found.in_flight);
         self.waiting = self.waiting.saturating_add(found.waiting);
+        let both = |balance: i64| self.balance.unwrap_or(0).saturating_add(balance.max(0));
+        self.balance = found.balance.map(both).or(self.balance);
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Operation {
     Record,
     /// Giving back a probe that proved nothing.
     HandBack,
-    /// Giving back a permit, or a place in a queue.
+    /// Giving back a permit, a place in a queue, or what was kept of a retry budget.
     Release,
     /// Showing a sign of life.
     Heartbeat,
@@ -41,7 +41,7 @@ pub enum Operation {
     Force,
     /// Finding out which keys a policy has.
     Keys,
-    /// A probe or a permit came back after its lease had ended: its place may have been taken twice.
+    /// A probe, a permit or a reservation came back after its lease had ended: its place may have been taken twice.
     Lease,
 }
 
@@ -104,6 +104,14 @@ pub enum Event {
         /// The limit of each key, by the newest configuration; `None` where another is newer.
         limit: Option<u32>,
     },
+    /// A leader looked: so many retries are there that are kept for nobody, over all keys of a policy. Only the newest
+    /// configuration says so.
+    Balance {
+        /// The policy's index.
+        policy: usize,
+        /// How many; never below zero.
+        retries: u64,
+    },
     /// Others' writes got in between this many times.
     Conflicts {
         /// What the write was for.
@@ -129,6 +137,8 @@ pub enum Event {
         probes: usize,
         /// How many permits.
         permits: u32,
+        /// How many retries that were kept for its requests. They count as made.
+        retries: u32,
     },
 }
 

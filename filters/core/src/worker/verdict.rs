@@ -2,7 +2,10 @@
 
 use crate::answer::Reason;
 use crate::breaker::{self, Outcome, Ticket};
+use crate::budget::{self, Grant, Spent};
 use crate::bulkhead::{self, Permit};
+use crate::retry::Wanted;
+use crate::timeout::Allowance;
 use crate::worker::Target;
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ pub struct Patterns {
     pub breaker: Option<Pattern<breaker::Settings>>,
     /// Its bulkhead.
     pub bulkhead: Option<Pattern<bulkhead::Settings>>,
+    /// Its retry budget.
+    pub budget: Option<Pattern<budget::Settings>>,
 }
 
 /// One pattern.
@@ -40,6 +45,10 @@ pub struct Arrival {
     pub call: u32,
     /// Its class, by its index in the bulkhead's priority.
     pub class: Option<usize>,
+    /// What time it has.
+    pub time: Allowance,
+    /// How often it would be retried; `None` where that is not ours to say.
+    pub wanted: Option<Wanted>,
 }
 
 /// The answer to a request that wants in.
@@ -60,6 +69,8 @@ pub struct Pass {
     pub ticket: Option<Ticket>,
     /// The bulkhead's permit, if it gave one.
     pub permit: Option<Permit>,
+    /// How often it may be retried; `None` where that is not ours to say.
+    pub grant: Option<Grant>,
     /// Why patterns in shadow mode would have refused it.
     pub shadowed: Vec<Reason>,
 }
@@ -96,6 +107,23 @@ pub struct Completion {
     pub ticket: Option<Ticket>,
     /// What it proved.
     pub outcome: Outcome,
-    /// The permit that it gives back, if it has one and ends now.
+    /// What it gives back, if it ends now.
+    pub returned: Returned,
+}
+
+/// What a request gives back at its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Returned {
+    /// Its permit, if it has one.
     pub permit: Option<Permit>,
+    /// What was kept for it of a retry budget.
+    pub spent: Option<Spent>,
+}
+
+impl Returned {
+    /// Whether there is nothing to give back.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.permit.is_none() && self.spent.is_none()
+    }
 }

@@ -3,8 +3,8 @@
 
 use super::admission::Asked;
 use super::{
-    Arrival, Completion, Effects, Event, Operation, Pass, Patterns, Port, Refused, Resumed, Target, Verdict,
-    Worker,
+    Arrival, Completion, Effects, Event, Operation, Pass, Patterns, Port, Refused, Resumed, Returned, Target,
+    Verdict, Worker,
 };
 use crate::answer::Reason;
 use crate::breaker::{Outcome, Owner};
@@ -46,6 +46,11 @@ impl Waiting {
     fn due(&self) -> Timestamp {
         self.again.map_or(self.until, |again| again.min(self.until))
     }
+
+    /// What it gets at the end of its wait.
+    fn over(&self, now: Timestamp) -> Verdict {
+        if self.held && self.arrival.time.is_over(now) { Verdict::Refused(LATE) } else { FULL }
+    }
 }
 
 impl Worker {
@@ -61,7 +66,9 @@ impl Worker {
         let bulkhead = self.scope(target.policy).and_then(|scope| scope.patterns.bulkhead.as_ref());
         let longest =
             bulkhead.and_then(|bulkhead| bulkhead.settings.queue).map(|queue| queue.max_wait_duration);
-        let until = now.after(longest.unwrap_or_default());
+        let end = now.after(longest.unwrap_or_default());
+        // Whoever only waits on paper waits for nothing.
+        let until = arrival.time.deadline.filter(|_| held).map_or(end, |deadline| deadline.min(end));
         let place = owner.map_or(Place::Here, Place::Queue);
         let again = owner.is_none().then(|| now.after(RETRY));
         self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, again, held });
@@ -102,8 +109,11 @@ impl Worker {
 
     /// Hears that a request whose wait is over was gone before it could be told.
     pub fn abandon<P: Port + ?Sized>(&mut self, port: &mut P, resumed: Resumed, now: Timestamp) {
-        let Verdict::Admitted(Pass { ticket, permit, .. }) = resumed.verdict else { return };
-        let completion = Completion { target: resumed.target, ticket, outcome: Outcome::Ignored, permit };
+        let Verdict::Admitted(Pass { ticket, permit, grant, .. }) = resumed.verdict else { return };
+        // It was never sent.
+        let spent = grant.and_then(|grant| grant.end(Some(0)).spent);
+        let returned = Returned { permit, spent };
+        let completion = Completion { target: resumed.target, ticket, outcome: Outcome::Ignored, returned };
         self.complete(port, completion, now, || false);
     }
 
@@ -239,7 +249,7 @@ impl Worker {
         let Waiting { target, arrival, until, .. } = *waiting;
         if now >= until {
             self.give_place_back(port, target, owner, arrival.call, now);
-            return Some(FULL);
+            return Some(waiting.over(now));
         }
         self.waiting.insert(arrival.call, Waiting { again: Some(now.after(RETRY)), ..*waiting });
         None
@@ -263,7 +273,7 @@ impl Worker {
         for waiting in waiters {
             let Waiting { target, arrival, until, .. } = *waiting;
             if now >= until {
-                resumed.push(self.resume(waiting, FULL, now));
+                resumed.push(self.resume(waiting, waiting.over(now), now));
                 continue;
             }
             // Nothing is believed of what this reads: no number of the counter was taken before.
@@ -299,7 +309,7 @@ impl Patterns {
             Turn::Waits if now < waiting.until || active(Bug::EndlessWait) => return None,
             Turn::Waits => {
                 state.bulkhead.withdraw(address.owner, call, &mut effects.wakes);
-                return Some(FULL);
+                return Some(waiting.over(now));
             }
             Turn::Gone => return Some(FULL),
         };
@@ -309,16 +319,25 @@ impl Patterns {
             return Some(FULL);
         }
         let mut pass = Pass { permit: Some(permit), ..Pass::default() };
-        if waiting.held
-            && !active(Bug::NotAskedAgain)
-            && let Err(refused) = self.ask_breaker(state, address.owner, now, &mut pass, effects)
-        {
+        if !waiting.held {
+            return Some(Verdict::Admitted(pass));
+        }
+        let in_time = if waiting.arrival.time.is_over(now) { Err(LATE) } else { Ok(()) };
+        let asked = in_time.and_then(|()| match active(Bug::NotAskedAgain) {
+            true => Ok(()),
+            false => self.ask_breaker(state, address.owner, now, &mut pass, effects),
+        });
+        if let Err(refused) = asked {
             state.bulkhead.release(permit, &mut effects.wakes);
             return Some(Verdict::Refused(refused));
         }
+        self.grant(state, address.owner, waiting.arrival, &mut pass, now);
         Some(Verdict::Admitted(pass))
     }
 }
+
+/// What a request gets whose deadline came while it waited.
+const LATE: Refused = Refused { reason: Reason::DeadlineExceeded, wait: None };
 
 /// What a request gets that finds no room.
 pub(super) const FULL: Verdict = Verdict::Refused(Refused { reason: Reason::BulkheadFull, wait: None });

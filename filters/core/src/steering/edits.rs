@@ -1,0 +1,105 @@
+//! What is written to a request's headers before the router reads them.
+
+use super::{
+    EXPECTED_TIMEOUT, GRPC_TIMEOUT, MAX_RETRIES, PER_TRY_TIMEOUT, RETRY_GRPC_ON, RETRY_ON, Said, TIMEOUT,
+};
+use crate::budget::Grant;
+use crate::config::{PatternMode, Policy};
+use crate::time::Timestamp;
+use crate::timeout::Allowance;
+use std::time::Duration;
+
+/// A change of a request's headers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// This value in place of any.
+    Set(String, String),
+    /// None of this name.
+    Remove(String),
+}
+
+/// What is to be changed in the headers of a request of `policy` that goes to the upstream at `now`. To change any has Envoy
+/// match its route again, so nothing is written that would be so anyway. `said` is `None` where the headers cannot be
+/// read.
+#[must_use]
+pub fn edits(
+    policy: &Policy,
+    trusted: bool,
+    said: Option<&Said>,
+    time: &Allowance,
+    grant: Option<Grant>,
+    now: Timestamp,
+) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if let Some(said) = said.filter(|_| !trusted && policy.steers()) {
+        edits.extend(said.steering.iter().map(|name| Edit::Remove((*name).to_owned())));
+    }
+    if let Some(grant) = grant {
+        retries(policy, grant, &mut edits);
+    }
+    if policy.enforced_timeout().is_some() {
+        timeouts(time, now, &mut edits);
+        pass_on(policy, trusted, said, time.rest(now), &mut edits);
+    }
+    edits
+}
+
+fn retries(policy: &Policy, grant: Grant, edits: &mut Vec<Edit>) {
+    let caps = policy.retry_budget.as_ref().is_some_and(|budget| budget.mode == PatternMode::Enforce);
+    match policy.enforced_retry().map(|retry| &retry.settings) {
+        Some(retry) if grant.retries > 0 => {
+            for (name, words) in [(RETRY_ON, &retry.retry_on), (RETRY_GRPC_ON, &retry.retry_grpc_on)] {
+                if !words.is_empty() {
+                    edits.push(Edit::Set(name.to_owned(), words.clone()));
+                }
+            }
+        }
+        Some(_) => {}
+        None if !caps || grant.uncapped => return,
+        None => {}
+    }
+    edits.push(Edit::Set(MAX_RETRIES.to_owned(), grant.retries.to_string()));
+}
+
+fn timeouts(time: &Allowance, now: Timestamp, edits: &mut Vec<Edit>) {
+    let rest = time.rest(now);
+    if let Some(rest) = rest {
+        edits.push(Edit::Set(TIMEOUT.to_owned(), millis(rest)));
+    }
+    // One that is not shorter than the whole Envoy ignores.
+    if let Some(per_try) = time.per_try.filter(|per_try| rest.is_none_or(|rest| *per_try < rest)) {
+        edits.push(Edit::Set(PER_TRY_TIMEOUT.to_owned(), millis(per_try)));
+    }
+}
+
+/// Tells the upstream what is left of the time, in the words that the request has for it.
+fn pass_on(
+    policy: &Policy,
+    trusted: bool,
+    said: Option<&Said>,
+    rest: Option<Duration>,
+    edits: &mut Vec<Edit>,
+) {
+    let has = |is: fn(&Said) -> bool| said.is_some_and(is);
+    let mut replace = |name: &str, value: Option<String>| match value {
+        Some(value) => edits.push(Edit::Set(name.to_owned(), value)),
+        None if !trusted => edits.push(Edit::Remove(name.to_owned())),
+        None => {}
+    };
+    if has(|said| said.has_grpc_timeout) {
+        replace(GRPC_TIMEOUT, rest.map(|rest| format!("{}m", millis(rest))));
+    }
+    let header = policy.enforced_timeout().and_then(|timeout| timeout.deadline_header.as_deref());
+    if let Some(header) = header.filter(|_| rest.is_some() || has(|said| said.has_deadline_header)) {
+        replace(header, rest.map(millis));
+    }
+    // From a stranger it is gone already; the router says its own.
+    if trusted && has(|said| said.steering.contains(&EXPECTED_TIMEOUT)) {
+        replace(EXPECTED_TIMEOUT, rest.map(millis));
+    }
+}
+
+/// Whole milliseconds, at least one: to Envoy none is no timeout at all.
+fn millis(span: Duration) -> String {
+    span.as_millis().max(1).to_string()
+}
