@@ -74,7 +74,7 @@ impl State {
             return Self {
                 repaired: true,
                 bulkhead: Bulkhead::new(epoch),
-                budget: Budget::new(epoch),
+                budget: Budget::in_place_of_lost(now),
                 ..Self::fresh(Breaker::closed(epoch))
             };
         };
@@ -95,7 +95,7 @@ impl State {
             Bulkhead::decode(bytes).unwrap_or_else(|| Bulkhead::new(now.as_nanos()))
         });
         let budget = of(BUDGET).map_or_else(Budget::default, |bytes| {
-            Budget::decode(bytes).unwrap_or_else(|| Budget::new(now.as_nanos()))
+            Budget::decode(bytes).unwrap_or_else(|| Budget::in_place_of_lost(now))
         });
         Self { bulkhead, budget, repaired, foreign: foreign(&sections), ..Self::fresh(breaker) }
     }

@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::planted::{Bug, active};
 use crate::retry::{Denied, Wanted};
 use crate::time::Timestamp;
+use std::time::Duration;
 use window::Window;
 
 /// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
@@ -148,10 +149,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of which nothing is reserved that was reserved before `epoch`.
+    /// A budget in place of one that was lost: nothing that was kept of that is taken for what is kept of this.
     #[must_use]
-    pub const fn new(epoch: u64) -> Self {
-        Self { window: None, ledger: Ledger::new(epoch), seen: 0 }
+    pub const fn in_place_of_lost(now: Timestamp) -> Self {
+        // The newest configuration gives it its length.
+        let window = Window::new(Duration::from_secs(1), now);
+        Self { window: Some(window), ledger: Ledger::new(now.as_nanos()), seen: 0 }
     }
 
     /// Has the window go by a configuration's `ttl`.

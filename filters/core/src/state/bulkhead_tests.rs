@@ -65,7 +65,7 @@ fn stands_beside_what_the_breaker_writes_and_what_others_do() {
     let breaker = with_rates_and_recovery();
     let others = Foreign { id: 9, version: 1, bytes: b"budget".to_vec() };
     let newer = Foreign { id: BULKHEAD, version: 2, bytes: b"from the future".to_vec() };
-    let state = State { foreign: vec![others, newer], ..State::fresh(breaker, busy()) };
+    let state = State { foreign: vec![others, newer], ..State { bulkhead: busy(), ..State::fresh(breaker) } };
     let bytes = state.encode();
     let own =
         [(BREAKER, 1), (RATES, Breaker::RATES_VERSION), (RECOVERY, Breaker::RECOVERY_VERSION), (BULKHEAD, 1)];
@@ -75,17 +75,17 @@ fn stands_beside_what_the_breaker_writes_and_what_others_do() {
 
 #[test]
 fn a_policy_without_one_writes_none() {
-    assert_eq!(ids(&State::fresh(open(), Bulkhead::default()).encode()), [(BREAKER, 1)]);
-    let read = State::decode(Some(&State::fresh(open(), Bulkhead::default()).encode()), NOW);
+    assert_eq!(ids(&State::fresh(open()).encode()), [(BREAKER, 1)]);
+    let read = State::decode(Some(&State::fresh(open()).encode()), NOW);
     assert_eq!((read.bulkhead, read.repaired), (Bulkhead::default(), false));
 }
 
 #[test]
 fn a_module_that_does_not_know_it_carries_it_along_untouched() {
-    let state = State::fresh(open(), busy());
+    let state = State { bulkhead: busy(), ..State::fresh(open()) };
     // To that module the section is another's: it reads the breaker, changes it, and writes all that was there.
     let section = Foreign { id: BULKHEAD, version: Bulkhead::VERSION, bytes: bytes_of(&busy()) };
-    let older = State { foreign: vec![section], ..State::fresh(state.breaker.clone(), Bulkhead::default()) };
+    let older = State { foreign: vec![section], ..State::fresh(state.breaker.clone()) };
     let changed = State { breaker: Breaker::closed(9), ..older.clone() };
     assert_eq!(State::decode(Some(&older.encode()), NOW), state);
     assert_eq!(State::decode(Some(&changed.encode()), NOW), State { breaker: Breaker::closed(9), ..state });
@@ -152,7 +152,7 @@ fn the_fullest_fits_beside_the_widest_breaker() {
     for id in 0..2048 {
         assert!(line.wait(id % 512, id, claim(0, 512), crate::bulkhead::MOST_WAITING));
     }
-    let state = State::fresh(with_rates_and_recovery(), line.bulkhead);
+    let state = State { bulkhead: line.bulkhead, ..State::fresh(with_rates_and_recovery()) };
     assert_eq!(State::decode(Some(&state.encode()), NOW), state);
 }
 
@@ -162,7 +162,7 @@ proptest! {
         place in any::<prop::sample::Index>(),
         flip in 1..=255_u8,
     ) {
-        let state = State::fresh(open(), busy());
+        let state = State { bulkhead: busy(), ..State::fresh(open()) };
         let mut bytes = state.encode();
         let place = place.index(bytes.len());
         bytes[place] ^= flip;

@@ -85,7 +85,7 @@ fn the_widest_configuration_fits_in_a_section() {
         probing.enter(ms(40_000));
     }
     for rig in [closed, probing] {
-        let state = State::fresh(rig.breaker, Bulkhead::default());
+        let state = State::fresh(rig.breaker);
         let bytes = state.encode();
         assert!(bytes.len() < 16 * 1024, "{}", bytes.len());
         assert_eq!(State::decode(Some(&bytes), NOW), state);
@@ -243,7 +243,7 @@ proptest! {
         foreign in prop::collection::vec(section(), 0..10),
     ) {
         let breaker = breakers().swap_remove(which);
-        let state = State { foreign, ..State::fresh(breaker, Bulkhead::default()) };
+        let state = State { foreign, ..State::fresh(breaker) };
         prop_assert_eq!(State::decode(Some(&state.encode()), NOW), state);
     }
 

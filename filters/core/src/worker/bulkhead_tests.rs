@@ -1,6 +1,6 @@
 //! Permits as a worker takes them and gives them back, and what that costs.
 
-use super::fake::{Fake, P, bulkhead, worker_like, worker_with};
+use super::fake::{Fake, P, bulkhead, permitted, worker_like, worker_with};
 use super::waiting::FULL;
 use super::*;
 use crate::answer::Reason;
@@ -78,7 +78,7 @@ fn a_failure_that_counted_at_its_headers_gives_its_permit_back_at_its_end() {
     port.calls();
     worker.end(&mut port, &Pass { permit: None, ..pass.clone() }, Outcome::Failure, ms(1));
     assert_eq!((port.store_calls(), port.crowd()), (vec!["get", "put", "changed"], (1, 0)));
-    worker.release(&mut port, P, pass.permit.unwrap(), ms(2));
+    worker.release(&mut port, P, permitted(pass.permit.unwrap()), ms(2));
     assert_eq!((port.store_calls(), port.crowd()), (vec!["get", "put"], (0, 0)));
     assert!(!port.state().breaker.is_clean());
 }
@@ -218,7 +218,9 @@ fn a_class_takes_no_more_than_its_share() {
     let classes = [("gold", 3), ("bronze", 1)].map(class).to_vec();
     let priority = Some(Priority { source: None, default: 1, classes });
     let (mut worker, mut port) = ready(worker_with(bulkhead::Settings { priority, ..bulkhead(3, 0) }, None));
-    let mut arrive = |call, class| worker.admit(&mut port, P, Arrival { call, class: Some(class) }, ms(0));
+    let mut arrive = |call, class| {
+        worker.admit(&mut port, P, Arrival { call, class: Some(class), ..Arrival::default() }, ms(0))
+    };
     assert!(matches!(arrive(1, 1), Verdict::Admitted(_)));
     assert_eq!(arrive(2, 1), FULL);
     assert!(matches!(arrive(3, 0), Verdict::Admitted(_)));
@@ -257,7 +259,8 @@ fn in_shadow_mode_a_probe_keeps_its_place_where_there_is_no_room() {
 #[test]
 fn a_breaker_in_shadow_mode_leaves_the_word_to_the_bulkhead() {
     let breaker = Some(Pattern { settings: settings(), shadow: true });
-    let patterns = Patterns { breaker, bulkhead: Some(Pattern { settings: bulkhead(1, 0), shadow: false }) };
+    let bulkhead = Some(Pattern { settings: bulkhead(1, 0), shadow: false });
+    let patterns = Patterns { breaker, bulkhead, budget: None };
     let shared = Some(Shared { patterns, max_keys: None });
     let (mut worker, mut port) = ready(Worker::new("ns", 1, [("p", shared)].into_iter()));
     trip(&mut worker, &mut port);

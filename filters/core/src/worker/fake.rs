@@ -1,11 +1,12 @@
 //! An in-memory port that counts its calls and fails on demand.
 
 use super::{
-    Arrival, Completion, Event, Operation, Pass, Pattern, Patterns, Port, Refused, Shared, Target, Verdict,
+    Arrival, Completion, Event, Operation, Pass, Pattern, Patterns, Port, Refused, Returned, Shared, Target,
+    Verdict,
 };
 use crate::answer::Reason;
 use crate::breaker::{Admission, Outcome, Settings, State as BreakerState, Ticket};
-use crate::bulkhead::{self, Wake};
+use crate::bulkhead::{self, Permit, Wake};
 use crate::members::Members;
 use crate::state::State;
 use crate::store::{Expected, PutError, Store, Unavailable, Versioned};
@@ -193,7 +194,7 @@ pub(super) fn worker_of(settings: Settings) -> Worker {
 /// A policy with one breaker for all.
 pub(super) const fn shared(settings: Settings) -> Shared {
     let breaker = Some(Pattern { settings, shadow: false });
-    Shared { patterns: Patterns { breaker, bulkhead: None }, max_keys: None }
+    Shared { patterns: Patterns { breaker, bulkhead: None, budget: None }, max_keys: None }
 }
 
 /// A bulkhead for so many calls; `max_queue` more wait for a second, where it is not 0.
@@ -215,7 +216,7 @@ pub(super) fn worker_like(
     shadow: bool,
 ) -> Worker {
     let breaker = breaker.map(|settings| Pattern { settings, shadow: false });
-    let patterns = Patterns { breaker, bulkhead: Some(Pattern { settings: bulkhead, shadow }) };
+    let patterns = Patterns { breaker, bulkhead: Some(Pattern { settings: bulkhead, shadow }), budget: None };
     let shared = Shared { patterns, max_keys: None };
     Worker::new("ns", configuration, [("p", Some(shared))].into_iter())
 }
@@ -223,7 +224,7 @@ pub(super) fn worker_like(
 /// What is asked and told where there is a bulkhead.
 impl Worker {
     pub(super) fn arrive(&mut self, port: &mut Fake, call: u32, now: Timestamp) -> Verdict {
-        self.admit(port, P, Arrival { call, class: None }, now)
+        self.admit(port, P, Arrival { call, class: None, ..Arrival::default() }, now)
     }
 
     /// What the request carries that must be let in.
@@ -236,7 +237,7 @@ impl Worker {
 
     /// The end of a request, all told at once.
     pub(super) fn end(&mut self, port: &mut Fake, pass: &Pass, outcome: Outcome, now: Timestamp) {
-        let completion = Completion { target: P, ticket: pass.ticket, outcome, permit: pass.permit };
+        let completion = Completion { target: P, ticket: pass.ticket, outcome, returned: returned(&pass) };
         self.complete(port, completion, now, || true);
     }
 }
@@ -259,7 +260,7 @@ impl Worker {
         outcome: Outcome,
         now: Timestamp,
     ) {
-        let completion = Completion { target, ticket: Some(ticket), outcome, permit: None };
+        let completion = Completion { target, ticket: Some(ticket), outcome, returned: Returned::default() };
         self.complete(port, completion, now, || true);
     }
 }
@@ -286,4 +287,14 @@ pub(super) fn trip(worker: &mut Worker, port: &mut Fake, now: Timestamp) {
     assert_eq!(port.breaker_state(), BreakerState::Open);
     port.events.clear();
     port.calls.clear();
+}
+
+/// What gives a permit back.
+pub(super) fn permitted(permit: Permit) -> Returned {
+    Returned { permit: Some(permit), spent: None }
+}
+
+/// What a request gives back that was never retried.
+pub(super) fn returned(pass: &Pass) -> Returned {
+    Returned { permit: pass.permit, spent: pass.grant.and_then(|grant| grant.end(Some(0)).spent) }
 }

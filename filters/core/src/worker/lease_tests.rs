@@ -52,7 +52,10 @@ fn what_a_dead_worker_held_comes_back_and_serves_those_that_wait() {
     port.events();
     ticks(&mut [&mut leader, &mut third], &mut port, 5000, 5000);
     let events = port.events();
-    assert!(events.contains(&Event::Reclaimed { target: P, probes: 0, permits: 3 }), "{events:?}");
+    assert!(
+        events.contains(&Event::Reclaimed { target: P, probes: 0, permits: 3, retries: 0 }),
+        "{events:?}"
+    );
     assert_eq!(port.crowd(), (3, 1));
     assert_eq!(port.wakes(), [10, 11, 12].map(|id| Wake { queue: third.queue, id }));
     // It was not dead but stopped: what it gives back now is nobody's any more.
@@ -273,7 +276,8 @@ fn the_crowd_of_a_policy_is_that_of_all_its_keys() {
     let mut worker = Worker::new("ns", 1, [("p", Some(keyed))].into_iter());
     for (call, cluster) in [(1, "a"), (2, "a"), (3, "b"), (4, "b"), (5, "b"), (6, "beyond"), (7, "beyond")] {
         let target = worker.target(&mut port, 0, Some(cluster.as_bytes()));
-        let verdict = worker.admit(&mut port, target, Arrival { call, class: None }, ms(0));
+        let verdict =
+            worker.admit(&mut port, target, Arrival { call, class: None, ..Arrival::default() }, ms(0));
         assert_eq!(
             verdict == Verdict::Waits,
             [2, 4, 5, 7].contains(&call),
@@ -293,7 +297,7 @@ fn a_crowd_of_which_one_key_cannot_be_read_is_not_shown_whatever_happens_to_the_
     let mut port = Fake::default();
     let mut worker = Worker::new("ns", 1, [("p", Some(keyed))].into_iter());
     for (call, target) in [P, worker.target(&mut port, 0, Some(b"cart"))].into_iter().enumerate() {
-        let arrival = Arrival { call: u32::try_from(call).unwrap(), class: None };
+        let arrival = Arrival { call: u32::try_from(call).unwrap(), class: None, ..Arrival::default() };
         assert!(matches!(worker.admit(&mut port, target, arrival, ms(0)), Verdict::Admitted(_)));
     }
     port.events();

@@ -135,7 +135,7 @@ fn a_policy_that_keeps_no_state_admits_without_a_call() {
             let target = Target::whole(policy);
             let verdict = worker.admit(&mut port, target, Arrival::default(), ms(0));
             assert_eq!(verdict, Verdict::Admitted(Pass::default()));
-            let completion = Completion { target, ticket: None, outcome, permit: None };
+            let completion = Completion { target, ticket: None, outcome, returned: Returned::default() };
             assert_eq!(worker.complete(&mut port, completion, ms(0), || true), outcome);
         }
     }
@@ -337,7 +337,7 @@ fn probes_of_a_dead_worker_come_back_and_its_late_outcome_counts_for_nothing() {
     assert_eq!(observer.admission(&mut port, P, ms(start + 4999)), REFUSED);
     port.events();
     assert!(observer.tick(&mut port, ms(start + 5000)));
-    assert_eq!(port.events()[0], Event::Reclaimed { target: P, probes: 2, permits: 0 });
+    assert_eq!(port.events()[0], Event::Reclaimed { target: P, probes: 2, permits: 0, retries: 0 });
     assert_eq!(port.breaker_state(), BreakerState::HalfOpen);
 
     let mine = enter(&mut observer, &mut port, ms(start + 5000));
@@ -358,8 +358,10 @@ fn probes_whose_owner_has_no_line_come_back_too() {
     probing(&mut dying, &mut port);
     port.set(MEMBERS, b"damaged");
     leads_on_ticks(&mut observer, &mut port, (30_500..=36_500).step_by(500));
-    let reclaimed =
-        port.events().into_iter().any(|event| event == Event::Reclaimed { target: P, probes: 1, permits: 0 });
+    let reclaimed = port
+        .events()
+        .into_iter()
+        .any(|event| event == Event::Reclaimed { target: P, probes: 1, permits: 0, retries: 0 });
     assert!(reclaimed);
 }
 

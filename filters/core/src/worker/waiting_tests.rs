@@ -1,6 +1,6 @@
 //! Requests that wait for a permit: whose turn it is, who tells them, and how a wait ends.
 
-use super::fake::{Fake, P, bulkhead, worker_like, worker_with};
+use super::fake::{Fake, P, bulkhead, permitted, worker_like, worker_with};
 use super::waiting::FULL;
 use super::*;
 use crate::answer::Reason;
@@ -55,7 +55,7 @@ fn who_waits_is_told_by_a_message_when_a_permit_comes_back() {
     assert_eq!((resumed.call, resumed.target, resumed.waited), (7, P, Duration::from_millis(200)));
     let permit = permit_of(Some(resumed));
     assert_eq!((other.next_due(), port.crowd()), (None, (1, 0)));
-    other.release(&mut port, P, permit, ms(220));
+    other.release(&mut port, P, permitted(permit), ms(220));
     assert_eq!((port.crowd(), port.wakes(), port.events()), ((0, 0), vec![], vec![]));
 }
 
@@ -68,16 +68,16 @@ fn those_that_wait_are_served_in_the_order_of_arrival_over_all_workers() {
     }
     let mut permit = pass.permit.unwrap();
     for call in 10..12 {
-        one.release(&mut port, P, permit, ms(2));
+        one.release(&mut port, P, permitted(permit), ms(2));
         let told = message(&mut port, &other);
         assert_eq!(told, call);
         permit = permit_of(other.woken(&mut port, told, ms(2)));
-        other.release(&mut port, P, permit, ms(2));
+        other.release(&mut port, P, permitted(permit), ms(2));
         let told = message(&mut port, &one);
         assert_eq!(told, call);
         permit = permit_of(one.woken(&mut port, told, ms(2)));
     }
-    one.release(&mut port, P, permit, ms(2));
+    one.release(&mut port, P, permitted(permit), ms(2));
     assert_eq!(port.crowd(), (0, 0));
 }
 
@@ -163,8 +163,9 @@ fn who_was_sent_away_hears_of_it_by_a_message() {
     let settings = bulkhead::Settings { priority, ..bulkhead(1, 1) };
     let mut port = Fake::default();
     let [mut one, mut other] = [(); 2].map(|()| worker_with(settings.clone(), None));
-    let mut arrive =
-        |worker: &mut Worker, call, class| worker.admit(&mut port, P, Arrival { call, class }, ms(0));
+    let mut arrive = |worker: &mut Worker, call, class| {
+        worker.admit(&mut port, P, Arrival { call, class, ..Arrival::default() }, ms(0))
+    };
     assert!(matches!(arrive(&mut one, 1, Some(1)), Verdict::Admitted(_)));
     assert_eq!(arrive(&mut other, 2, Some(1)), Verdict::Waits);
     assert_eq!(arrive(&mut one, 3, Some(1)), FULL);
@@ -247,7 +248,7 @@ fn after_a_wait_the_breaker_is_asked_again_and_the_permit_of_the_refused_goes_to
     for _ in 0..3 {
         one.end(&mut port, &Pass { permit: None, ..pass.clone() }, Outcome::Failure, ms(0));
     }
-    one.release(&mut port, P, pass.permit.unwrap(), ms(100));
+    one.release(&mut port, P, permitted(pass.permit.unwrap()), ms(100));
     assert_eq!((port.breaker_state(), message(&mut port, &other)), (BreakerState::Open, 7));
     port.calls();
     let resumed = other.woken(&mut port, 7, ms(100)).unwrap();
@@ -271,7 +272,7 @@ fn who_waited_into_a_half_open_breaker_goes_on_as_a_probe() {
     for _ in 0..3 {
         worker.end(&mut port, &Pass { permit: None, ..pass.clone() }, Outcome::Failure, ms(0));
     }
-    worker.release(&mut port, P, pass.permit.unwrap(), PROBING);
+    worker.release(&mut port, P, permitted(pass.permit.unwrap()), PROBING);
     let resumed = worker.woken(&mut port, 7, PROBING).unwrap();
     let Verdict::Admitted(probe) = resumed.verdict else { panic!("{resumed:?}") };
     assert!(probe.ticket.unwrap().probe.is_some() && probe.permit.is_some());
@@ -300,7 +301,7 @@ fn in_shadow_mode_a_request_goes_on_at_once_and_waits_in_name() {
     worker.let_in(&mut port, 5, ms(2000));
     worker.withdraw(&mut port, 5, ms(2001));
     assert_eq!((port.crowd(), worker.next_due()), ((1, 0), None));
-    worker.release(&mut port, P, permit, ms(2002));
+    worker.release(&mut port, P, permitted(permit), ms(2002));
     assert_eq!((port.crowd(), port.wakes()), ((0, 0), vec![]));
 }
 
@@ -325,7 +326,7 @@ fn in_shadow_mode_who_went_on_is_not_asked_for_by_the_breaker_again() {
     for _ in 0..3 {
         worker.end(&mut port, &Pass { permit: None, ..second.clone() }, Outcome::Failure, ms(0));
     }
-    worker.release(&mut port, P, first.permit.unwrap(), ms(500));
+    worker.release(&mut port, P, permitted(first.permit.unwrap()), ms(500));
     let resumed = worker.woken(&mut port, 2, ms(500)).unwrap();
     let Verdict::Admitted(pass) = resumed.verdict else { panic!("{resumed:?}") };
     assert_eq!(
@@ -349,7 +350,7 @@ fn each_configuration_has_its_own_requests_wait_by_its_own_limit() {
     let third = permit_of(old.woken(&mut port, 3, ms(1)));
     old.end(&mut port, &second, Outcome::Success, ms(2));
     assert_eq!((port.wakes(), port.crowd()), (vec![], (1, 1)));
-    old.release(&mut port, P, third, ms(3));
+    old.release(&mut port, P, permitted(third), ms(3));
     assert_eq!(message(&mut port, &new), 1);
     permit_of(new.woken(&mut port, 1, ms(3)));
 }

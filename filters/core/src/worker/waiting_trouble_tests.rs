@@ -1,6 +1,8 @@
 //! What becomes of permits and of those that wait while the store gives no answer.
 
-use super::fake::{Fake, MEMBERS, P, POLICY, TROUBLES, Trouble, bulkhead, worker_like, worker_with};
+use super::fake::{
+    Fake, MEMBERS, P, POLICY, TROUBLES, Trouble, bulkhead, permitted, worker_like, worker_with,
+};
 use super::waiting::FULL;
 use super::*;
 use crate::answer::Reason;
@@ -237,7 +239,7 @@ const CALLBACKS: [(&str, Callback); 8] = [
         let mut other = State::decode(None, now).bulkhead;
         let address = crate::testing::vm(77);
         let permit = other.enter(address, crate::testing::claim(0, 1)).unwrap();
-        worker.release(port, P, permit, now);
+        worker.release(port, P, permitted(permit), now);
     }),
     ("woken", |worker, port, now| {
         worker.woken(port, 60, now);
