@@ -31,6 +31,7 @@ pub struct Behaviour {
     pub(crate) before: Fault,
     pub(crate) mid_body: Fault,
     pub(crate) upgrade: bool,
+    pub(crate) whole: bool,
 }
 
 impl Default for Behaviour {
@@ -53,6 +54,7 @@ impl Behaviour {
             before: Fault::None,
             mid_body: Fault::None,
             upgrade: false,
+            whole: false,
         }
     }
 
@@ -116,6 +118,13 @@ impl Behaviour {
         self
     }
 
+    /// Reads the whole request first. Otherwise a connection whose request has a body is closed behind the answer.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
+        self
+    }
+
     /// Never answers before [`crate::Upstream::release`].
     #[must_use]
     pub fn hang() -> Self {
@@ -124,7 +133,8 @@ impl Behaviour {
 
     /// Reads the words of an `x-behave` header: `status=503`, `delay=200ms`, `body=text`, `header=name:value`,
     /// `chunked`, `hang`, `close`, `reset`, `hang-mid-body`, `close-mid-body`, `reset-mid-body`, `grpc=14`,
-    /// `grpc-trailers-only=14`, `upgrade` (101, then everything comes back until either end closes). The words that make a whole answer (`grpc`...) come first.
+    /// `grpc-trailers-only=14`, `whole` (the request is read to its end first), `upgrade` (101, then everything comes back until
+    /// either end closes). The words that make a whole answer (`grpc`...) come first.
     ///
     /// # Panics
     /// On a word it does not know: a misspelt test must not pass.
@@ -149,6 +159,7 @@ impl Behaviour {
                 }
                 "chunked" => so_far.chunked(),
                 "upgrade" => Self { upgrade: true, ..so_far },
+                "whole" => so_far.whole(),
                 "hang" => so_far.before_headers(Fault::Hang),
                 "close" => so_far.before_headers(Fault::Close),
                 "reset" => so_far.before_headers(Fault::Reset),

@@ -2,6 +2,7 @@
 
 use crate::behaviour::{Behaviour, Fault};
 use crate::upstream::{Received, Shared};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -112,6 +113,9 @@ async fn handle(
         }
     };
     let version = request.version();
+    while behaviour.whole && !request.body().is_end_stream() {
+        request.body_mut().frame().await.transpose().map_err(io::Error::other)?;
+    }
     tokio::time::sleep(behaviour.delay).await;
     spoil(behaviour.before, version, &wire, &shared, &mut released).await?;
     if behaviour.upgrade {
@@ -264,7 +268,6 @@ impl Body for Answered {
 mod tests {
     use super::*;
     use crate::upstream::State;
-    use http_body_util::BodyExt;
     use std::sync::Mutex;
 
     #[tokio::test]

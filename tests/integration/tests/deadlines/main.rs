@@ -74,6 +74,11 @@ async fn at_least_once_within(limit: Duration, mut round: impl AsyncFnMut() -> D
     last
 }
 
+/// Envoy's answer to what took too long, or the filter's.
+fn timed_out(answer: &Answer) -> bool {
+    answer.status == 504 || ["4", "14"].contains(&&*answer.header("grpc-status"))
+}
+
 /// The plain refusal of what cannot be in time.
 fn assert_exceeded(answer: &Answer) {
     let marker = "shop;reason=deadline_exceeded;source=none";

@@ -81,8 +81,7 @@ async fn a_fallback_answers_where_it_is_for_this_reason() {
     for (on, answers) in [
         (json!(["deadline_exceeded"]), true),
         (json!(["refusal"]), true),
-        (json!(["failure"]), false),
-        (json!(["circuit_open"]), false),
+        (json!(["circuit_open", "bulkhead_full"]), false),
     ] {
         sections["fallback"] = json!([{"on": on, "static": {"status": 202, "text": "%POLICY% %REASON%"}}]);
         let mut stage = stage(true, &sections).await;

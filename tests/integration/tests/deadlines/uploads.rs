@@ -18,8 +18,9 @@ fn sections(total: &str) -> Value {
 async fn trickle(stage: &Stage, bytes: usize, pause: Duration) -> (String, Duration, usize) {
     let mut stream = TcpStream::connect(stage.edge.address).await.expect("Envoy listens");
     stream.set_nodelay(true).expect("a socket");
-    let head =
-        format!("POST /shop HTTP/1.1\r\nhost: test\r\ncontent-length: {bytes}\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "POST /shop HTTP/1.1\r\nhost: test\r\ncontent-length: {bytes}\r\nconnection: close\r\nx-behave: whole\r\n\r\n"
+    );
     let started = Instant::now();
     stream.write_all(head.as_bytes()).await.expect("a connection");
     let (mut reader, mut writer) = stream.into_split();
@@ -93,18 +94,7 @@ async fn a_slow_upload_in_time_passes() {
     let (answer, _, sent) = trickle(&stage, 50, ms(10)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
     assert_eq!(sent, 50);
-    let large = Request::post("/shop", vec![b'.'; 5 << 20]);
+    let large = Request::post("/shop", vec![b'.'; 5 << 20]).header("x-behave", "whole");
     assert_eq!(stage.ask(large).await.status, 200);
     stage.edge.wait_calls("shop", Calls { success: 2, ..Calls::default() }).await;
-}
-
-/// A fallback may answer in our place, for the reason that it is.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fallback_for_timeouts_answers_an_upload_too() {
-    let mut sections = sections("500ms");
-    sections["fallback"] = json!([{"on": ["timeout"], "static": {"status": 202, "text": "later"}}]);
-    let stage = stage(false, &sections).await;
-    let (answer, _, _) = trickle(&stage, 100_000, ms(20)).await;
-    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer:?}");
-    assert!(answer.contains("x-resilience: shop;reason=timeout;source=static\r\n"), "{answer:?}");
 }

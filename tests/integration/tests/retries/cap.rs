@@ -70,3 +70,12 @@ async fn a_cap_widens_nothing() {
         assert_eq!(stage.attempts(get("one").header("x-behave", behaviour)).await.1, attempts, "{behaviour}");
     }
 }
+
+/// What may do harm is not repeated, whoever would repeat it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_does_not_repeat_what_may_do_harm() {
+    let mut stage = stage(retrying_route(2), json!({})).await;
+    let post = || Request::post("/shop", "a body");
+    assert_eq!(stage.attempts_of_failing(post()).await, 1);
+    assert_eq!(stage.attempts_of_failing(post().header("idempotency-key", "order-7")).await, 3);
+}

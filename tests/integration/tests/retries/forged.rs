@@ -22,7 +22,7 @@ const FORGED: [(&str, &str); 14] = [
 
 /// Each with a name, its route, its sections, and the attempts of a request that fails.
 fn policies() -> [(&'static str, Value, Value, usize); 4] {
-    let slow = json!({"total": "60s", "per_try": "30s"});
+    let slow = json!({"total": "60s", "per_try": "10s"});
     [
         ("retrying", patient_route(), json!({"retry": {"max_retries": 1}, "retry_budget": null}), 2),
         ("capped", retrying_route(2), json!({"retry_budget": {}}), 3),
