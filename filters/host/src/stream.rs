@@ -167,8 +167,16 @@ impl Stream {
     }
 
     /// More of the request's body; `is_last` where it ends with this.
-    pub(crate) const fn request_body(&mut self, is_last: bool) -> Action {
-        self.is_whole |= is_last;
+    pub(crate) fn request_body(&mut self, root: &mut Root, is_last: bool) -> Action {
+        if is_last {
+            self.is_whole = true;
+            let began = self.call.as_ref().map(|call| call.began);
+            if self.alarm.is_some() && began.is_some_and(|began| root.has_just_begun(began)) {
+                // The router's clock starts now, and is as good as ours. Of two that ran out together now one would
+                // answer and now the other.
+                self.cancel_alarm(root);
+            }
+        }
         // A host that does not hold the body back with the headers would let the request go on.
         if self.held.is_some() { Action::Pause } else { Action::Continue }
     }
@@ -312,8 +320,7 @@ impl Holds {
     /// What it gives back. Counts the retries that it had.
     fn end(&self, root: &mut Root) -> Returned {
         let Some(grant) = self.grant else { return Returned { permit: self.permit, spent: None } };
-        let asked = grant.is_limited();
-        let ended = grant.end(if asked { retries_made() } else { None });
+        let ended = grant.end(if grant.may_retry() { retries_made() } else { Some(0) });
         root.metrics(self.target.policy, |metrics| {
             if ended.made > 0 {
                 metrics.retries_granted(ended.made);

@@ -27,9 +27,9 @@ use std::time::Duration;
 use window::Window;
 
 /// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
-const USUAL: u8 = 3;
-/// What is kept for those who are still to come: where only a share of this of the balance would be left for each request
-/// in flight, a request is granted no second retry.
+pub(crate) const USUAL: u8 = 3;
+/// A request is granted a second retry only while so many times what is in flight could have as many: an outage fills the
+/// house, and those who are still to come want one, too.
 const PREPARED: i64 = 4;
 
 /// What a request would have of the budget.
@@ -62,10 +62,10 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
-    /// Whether it matters how many retries are made.
+    /// Whether there may be retries to count.
     #[must_use]
-    pub const fn is_limited(&self) -> bool {
-        self.reserve.is_some() || self.on_paper
+    pub const fn may_retry(&self) -> bool {
+        self.uncapped || self.retries > 0 || self.on_paper
     }
 
     /// What the end of the request means for its budget, `made` retries later. Where nobody could tell how many these were
@@ -216,8 +216,10 @@ impl Budget {
             }
         };
         self.deposit(settings, now);
-        let fair = self.fair(settings, now).min(most.into());
         let telling = wish == Wish::Route;
+        // Less than the whole would have to be said to the router, at every request: not for those who may come.
+        let prepared = if telling { 1 } else { PREPARED };
+        let fair = self.fair(settings, prepared, now).min(most.into());
         let retries = match u8::try_from(fair).unwrap_or(0) {
             // What is said of less than the whole must not be more than the route makes.
             some if telling && some < most => some.min(self.seen.max(1)),
@@ -230,12 +232,12 @@ impl Budget {
     }
 
     /// What a newcomer may have.
-    fn fair(&mut self, settings: &Settings, now: Timestamp) -> i64 {
+    fn fair(&mut self, settings: &Settings, prepared: i64, now: Timestamp) -> i64 {
         let balance = self.balance(settings, now);
         let available = balance.saturating_sub(self.reserved()).max(0);
         let requests = self.ledger.entries().iter().map(|entry| i64::from(entry.held.requests));
         let requests = requests.fold(1, i64::saturating_add);
-        let share = balance.checked_div(PREPARED.saturating_mul(requests)).unwrap_or(0);
+        let share = balance.checked_div(prepared.saturating_mul(requests)).unwrap_or(0);
         if active(Bug::GreedyGrant) { available } else { available.min(share.max(1)) }
     }
 

@@ -28,6 +28,10 @@ mod policy;
 mod retry;
 mod retry_budget;
 #[cfg(test)]
+mod retry_mistakes_tests;
+#[cfg(test)]
+mod retry_tests;
+#[cfg(test)]
 mod tests;
 mod timeout;
 

@@ -21,17 +21,7 @@ const SPAN: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from
 const MARGIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 const DEFAULT_MARGIN: Duration = Duration::from_millis(10);
 /// The header is rewritten: it must not be one that HTTP itself, gRPC, Envoy or this filter reads.
-const RESERVED: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const RESERVED: [&str; 6] = ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
 const RESERVED_PREFIXES: [&str; 3] = ["grpc-", "x-envoy-", "x-resilience"];
 
 impl Timeout {

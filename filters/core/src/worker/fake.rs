@@ -237,7 +237,7 @@ impl Worker {
 
     /// The end of a request, all told at once.
     pub(super) fn end(&mut self, port: &mut Fake, pass: &Pass, outcome: Outcome, now: Timestamp) {
-        let completion = Completion { target: P, ticket: pass.ticket, outcome, returned: returned(&pass) };
+        let completion = Completion { target: P, ticket: pass.ticket, outcome, returned: returned(pass) };
         self.complete(port, completion, now, || true);
     }
 }

@@ -5,7 +5,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// What the parser refuses and the schema cannot: by a part of the parser's message.
-const BEYOND_A_SCHEMA: [(&str, &str); 11] = [
+const BEYOND_A_SCHEMA: [(&str, &str); 13] = [
     ("durations are strings, which have no range", "expected a duration from "),
     ("a schema sees no difference between 1 and 1.0", "found 1.0, expected "),
     ("a schema compares no two items by one of their keys", "expected a name that is not yet taken by"),
@@ -16,7 +16,9 @@ const BEYOND_A_SCHEMA: [(&str, &str); 11] = [
         "a schema does not count different items in any case of letters",
         "expected at most 16 different headers",
     ),
-    ("a schema compares no two durations", "the wait_duration_in_open_state"),
+    ("a schema compares no two durations: waits", "the wait_duration_in_open_state"),
+    ("a schema compares no two durations: timeouts", ", which is "),
+    ("a schema does not know what comes to a whole millisecond", "expected whole milliseconds"),
     ("a schema merges no objects: the size may be inherited where the type is not", "from 1 to 3600"),
     ("a schema looks no word up among those beside it: the default", ".default: found "),
     ("a schema looks no word up among those beside it: the class", "].class: found "),

@@ -47,6 +47,49 @@ fn by_metadata() -> Value {
     bulkhead
 }
 
+fn timeout() -> Value {
+    json!({"mode": "shadow", "total": "10s", "per_try": "2500ms", "deadline_header": "X-Deadline-Ms", "margin": "20ms"})
+}
+
+fn retry() -> Value {
+    json!({
+        "mode": "shadow", "max_retries": 3, "retry_on": ["gateway-error", "unavailable"],
+        "idempotency_key": "X-Request-Key", "non_idempotent": "with_key"
+    })
+}
+
+fn retry_budget() -> Value {
+    json!({
+        "mode": "shadow", "percent_can_retry": 12.5, "min_retries_per_second": 5, "ttl": "2s500ms", "max_balance": 50
+    })
+}
+
+/// What timeouts and retries inherit, and what they say where they inherit nothing.
+fn retries() -> Vec<Value> {
+    let nothing = json!(false);
+    let never = json!({"non_idempotent": "never"});
+    vec![
+        json!({
+            "defaults": {"timeout": timeout(), "retry": retry(), "retry_budget": retry_budget()},
+            "policies": each_with("retry", &[nothing.clone(), json!(null), json!({"retry_on": ["reset"]}), never.clone()])
+        }),
+        json!({"defaults": {"timeout": timeout()}, "policies": each_with("timeout", &[
+            nothing.clone(), json!(null), json!({"per_try": "1s"}), json!({"total": "5s", "margin": "0s"})
+        ])}),
+        json!({"defaults": {"retry": never}, "policies": each_with("retry", &[
+            nothing.clone(), json!({}), json!({"non_idempotent": "with_key", "idempotency_key": "x-key"})
+        ])}),
+        // With nothing inherited, and at work.
+        json!({"policies": each_with("timeout", &[json!({"total": "5s"}), json!({"mode": "disabled", "per_try": "5s"})])}),
+        json!({"policies": each_with("retry", &[
+            json!({"mode": "disabled"}), json!({"non_idempotent": "always"}), json!({"max_retries": 10, "retry_on": ["5xx"]})
+        ])}),
+        json!({"policies": each_with("retry_budget", &[
+            json!({"mode": "disabled"}), json!({"percent_can_retry": 0, "min_retries_per_second": 0}), json!(null), nothing
+        ])}),
+    ]
+}
+
 fn outcome() -> Value {
     let headers = json!([{"name": "x-degraded", "value": "true"}, {"name": "X-Empty", "value": ""}]);
     json!({
@@ -68,6 +111,7 @@ pub fn full() -> Value {
     json!({
         "namespace": "shop",
         "exempt": [{"path": {"prefix": "/health"}}, {"any": true}, matching("GET")],
+        "trust_caller_headers": true,
         "expose": false,
         "control": true,
         "policies": [{
@@ -80,6 +124,9 @@ pub fn full() -> Value {
             "circuit_breaker": breaker(),
             "bulkhead": bulkhead(),
             "class": "high",
+            "timeout": timeout(),
+            "retry": retry(),
+            "retry_budget": retry_budget(),
             "fallback": fallback(),
             "discourage_retries": false
         }]
@@ -166,7 +213,8 @@ pub fn valid() -> Vec<Value> {
             "policies": policies(&[json!(null), json!({"consecutive_failures": 2})])
         }),
         json!({"policies": [{
-            "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "bulkhead": null, "fallback": null
+            "name": "p", "match": [{"any": true}], "outcome": null, "circuit_breaker": null, "bulkhead": null,
+            "timeout": null, "retry": null, "retry_budget": null, "fallback": null
         }]}),
     ];
     // A policy that is off, around a breaker that is not, and keys without their bound.
@@ -181,6 +229,7 @@ pub fn valid() -> Vec<Value> {
         documents.push(json!({"policies": policies(&[json!({key: breaker[key]})])}));
     }
     documents.extend(bulkheads());
+    documents.extend(retries());
     // A breaker that only looks on, with nothing inherited.
     documents.push(json!({"policies": policies(&[json!({"consecutive_failures": 2, "mode": "shadow"})])}));
     documents.push(serde_json::from_str(&super::read("envoy/policies.json")).expect("the example is JSON"));

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// Keys that no object knows, and names of headers that are none, or reserved.
 const EXTRA: [&str; 13] = [
     "$schema",
-    "timeout",
+    "when_open",
     "a b",
     ":status",
     "Content-Length",
@@ -38,7 +38,7 @@ fn values() -> Vec<Value> {
         json!(1e300),
     ]
     .into();
-    for end in [0, 1, 100, 200, 599, 1000, 1024, 2048, 3600, 4096, 10_000, 1_000_000] {
+    for end in [0, 1, 10, 100, 200, 599, 1000, 1024, 2048, 3600, 4096, 10_000, 1_000_000] {
         values.extend([end - 1, end, end + 1].map(|number: i64| json!(number)));
     }
     let words = [
@@ -54,6 +54,8 @@ fn values() -> Vec<Value> {
         "1m30s",
         "10m",
         "10m1ns",
+        "2s500us",
+        "24h1ms",
         "168h",
         "168h1ns",
         "30s1m",
@@ -75,6 +77,12 @@ fn values() -> Vec<Value> {
         "refusal",
         "circuit_open",
         "bulkhead_full",
+        "deadline_exceeded",
+        "reset",
+        "resets",
+        "with_key",
+        "never",
+        "always",
         "5xx",
         "6xx",
         "UNAVAILABLE",
@@ -96,6 +104,12 @@ fn values() -> Vec<Value> {
         "[::1]",
         "[::1]:80",
         "a/b",
+        // Headers that are spoken for, and not.
+        "te",
+        "Host",
+        "hosts",
+        "GRPC-Timeout",
+        "x-envoy-deadline",
         // Anything else.
         "",
         "a",
