@@ -36,7 +36,7 @@ async fn a_routes_retries_in_an_outage_are_bounded() {
 async fn ten_retries_are_ten_whatever_the_route_says() {
     let budget = json!({"percent_can_retry": 0, "min_retries_per_second": 1, "ttl": "10s"});
     let bound = Bound { percent: 0, floor: 10, ttl: 10 * SECOND };
-    for retries in [1, 2, 9] {
+    for retries in [1, 2, 3] {
         let stage = stage(retrying_route(retries), budget.clone()).await;
         stage.upstream.behave(Behaviour::status(503));
         let mut running =
@@ -47,6 +47,20 @@ async fn ten_retries_are_ten_whatever_the_route_says() {
         assert!(made >= 8, "{made} retries");
         assert_eq!(requests, 60);
     }
+}
+
+/// Nobody tells the filter how often a route retries, which is more often than usual here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_retries_often_is_bounded_from_its_first_request() {
+    let stage = stage(retrying_route(9), json!({})).await;
+    stage.upstream.behave(Behaviour::status(503));
+    let mut running =
+        Flow { requests: 1000, connections: 50, per_second: None }.start(stage.edge.address, get);
+    running.watch(|_| ()).await;
+    let (requests, made) = stage.upstream.distinct_and_repeated();
+    let most = Bound::DEFAULT.retries(requests, running.elapsed());
+    println!("a route's own nine retries, capped: {requests} requests, {made} retries, at most {most}");
+    assert!(made <= most, "{made} retries, at most {most}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,11 +56,11 @@ async fn the_gauge_falls_in_an_outage_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_budget_there_is_nothing_to_show() {
+async fn without_a_budget_there_is_no_balance_to_show() {
     let sections = json!({"retry": {"max_retries": 1}, "retry_budget": null});
     let mut stage = Stage::open(&shop(&sections)).await;
     assert_eq!(stage.attempts_of_failing(get("one")).await, 2);
-    stage.edge.wait_calls("shop", Calls { failure: 1, ..Calls::default() }).await;
+    wait_granted(&stage.edge, "shop", 1).await;
     let names = stage.edge.envoy.prometheus().await;
     assert!(!names.names().contains(&BALANCE));
 }
@@ -69,9 +69,10 @@ async fn without_a_budget_there_is_nothing_to_show() {
 async fn a_budget_in_shadow_denies_nothing_and_says_what_it_would_have() {
     let mut budget = fixed(5);
     budget["mode"] = "shadow".into();
-    for (route, sections) in [
-        (retrying_route(2), json!({"retry_budget": budget})),
-        (patient_route(), json!({"retry_budget": budget, "retry": {"max_retries": 2}})),
+    // Two of the route's could have had all they made of five; nobody that is in the filter's charge has more than a quarter.
+    for (route, sections, least) in [
+        (retrying_route(2), json!({"retry_budget": budget}), 18),
+        (patient_route(), json!({"retry_budget": budget, "retry": {"max_retries": 2}}), 20),
     ] {
         let mut stage = Stage::routed(&[route], &[filter(&shop(&sections))]).await;
         for number in 0..20 {
@@ -81,8 +82,7 @@ async fn a_budget_in_shadow_denies_nothing_and_says_what_it_would_have() {
         let labels = [("policy", "shop"), ("reason", "retry_denied")];
         let would = stage.edge.count(SHADOW, &labels).await;
         println!("shadow, 5 retries for 20 requests that make 2 each: {would} would have been denied some");
-        // Of five nobody would have had more than one, and most none.
-        assert_eq!(would, 20, "{sections}");
+        assert!((least..=20).contains(&would), "{would}: {sections}");
         assert_eq!(retries(&stage.edge, "denied").await, 0);
         wait_balance(&stage.edge, "shop", 0).await;
     }
