@@ -1,9 +1,12 @@
 //! What each VM holds of something that all share.
 
+#[cfg(test)]
+mod tests;
+
 use crate::breaker::Owner;
 use crate::codec::{Reader, put_list};
 
-/// The most VMs that hold something at the same time. Six configurations side by side on 256 workers.
+/// The most VMs that hold something at the same time: beyond it a newcomer finds no room. Six configurations side by side on 256 workers.
 pub(crate) const MOST_HOLDERS: usize = 1536;
 
 /// What one VM holds.
@@ -53,6 +56,16 @@ impl<T> Ledger<T> {
         self.entries.get_mut(place)
     }
 
+    /// Lets the entry of a VM go that is idle.
+    pub(crate) fn tidy(&mut self, owner: Owner, is_idle: impl FnOnce(&T) -> bool) {
+        let place = self.place(owner).ok();
+        let idle = place.filter(|place| self.entries.get(*place).is_some_and(|entry| is_idle(&entry.held)));
+        if let Some(place) = idle {
+            self.entries.remove(place);
+        }
+    }
+
+    /// Lets the entries go that are not to be kept.
     pub(crate) fn retain(&mut self, keep: impl FnMut(&mut Entry<T>) -> bool) {
         self.entries.retain_mut(keep);
     }

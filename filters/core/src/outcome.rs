@@ -21,6 +21,9 @@ use std::time::Duration;
 const VIA_UPSTREAM: &[u8] = b"via_upstream";
 /// The details of a stream that lasted longer than it may. No flag tells of it.
 const MAX_DURATION: &[u8] = b"max_duration_timeout";
+/// The details of an answer in place of the upstream's failure, which was going to be retried when more body came than can
+/// be sent twice. No flag tells of it.
+const RETRY_GIVEN_UP: &[u8] = b"request_payload_exceeded_retry_buffer_limit";
 
 /// No healthy upstream (`UH`), upstream timeout (`UT`), local reset (`LR`), remote reset (`UR`), connection failure (`UF`),
 /// connection termination (`UC`), maximum stream duration (`UMSDR`), upstream protocol error (`UPE`).
@@ -109,7 +112,8 @@ fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     // Where most of the time went by in our queue, that it ran out tells nothing of the upstream.
     let in_queue = info.waited > info.called;
     let blames_upstream = out_of_time && !in_queue && status.is_gateway_timeout();
-    if info.flags & UPSTREAM_FAILED != 0 || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
+    let failed = info.flags & UPSTREAM_FAILED != 0 || info.details == RETRY_GIVEN_UP;
+    if failed || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
 }
 
 /// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message

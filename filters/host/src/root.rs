@@ -1,10 +1,10 @@
 //! One configuration in one VM.
 
+use crate::call::Call;
 use crate::calls::{self, Level, Queue, log};
 use crate::facts::{CurrentRequest, cluster, named_class, said};
 use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
-use crate::stream::Call;
 use resilience_core::alarms::Alarms;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;

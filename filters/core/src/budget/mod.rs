@@ -261,7 +261,7 @@ impl Budget {
         let times = if active(Bug::RefundedTwice) { 2 } else { 1 };
         kept.requests = kept.requests.saturating_sub(1);
         kept.retries = kept.retries.saturating_sub(u32::from(reserve.retries).saturating_mul(times));
-        self.ledger.retain(|entry| entry.owner != reserve.owner || entry.held.requests > 0);
+        self.ledger.tidy(reserve.owner, |kept| kept.requests == 0);
         self.spend(if active(Bug::RetriesForgotten) { 0 } else { retries }, now);
         if reserve.telling {
             self.seen = self.seen.max(u8::try_from(retries).unwrap_or(u8::MAX));

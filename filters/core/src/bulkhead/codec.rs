@@ -1,10 +1,9 @@
-//! The bulkhead's bytes in shared data: `next epoch u64`, then behind its length (u16) each VM: `owner u64, epoch u64, held
-//! u32, queue u32`, then behind its length (u16) each waiter: `VM u16 (by its place in the list), id u32, limit u32, rank u8,
-//! granted u8`.
+//! The bulkhead's bytes in shared data: what VMs hold, each `permits u32, queue u32`, then behind its length (u16) each
+//! waiter: `VM u16 (by its place in the list), id u32, limit u32, rank u8, granted u8`.
 
-use super::{Address, Bulkhead, Claim, Holder, MOST_HOLDERS, MOST_WAITING, Waiter};
-use crate::breaker::Owner;
+use super::{Bulkhead, Claim, Held, MOST_WAITING, Waiter};
 use crate::codec::{Reader, put_list};
+use crate::ledger::{Ledger, MOST_HOLDERS};
 
 /// What stands before the lists, with their lengths; a VM; a waiter.
 const SIZES: [usize; 3] = [12, 24, 12];
@@ -21,16 +20,13 @@ impl Bulkhead {
         if *self == Self::default() {
             return;
         }
-        out.extend_from_slice(&self.next_epoch.to_le_bytes());
-        put_list(out, &self.holders, |out, holder| {
-            out.extend_from_slice(&holder.address.owner.0.to_le_bytes());
-            out.extend_from_slice(&holder.epoch.to_le_bytes());
-            out.extend_from_slice(&holder.held.to_le_bytes());
-            out.extend_from_slice(&holder.address.queue.to_le_bytes());
+        self.ledger.encode(out, |out, held| {
+            out.extend_from_slice(&held.permits.to_le_bytes());
+            out.extend_from_slice(&held.queue.to_le_bytes());
         });
         put_list(out, &self.waiters, |out, waiter| {
             // Each waiter's VM has an entry, and there are far fewer than that many.
-            let place = self.place(waiter.owner).ok();
+            let place = self.ledger.place(waiter.owner).ok();
             let place = place.and_then(|place| u16::try_from(place).ok()).unwrap_or(u16::MAX);
             out.extend_from_slice(&place.to_le_bytes());
             out.extend_from_slice(&waiter.id.to_le_bytes());
@@ -43,27 +39,17 @@ impl Bulkhead {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Reader::new(bytes);
-        let next_epoch = input.u64()?;
-        let holders = input.list(|input| {
-            let (owner, epoch) = (Owner(input.u64()?), input.u64()?);
-            let (held, queue) = (input.u32()?, input.u32()?);
-            Some(Holder { address: Address { owner, queue }, epoch, held })
-        })?;
+        let ledger =
+            Ledger::decode(&mut input, |input| Some(Held { permits: input.u32()?, queue: input.u32()? }))?;
         let waiters = input.list(|input| {
-            let owner = holders.get(usize::from(input.u16()?))?.address.owner;
+            let owner = ledger.entries().get(usize::from(input.u16()?))?.owner;
             let (id, limit) = (input.u32()?, input.u32()?);
             let (rank, granted) = (input.u8()?, input.u8()?);
             let claim = Claim { rank, limit };
             (granted <= 1).then_some(Waiter { owner, id, claim, granted: granted == 1 })
         })?;
-        let read = Self { next_epoch, holders, waiters };
-        (input.is_empty() && read.is_plausible()).then_some(read)
-    }
-
-    /// Whether VMs can have made this: each stands once, and no more than there is room for.
-    fn is_plausible(&self) -> bool {
-        self.holders.is_sorted_by(|one, next| one.address.owner < next.address.owner)
-            && self.holders.len() <= MOST_HOLDERS
-            && self.waiters.len() <= usize::from(MOST_WAITING)
+        // No more than there is room for.
+        let plausible = input.is_empty() && waiters.len() <= usize::from(MOST_WAITING);
+        plausible.then_some(Self { ledger, waiters })
     }
 }

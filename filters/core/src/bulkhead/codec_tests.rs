@@ -1,6 +1,7 @@
 //! A bulkhead's bytes: round trips and damage.
 
 use super::*;
+use crate::ledger::MOST_HOLDERS;
 use crate::testing::{Line, claim, vm};
 use proptest::prelude::*;
 #[cfg(target_arch = "wasm32")]

@@ -17,13 +17,11 @@ mod tests;
 pub use settings::{Class, ClassSource, Priority, Queue, Settings};
 
 use crate::breaker::Owner;
+use crate::ledger::{Entry, Ledger};
 use crate::planted::{Bug, active};
 
 /// The most that wait, whatever a configuration asks for.
 pub const MOST_WAITING: u16 = 2048;
-/// The most VMs that hold permits or wait at the same time: beyond it a newcomer finds no room. Six configurations side by
-/// side on 256 workers.
-const MOST_HOLDERS: usize = 1536;
 
 /// How a request stands towards others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,13 +57,13 @@ pub struct Wake {
     pub id: u32,
 }
 
-/// What a VM has in flight.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Holder {
-    address: Address,
-    /// Tells the permits of this time from those that were reclaimed before.
-    epoch: u64,
-    held: u32,
+/// What a VM has here, if only a waiter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Held {
+    /// How many calls it has in flight.
+    permits: u32,
+    /// Where to find it, as in [`Address`].
+    queue: u32,
 }
 
 /// A request that waits.
@@ -92,9 +90,8 @@ pub enum Turn {
 /// A bulkhead's shared state.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Bulkhead {
-    next_epoch: u64,
-    /// By their owners, in ascending order.
-    holders: Vec<Holder>,
+    /// Beyond its most VMs a newcomer finds no room.
+    ledger: Ledger<Held>,
     /// In the order in which they came.
     waiters: Vec<Waiter>,
 }
@@ -103,15 +100,15 @@ impl Bulkhead {
     /// An empty bulkhead whose permits none that was given out before `epoch` can be taken for.
     #[must_use]
     pub const fn new(epoch: u64) -> Self {
-        Self { next_epoch: epoch, holders: Vec::new(), waiters: Vec::new() }
+        Self { ledger: Ledger::new(epoch), waiters: Vec::new() }
     }
 
     /// How many calls are in flight, those included that have a permit and have not been told yet.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         let granted = self.waiters.iter().filter(|waiter| waiter.granted).count();
-        let held = self.holders.iter().fold(0, |sum: u32, holder| sum.saturating_add(holder.held));
-        held.saturating_add(u32::try_from(granted).unwrap_or(u32::MAX))
+        let permits = self.ledger.entries().iter().map(|entry| entry.held.permits);
+        permits.fold(0, u32::saturating_add).saturating_add(u32::try_from(granted).unwrap_or(u32::MAX))
     }
 
     /// How many requests wait.
@@ -128,7 +125,7 @@ impl Bulkhead {
 
     /// Every VM that something stands here for.
     pub fn owners(&self) -> impl Iterator<Item = Owner> {
-        self.holders.iter().map(|holder| holder.address.owner)
+        self.ledger.owners()
     }
 
     /// Gives a newcomer a permit, if there is one for it.
@@ -136,9 +133,9 @@ impl Bulkhead {
         if self.in_flight() >= claim.limit && !active(Bug::ShareExceeded) {
             return None;
         }
-        let holder = self.holder(address)?;
-        holder.held = holder.held.checked_add(1)?;
-        Some(Permit { owner: address.owner, epoch: holder.epoch })
+        let Entry { owner, epoch, held } = self.entry(address)?;
+        held.permits = held.permits.checked_add(1)?;
+        Some(Permit { owner: *owner, epoch: *epoch })
     }
 
     /// Has a newcomer wait, behind all of its rank. A full queue makes room by sending away the youngest of the lowest rank
@@ -156,7 +153,7 @@ impl Bulkhead {
         let full = no_room || self.waiting() >= u32::from(max_queue);
         // Who lets nobody wait evicts nobody either.
         let youngest = self.youngest_below(claim.rank).filter(|_| max_queue > 0);
-        if (full && youngest.is_none()) || self.holder(address).is_none() {
+        if (full && youngest.is_none()) || self.entry(address).is_none() {
             return false;
         }
         self.waiters.push(Waiter { owner: address.owner, id, claim, granted: false });
@@ -181,12 +178,11 @@ impl Bulkhead {
 
     /// Takes a permit back and gives it to whose turn it is. Returns false for one that was reclaimed.
     pub fn release(&mut self, permit: Permit, wakes: &mut Vec<Wake>) -> bool {
-        let holder = self.place(permit.owner).ok().and_then(|place| self.holders.get_mut(place));
-        match holder {
-            Some(holder)
-                if (holder.epoch == permit.epoch || active(Bug::EpochIgnored)) && holder.held > 0 =>
+        match self.ledger.get_mut(permit.owner) {
+            Some(Entry { epoch, held, .. })
+                if (*epoch == permit.epoch || active(Bug::EpochIgnored)) && held.permits > 0 =>
             {
-                holder.held = holder.held.saturating_sub(1);
+                held.permits = held.permits.saturating_sub(1);
             }
             _ => return false,
         }
@@ -201,9 +197,9 @@ impl Bulkhead {
         if !self.waiters.get(index).is_some_and(|waiter| waiter.granted) {
             return Turn::Waits;
         }
-        let Some(holder) = self.holder(address) else { return Turn::Gone };
-        holder.held = holder.held.saturating_add(1);
-        let permit = Permit { owner: address.owner, epoch: holder.epoch };
+        let Some(Entry { owner, epoch, held }) = self.entry(address) else { return Turn::Gone };
+        held.permits = held.permits.saturating_add(1);
+        let permit = Permit { owner: *owner, epoch: *epoch };
         self.waiters.remove(index);
         Turn::Granted(permit)
     }
@@ -228,13 +224,13 @@ impl Bulkhead {
             return 0;
         }
         if active(Bug::WaitersOfTheDead) {
-            self.holders.retain_mut(|holder| {
-                let dead = dead.contains(&holder.address.owner);
-                holder.held = if dead { 0 } else { holder.held };
-                !dead || self.waiters.iter().any(|waiter| waiter.owner == holder.address.owner)
+            self.ledger.retain(|entry| {
+                let dead = dead.contains(&entry.owner);
+                entry.held.permits = if dead { 0 } else { entry.held.permits };
+                !dead || self.waiters.iter().any(|waiter| waiter.owner == entry.owner)
             });
         } else {
-            self.holders.retain(|holder| !dead.contains(&holder.address.owner));
+            self.ledger.retain(|entry| !dead.contains(&entry.owner));
             self.waiters.retain(|waiter| !dead.contains(&waiter.owner));
         }
         let count = before.saturating_sub(self.in_flight());
@@ -274,9 +270,9 @@ impl Bulkhead {
     }
 
     fn wake(&self, waiter: &Waiter, wakes: &mut Vec<Wake>) {
-        let place = if active(Bug::WokenElsewhere) { Ok(0) } else { self.place(waiter.owner) };
-        let home = place.ok().and_then(|place| self.holders.get(place));
-        let queue = home.map_or(0, |holder| holder.address.queue);
+        let place = if active(Bug::WokenElsewhere) { Ok(0) } else { self.ledger.place(waiter.owner) };
+        let home = place.ok().and_then(|place| self.ledger.entries().get(place));
+        let queue = home.map_or(0, |entry| entry.held.queue);
         if queue != 0 && !active(Bug::GrantedWithoutWake) {
             wakes.push(Wake { queue, id: waiter.id });
         }
@@ -286,32 +282,16 @@ impl Bulkhead {
         self.waiters.iter().position(|waiter| waiter.owner == owner && waiter.id == id)
     }
 
-    /// Where the entry of a VM is, or where it would be.
-    fn place(&self, owner: Owner) -> Result<usize, usize> {
-        self.holders.binary_search_by_key(&owner, |holder| holder.address.owner)
-    }
-
     /// The entry of a VM, made if there is none; `None` where there is no room for it.
-    fn holder(&mut self, address: Address) -> Option<&mut Holder> {
-        let index = match self.place(address.owner) {
-            Ok(index) => index,
-            Err(_) if self.holders.len() >= MOST_HOLDERS => return None,
-            Err(index) => {
-                let epoch = self.next_epoch;
-                self.next_epoch = epoch.wrapping_add(1);
-                self.holders.insert(index, Holder { address, epoch, held: 0 });
-                index
-            }
-        };
-        let holder = self.holders.get_mut(index)?;
-        holder.address.queue = address.queue;
-        Some(holder)
+    fn entry(&mut self, address: Address) -> Option<&mut Entry<Held>> {
+        let entry = self.ledger.entry(address.owner)?;
+        entry.held.queue = address.queue;
+        Some(entry)
     }
 
     /// Lets the entry of a VM go that has nothing here any more.
     fn tidy(&mut self, owner: Owner) {
-        if !self.waiters.iter().any(|waiter| waiter.owner == owner) {
-            self.holders.retain(|holder| holder.address.owner != owner || holder.held > 0);
-        }
+        let waits = self.waiters.iter().any(|waiter| waiter.owner == owner);
+        self.ledger.tidy(owner, |held| !waits && held.permits == 0);
     }
 }

@@ -178,7 +178,8 @@ impl Model {
     fn check(&mut self) {
         assert_eq!(std::mem::take(&mut self.told), std::mem::take(&mut self.to_tell));
         assert_eq!(usize::try_from(self.bulkhead.in_flight()).unwrap(), self.in_flight());
-        let held: u32 = self.bulkhead.holders.iter().map(|holder| holder.held).sum();
+        let permits = self.bulkhead.ledger.entries().iter().map(|entry| entry.held.permits);
+        let held: u32 = permits.sum();
         assert_eq!(usize::try_from(held).unwrap(), self.permits.len());
         let present = self.bulkhead.waiters.iter().map(|waiter| (waiter.owner, waiter.id, waiter.granted));
         let expected = self.waiters.iter().map(|waiter| (vm(waiter.vm).owner, waiter.id, waiter.granted));

@@ -1,6 +1,7 @@
 //! Who is let in, who waits, and whose turn it is.
 
 use super::*;
+use crate::ledger::MOST_HOLDERS;
 use crate::testing::{Line, claim, vm};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -172,6 +172,8 @@ fn time_that_ran_out_is_the_upstreams_failure_once_it_had_the_whole_request() {
         }
     }
     assert_eq!(end(http(504), &info("request_overall_timeout", &[])), Outcome::Ignored);
+    let given_up = info("request_payload_exceeded_retry_buffer_limit", &[]);
+    assert_eq!(end(http(507), &given_up), Outcome::Failure, "a retry was due: the upstream has failed");
     assert_eq!(end(grpc(14), &info("local_rate_limited", &["RL"])), Outcome::Ignored);
 }
 
