@@ -58,6 +58,21 @@ fn a_budget_alone_writes_only_where_it_grants_less_than_the_whole() {
 }
 
 #[test]
+fn what_a_believed_caller_asks_for_and_gets_is_not_written_again() {
+    let of_asked = |keys: &str, trusted, asked: &str, retries| {
+        let policy = policy(keys);
+        let said = said(&policy, trusted, &[("x-envoy-max-retries", asked)]);
+        shown(&edits(&policy, trusted, Some(&said), &Allowance::default(), Some(granted(retries)), NOW))
+    };
+    let budget = r#""retry_budget": {}"#;
+    assert_eq!(of_asked(budget, true, "2", 2), [""; 0]);
+    assert_eq!(of_asked(budget, true, "2", 1), ["x-envoy-max-retries: 1"]);
+    assert_eq!(of_asked(budget, true, "300", 255), ["x-envoy-max-retries: 255"]);
+    assert_eq!(of_asked(budget, false, "2", 2), ["-x-envoy-max-retries", "x-envoy-max-retries: 2"]);
+    assert_eq!(of_asked(r#""retry": {}"#, true, "1", 1), ["x-envoy-retry-on: 5xx", "x-envoy-max-retries: 1"]);
+}
+
+#[test]
 fn shadow_and_disabled_write_nothing() {
     let paper = Grant { uncapped: true, on_paper: true, ..granted(1) };
     for mode in ["shadow", "disabled"] {
