@@ -1,5 +1,8 @@
 //! What a policy makes of what its patterns say.
 
+#[cfg(test)]
+mod plan_tests;
+
 use crate::answer::{Reason, Refusal, retry_after};
 use crate::breaker::State;
 use crate::budget::Wish;

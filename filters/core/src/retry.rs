@@ -1,5 +1,8 @@
 //! What an operator says of retries, and which requests may have any.
 
+#[cfg(test)]
+mod tests;
+
 use crate::budget::{Grant, USUAL, Wish};
 use crate::time::Timestamp;
 use crate::timeout::Allowance;

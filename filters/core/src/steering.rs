@@ -2,6 +2,8 @@
 
 mod edits;
 #[cfg(test)]
+mod edits_tests;
+#[cfg(test)]
 mod tests;
 
 pub use edits::{Edit, edits};

@@ -311,3 +311,25 @@ fn a_forged_header_gets_an_empty_400() {
     assert_eq!((reply.status, reply.body.len(), reply.headers.len()), (400, 0, 0));
     assert!(reply.details.starts_with("resilience:"));
 }
+
+#[test]
+fn a_deadline_and_a_timeout_are_a_504_that_does_not_say_when_to_come_back() {
+    let late = Refusal { reason: Reason::DeadlineExceeded, retry_after: None };
+    let plain = refuse(&policy(""), true, late, &mut Asker::default());
+    for (reply, reason) in [(plain, "deadline_exceeded"), (timed_out(&policy(""), true, false), "timeout")] {
+        assert_eq!((reply.status, reply.grpc_status), (504, None));
+        let expected = format!(r#"{{"title":"Gateway Timeout","status":504,"detail":"{reason}"}}"#);
+        assert_eq!(body(&reply), expected);
+        assert_eq!(names(&reply), ["content-type", "x-envoy-ratelimited", "x-resilience"]);
+        assert_eq!(header(&reply, "x-resilience"), [format!("checkout;reason={reason};source=none")]);
+        assert_eq!(reply.details, format!("resilience:checkout:{reason}"));
+    }
+    let grpc = refuse(&policy(""), true, late, &mut Asker { grpc: true, ..Asker::default() });
+    for (reply, reason) in [(grpc, "deadline_exceeded"), (timed_out(&policy(""), true, true), "timeout")] {
+        assert_eq!((reply.status, reply.grpc_status, body(&reply)), (504, Some(4), reason));
+        assert_eq!(names(&reply), ["x-envoy-ratelimited", "x-resilience"]);
+    }
+    let hidden = timed_out(&policy(r#", "discourage_retries": false"#), false, false);
+    assert_eq!(names(&hidden), ["content-type"]);
+    assert_eq!(body(&hidden), r#"{"title":"Gateway Timeout","status":504}"#);
+}

@@ -10,7 +10,13 @@
 
 mod codec;
 #[cfg(test)]
+mod codec_tests;
+#[cfg(test)]
 mod finagle_tests;
+#[cfg(test)]
+mod grant_tests;
+#[cfg(test)]
+mod properties;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,14 @@ fn names_are_those_of_the_interface() {
             shadow_decisions("p", Reason::CircuitOpen),
             "resilience_shadow_decisions_total;policy=p;reason=circuit_open",
         ),
+        (
+            rejections("p", Reason::DeadlineExceeded, None),
+            "resilience_rejections_total;policy=p;reason=deadline_exceeded;class=_",
+        ),
+        (balance("p"), "resilience_retry_budget_balance;policy=p"),
+        (retries_granted("p"), "resilience_retries_total;policy=p;decision=granted"),
+        (retries_denied("p"), "resilience_retries_total;policy=p;decision=denied"),
+        (shadow_denials("p"), "resilience_shadow_decisions_total;policy=p;reason=retry_denied"),
         (conflicts(Operation::Admit), "resilience_store_conflicts_total;operation=admit"),
         (give_ups(Operation::HandBack), "resilience_store_give_ups_total;operation=hand_back"),
     ] {
@@ -42,6 +50,13 @@ fn transitions_name_where_to_and_why() {
         let prefix = "resilience_circuit_breaker_transitions_total;policy=p;";
         assert_eq!(transitions("p", to, cause), format!("{prefix}{expected}"));
     }
+}
+
+#[test]
+fn denials_name_why() {
+    let names = Denied::ALL.map(|denied| denials("p", denied));
+    let reasons = ["budget", "not_idempotent", "caller_retry", "breaker", "deadline"];
+    assert_eq!(names, reasons.map(|why| format!("resilience_retries_denied_total;policy=p;reason={why}")));
 }
 
 #[test]

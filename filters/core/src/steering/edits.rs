@@ -35,7 +35,7 @@ pub fn edits(
         edits.extend(said.steering.iter().map(|name| Edit::Remove((*name).to_owned())));
     }
     if let Some(grant) = grant {
-        retries(policy, grant, &mut edits);
+        retries(policy, said, grant, &mut edits);
     }
     if policy.enforced_timeout().is_some() {
         timeouts(time, now, &mut edits);
@@ -44,7 +44,7 @@ pub fn edits(
     edits
 }
 
-fn retries(policy: &Policy, grant: Grant, edits: &mut Vec<Edit>) {
+fn retries(policy: &Policy, said: Option<&Said>, grant: Grant, edits: &mut Vec<Edit>) {
     let caps = policy.retry_budget.as_ref().is_some_and(|budget| budget.mode == PatternMode::Enforce);
     match policy.enforced_retry().map(|retry| &retry.settings) {
         Some(retry) if grant.retries > 0 => {
@@ -55,10 +55,16 @@ fn retries(policy: &Policy, grant: Grant, edits: &mut Vec<Edit>) {
             }
         }
         Some(_) => {}
-        None if !caps || grant.uncapped => return,
+        None if !caps || grant.uncapped || asks_for(said, grant.retries) => return,
         None => {}
     }
     edits.push(Edit::Set(MAX_RETRIES.to_owned(), grant.retries.to_string()));
+}
+
+/// Whether the request says so itself, and is believed.
+fn asks_for(said: Option<&Said>, retries: u8) -> bool {
+    // The most there can be stands for all that are more.
+    retries < u8::MAX && said.is_some_and(|said| said.max_retries == Some(retries))
 }
 
 fn timeouts(time: &Allowance, now: Timestamp, edits: &mut Vec<Edit>) {
