@@ -175,7 +175,7 @@ impl Play {
     fn check(&self, settings: &Settings, cap: Option<u32>) {
         let bytes = self.state.encode();
         assert!(bytes.len() <= LONGEST_VALUE, "{} bytes", bytes.len());
-        let again = State::decode(Some(&bytes), self.now);
+        let again = State::decode(Some(&bytes), self.latest);
         assert_eq!(again.budget, self.state.budget);
         assert_eq!(again.encode(), bytes);
         if self.known {
@@ -200,7 +200,7 @@ impl Play {
             self.budget().balance(settings, now);
         }
         assert_eq!(self.budget().available(settings, now), settings.at_birth());
-        self.now = now;
+        (self.now, self.latest) = (now, now);
         self.check(settings, cap);
     }
 }
