@@ -163,6 +163,13 @@ impl Budget {
         Self { window: Some(window), ledger: Ledger::new(now.as_nanos()), seen: 0 }
     }
 
+    /// Whether workers can have left this by `now`: a window that begins far ahead would forget nothing until then, and
+    /// retries that were made would not come back.
+    #[must_use]
+    pub fn is_plausible(&self, now: Timestamp) -> bool {
+        self.window.as_ref().is_none_or(|window| window.is_plausible(now))
+    }
+
     /// Has the window go by a configuration's `ttl`.
     pub const fn adopt(&mut self, settings: &Settings) {
         if let Some(window) = &mut self.window {

@@ -14,6 +14,9 @@ const COUNT: usize = SLICES as usize;
 /// A tenth of the shortest and of the longest window.
 const PLAUSIBLE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(6);
 
+/// How much later another worker's clock reading may be than the one that judges.
+const AHEAD: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Slice {
     /// What requests have paid.
@@ -40,6 +43,11 @@ impl Window {
     /// Takes over another length. What stands in the slices stays, and leaves by the new one.
     pub(super) const fn reshape(&mut self, slice: Duration) {
         self.slice = slice;
+    }
+
+    /// Whether the present slice can have begun by `now`.
+    pub(super) fn is_plausible(&self, now: Timestamp) -> bool {
+        self.rolled.since(now) <= AHEAD
     }
 
     /// Closes the present slice, if it has lasted long enough, and lets those go whose time is over.

@@ -82,6 +82,21 @@ fn one_that_came_in_whole_meanwhile_is_the_upstreams_failure() {
     }
 }
 
+/// The router's clock began as good as with ours: of the two only one is to answer.
+#[test]
+fn one_that_came_in_whole_at_once_is_the_routers_to_end() {
+    for (late, is_ours) in [(0, false), (4, false), (5, true)] {
+        let shop = Shop::with(&timed(), 1);
+        let stream = upload(shop.vm());
+        shop.host.advance(ms(late));
+        assert_eq!(stream.request_body(true).unwrap(), Action::Continue, "{late}");
+        ring(&shop, 300 - late);
+        shop.pass(TICK).unwrap();
+        assert_eq!(stream.local_response().is_some(), is_ours, "{late}");
+        stream.finish().unwrap();
+    }
+}
+
 #[test]
 fn an_answer_that_has_begun_may_take_its_time() {
     let config = timed();
