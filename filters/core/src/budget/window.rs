@@ -78,6 +78,19 @@ impl Window {
         present.retries = present.retries.saturating_add(retries);
     }
 
+    /// Takes retries out together with what has paid for them, the oldest first: they do not come back.
+    pub(super) fn cancel(&mut self, cost: i64) {
+        let paid = self.slices.iter().fold(0, |sum: i64, slice| sum.saturating_add(slice.paid));
+        let paid = u32::try_from(paid.checked_div(cost).unwrap_or(0)).unwrap_or(u32::MAX);
+        let mut left = paid;
+        for slice in self.slices.iter_mut().rev() {
+            let gone = left.min(slice.retries);
+            slice.retries = slice.retries.saturating_sub(gone);
+            left = left.saturating_sub(gone);
+        }
+        self.burn(i64::from(paid.saturating_sub(left)).saturating_mul(cost));
+    }
+
     /// Takes back what was paid, the oldest first, up to `amount`.
     pub(super) fn burn(&mut self, mut amount: i64) {
         for slice in self.slices.iter_mut().rev() {
