@@ -6,6 +6,12 @@ mod admission;
 #[cfg(test)]
 mod agreement_tests;
 #[cfg(test)]
+mod budget_tests;
+#[cfg(test)]
+mod budget_trouble_tests;
+#[cfg(test)]
+mod budget_waiting_tests;
+#[cfg(test)]
 mod bulkhead_tests;
 mod completion;
 #[cfg(test)]

@@ -171,9 +171,26 @@ fn of_a_header_that_is_there_twice_the_first_counts() {
 #[test]
 fn every_header_that_steers_is_known_and_no_other() {
     let policy = policy(ALL);
-    for name in STEERING {
+    let names = [
+        "x-envoy-max-retries",
+        "x-envoy-retry-on",
+        "x-envoy-retry-grpc-on",
+        "x-envoy-retriable-status-codes",
+        "x-envoy-retriable-header-names",
+        "x-envoy-hedge-on-per-try-timeout",
+        "x-envoy-upstream-rq-timeout-ms",
+        "x-envoy-upstream-rq-per-try-timeout-ms",
+        "x-envoy-upstream-rq-per-try-idle-timeout-ms",
+        "x-envoy-upstream-stream-duration-ms",
+        "x-envoy-upstream-rq-timeout-alt-response",
+        "x-envoy-expected-rq-timeout-ms",
+        "x-envoy-attempt-count",
+        "grpc-previous-rpc-attempts",
+    ];
+    for name in names {
         assert_eq!(said(&policy, false, &[(name, "1")]).steering, [name]);
     }
+    assert_eq!(STEERING.len(), names.len());
     for name in
         ["x-envoy-", "x-envoy-retry", "x-envoy-upstream-service-time", "grpc-encoding", "x-max-retries"]
     {
