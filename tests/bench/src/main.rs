@@ -31,6 +31,8 @@ use variants::{
 
 const WARM_UP: usize = 4_000;
 const PARTS: usize = 10;
+/// A multiple of twice the number of variants: each goes first as often as any other, in both directions.
+const TURNS: usize = 154;
 
 #[tokio::main]
 async fn main() {
@@ -66,7 +68,7 @@ async fn compare(upstream: &Envoy, address: SocketAddr) {
     let [bare, empty, closed, direct, open, by_count, by_time, bulkhead] = [0, 1, 2, 3, 4, 5, 6, 7];
     let [capped, charged, by_route] = [8, 9, 10];
     all[open].trip().await;
-    let table = measure(&all, upstream, number("TURNS", 200));
+    let table = measure(&all, upstream, number("TURNS", TURNS));
     let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
     let goals =
         [(closed, 1.3), (by_count, 1.3), (by_time, 1.3), (bulkhead, 1.4), (capped, 1.5), (charged, 1.5)];
