@@ -67,6 +67,7 @@ pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
     let patterns = Patterns {
         breaker: Some(Pattern { settings: breaker(), shadow: false }),
         bulkhead: Some(Pattern { settings: bulkhead(), shadow: false }),
+        budget: None,
     };
     let policies = [("policy-0".to_owned(), Some(Shared { patterns, max_keys: None }))];
     let (mut rng, mut store) = (Rng::new(seed), SharedData::new(1));

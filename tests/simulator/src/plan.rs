@@ -235,7 +235,7 @@ fn guarded(
     let max_keys = rng.chance(400).then(|| rng.between(1, 3) as u16);
     // Not every configuration keeps state for every policy, but there is always one to look at.
     let keeps = policy == 0 || !rng.chance(100);
-    let patterns = Patterns { breaker, bulkhead };
+    let patterns = Patterns { breaker, bulkhead, budget: None };
     (format!("policy-{policy}"), keeps.then_some(Shared { patterns, max_keys }))
 }
 

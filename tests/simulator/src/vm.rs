@@ -9,7 +9,7 @@ use resilience_core::bulkhead::{Permit, Wake};
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{
-    Arrival, Completion, Event, Pass, Port, Resumed, Shared, Target, Verdict, Worker,
+    Arrival, Completion, Event, Pass, Port, Resumed, Returned, Shared, Target, Verdict, Worker,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -259,7 +259,7 @@ fn perform(
     let woken = match task {
         Task::Admit { policy, cluster, call, class } => {
             let target = aim(worker, world, policy, cluster);
-            let verdict = worker.admit(world, target, Arrival { call, class }, now);
+            let verdict = worker.admit(world, target, Arrival { call, class, ..Arrival::default() }, now);
             return Done::Decided(world.breaker(target), verdict);
         }
         Task::Force { policy, cluster, command } => {
@@ -280,12 +280,12 @@ fn perform(
             if waits {
                 worker.withdraw(world, call, now);
             }
-            worker.complete(world, Completion { target, ticket, outcome, permit }, now, || true);
+            worker.complete(world, Completion { target, ticket, outcome, returned: Returned { permit, spent: None } }, now, || true);
             Vec::new()
         }
         Task::Release { breaker, permit, .. } => {
             let target = world.target(breaker);
-            worker.release(world, target, permit, now);
+            worker.release(world, target, Returned { permit: Some(permit), spent: None }, now);
             Vec::new()
         }
         Task::Withdraw { call } => {
@@ -390,7 +390,7 @@ impl Port for World<'_> {
             Event::Transition { target, .. }
             | Event::Observed { target, .. }
             | Event::Reclaimed { target, .. } => self.breaker(target),
-            Event::KeysExhausted { policy } | Event::Crowd { policy, .. } => crate::breaker(policy, None),
+            Event::KeysExhausted { policy } | Event::Crowd { policy, .. } | Event::Balance { policy, .. } => crate::breaker(policy, None),
             Event::Conflicts { .. } | Event::GaveUp { .. } => 0,
         };
         self.ask(Call::Report(event, breaker));

@@ -32,7 +32,7 @@ impl Oracle {
                 self.reached.forced += u64::from(transition.cause == Cause::Forced);
             }
             Event::KeysExhausted { .. } => self.reached.exhausted += 1,
-            Event::Conflicts { .. } | Event::Observed { .. } => {}
+            Event::Conflicts { .. } | Event::Observed { .. } | Event::Balance { .. } => {}
         }
         let deed = self.deed(vm)?;
         match event {
@@ -60,7 +60,7 @@ impl Oracle {
                 (deed.reclaimed, deed.regained) = left
                     .ok_or_else(|| format!("VM {vm} told of what was never reclaimed of policy {policy}"))?;
             }
-            Event::Crowd { .. } => {}
+            Event::Crowd { .. } | Event::Balance { .. } => {}
             Event::Observed { state, .. } => {
                 let begun = deed.begun;
                 if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
