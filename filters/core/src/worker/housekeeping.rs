@@ -63,8 +63,10 @@ impl Worker {
                     crowd.partial = true;
                     break;
                 };
-                let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
-                crowd.add(&self.found(policy, state, now));
+                crowd.seen = true;
+                // As on a tick, what nobody has written yet adds nothing.
+                let Some(found) = found else { continue };
+                crowd.add(&self.found(policy, State::decode(Some(&found.bytes), now), now));
             }
             self.show_crowd(port, policy, crowd);
         }
