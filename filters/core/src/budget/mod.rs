@@ -309,12 +309,14 @@ impl Budget {
         let floor = settings.at_birth().saturating_mul(settings.cost);
         let window = self.window(settings, now);
         window.roll(now);
-        if settings.max_balance.is_some() {
+        if settings.max_balance.is_some() && settings.deposit > 0 {
             // Elsewhere a retry comes back when it leaves the window, also where it was what had paid for it that was gone
             // first: a balance that grows without a request, which a cap must not.
             window.cancel(settings.cost);
         }
-        let count = window.sum(settings.cost).saturating_add(floor);
+        // Where nothing is paid a retry has no price, and what others paid would be read as a thousand times as many.
+        let paid = if settings.deposit > 0 { window.paid() } else { 0 };
+        let count = paid.saturating_sub(window.spent(settings.cost)).saturating_add(floor);
         let cap = settings.cap().filter(|_| !active(Bug::CapForgotten));
         let excess = cap.map_or(0, |cap| count.saturating_sub(cap).max(0));
         window.burn(excess);

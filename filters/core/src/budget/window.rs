@@ -60,12 +60,15 @@ impl Window {
         self.rolled = now;
     }
 
-    /// What was paid less what was spent, where a retry costs `cost`.
-    pub(super) fn sum(&self, cost: i64) -> i64 {
-        self.slices.iter().fold(0, |sum: i64, slice| {
-            let spent = i64::from(slice.retries).saturating_mul(cost);
-            sum.saturating_add(slice.paid).saturating_sub(spent)
-        })
+    /// What was paid.
+    pub(super) fn paid(&self) -> i64 {
+        self.slices.iter().fold(0, |sum: i64, slice| sum.saturating_add(slice.paid))
+    }
+
+    /// What was spent, where a retry costs `cost`.
+    pub(super) fn spent(&self, cost: i64) -> i64 {
+        let retries = self.slices.iter().fold(0, |sum: i64, slice| sum.saturating_add(slice.retries.into()));
+        retries.saturating_mul(cost)
     }
 
     pub(super) fn pay(&mut self, amount: i64) {
@@ -80,8 +83,7 @@ impl Window {
 
     /// Takes retries out together with what has paid for them, the oldest first: they do not come back.
     pub(super) fn cancel(&mut self, cost: i64) {
-        let paid = self.slices.iter().fold(0, |sum: i64, slice| sum.saturating_add(slice.paid));
-        let paid = u32::try_from(paid.checked_div(cost).unwrap_or(0)).unwrap_or(u32::MAX);
+        let paid = u32::try_from(self.paid().checked_div(cost).unwrap_or(0)).unwrap_or(u32::MAX);
         let mut left = paid;
         for slice in self.slices.iter_mut().rev() {
             let gone = left.min(slice.retries);
