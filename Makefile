@@ -63,7 +63,7 @@ build: ## Build dist/resilience.wasm
 	$(call install_if_changed,$(WASM_OUT)/resilience.wasm,dist/resilience.wasm)
 
 .PHONY: validate
-validate: build ## Write dist/envoy.yaml, let Envoy and the module check it, and warn of limits below a bulkhead
+validate: build ## Write dist/envoy.yaml, let Envoy and the module check it, and warn of what works against policies
 	$(SETUP) envoy yaml
 	@tools/render envoy/envoy.yaml dist/envoy.yaml
 	@tools/validate dist/envoy.yaml
@@ -74,7 +74,7 @@ run: validate ## Start the bundled stack in the foreground
 	@exec tools/run
 
 .PHONY: demo
-demo: ## Drive the running stack: trip, fallback, probe, recovery, and a bulkhead that is full
+demo: ## Drive the running stack: trip, fallback, probe, recovery, a bulkhead that is full, and retries
 	@exec envoy/demo.py
 
 .PHONY: test

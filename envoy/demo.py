@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Shows on the running stack what a circuit breaker and a bulkhead do: `make run` in one terminal, `make demo` in another.
+"""Shows on the running stack what the filter does: `make run` in one terminal, `make demo` in another.
+
+First a circuit breaker, then a bulkhead, then retries.
 
 Everything is driven and seen from outside: requests to the edge, faults by Envoy's runtime, and the demo upstream's own
 count of the calls that reached it. Ends with an error if anything it shows is not what should happen.
@@ -13,13 +15,14 @@ import time
 
 sys.dont_write_bytecode = True
 import demo_bulkhead  # noqa: E402 (nothing is left beside the bundle)
+import demo_retry  # noqa: E402
 from demo_stage import (  # noqa: E402
     ADMIN, CHECKOUT, EDGE, FALLBACK, Growth, admin, becomes, call, chapter, check, is_fallback, line, marker, runtime,
     settle, upstream_calls, wrong
 )
 
 BREAKER = CHECKOUT["circuit_breaker"]
-FAULTS = ("demo.checkout.abort_percent", "demo.checkout.delay_percent", "demo.checkout.delay_ms")
+FAULTS = tuple(f"demo.checkout.{name}" for name in ("abort_percent", "blip_percent", "delay_percent", "delay_ms"))
 FAILURES = BREAKER["failures_in_window"]["failures"]
 WAIT = float(re.fullmatch(r"(\d+)s", BREAKER["wait_duration_in_open_state"])[1])
 
@@ -128,6 +131,7 @@ def main():
         chapter("6. What the metrics say about it (/stats/prometheus)")
         growth.show()
         demo_bulkhead.story()
+        demo_retry.story()
     except (OSError, http.client.HTTPException) as error:
         sys.exit(f"demo: the stack stopped answering: {error!r}")
     finally:

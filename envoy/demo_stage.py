@@ -12,8 +12,8 @@ EDGE = int(os.environ.get("RESILIENCE_PORT") or 10000)
 ADMIN = int(os.environ.get("RESILIENCE_ADMIN_PORT") or 9901)
 
 POLICY = "checkout"
-POLICIES = json.loads((pathlib.Path(__file__).parent / "policies.json").read_text())["policies"]
-CHECKOUT = next(policy for policy in POLICIES if policy["name"] == POLICY)
+DOCUMENT = json.loads((pathlib.Path(__file__).parent / "policies.json").read_text())
+CHECKOUT = next(policy for policy in DOCUMENT["policies"] if policy["name"] == POLICY)
 FALLBACK = CHECKOUT["fallback"][0]["static"]
 
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -65,9 +65,9 @@ def runtime(key, value):
     admin("POST", f"/runtime_modify?{key}={value}")
 
 
-def upstream_calls():
+def upstream_calls(service=POLICY):
     """How many calls for this service the demo upstream has seen, by its own count."""
-    name = f"http.demo_upstream.rbac.policy.{POLICY}.allowed"
+    name = f"http.demo_upstream.rbac.policy.{service}.allowed"
     found = re.search(rf"^{re.escape(name)}: (\d+)$", admin("GET", f"/stats?filter={re.escape(name)}"), re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -125,18 +125,19 @@ def settle():
 
 
 class Growth:
-    """What a story must leave in the metrics, at least: other people may be using the shop."""
+    """What a story must leave in a policy's metrics, at least: other people may be using the shop."""
 
-    def __init__(self, expected):
+    def __init__(self, expected, policy=POLICY):
         self.expected = expected
+        self.policy = policy
         self.before = self.now()
 
     def now(self):
-        return [metric(name, policy=POLICY, **labels) for name, labels, _ in self.expected]
+        return [metric(name, policy=self.policy, **labels) for name, labels, _ in self.expected]
 
     def show(self):
         enough = lambda: all(now - then >= least for (_, _, least), then, now in zip(self.expected, self.before, self.now()))
         eventually(enough, 10.0)
         for (name, labels, least), then, now in zip(self.expected, self.before, self.now()):
-            shown = ",".join(f'{label}="{value}"' for label, value in {"policy": POLICY, **labels}.items())
+            shown = ",".join(f'{label}="{value}"' for label, value in {"policy": self.policy, **labels}.items())
             check(now - then >= least, f"{name}{{{shown}}} grew by {now - then}")

@@ -21,6 +21,11 @@ use std::time::Duration;
 const VIA_UPSTREAM: &[u8] = b"via_upstream";
 /// The details of a stream that lasted longer than it may. No flag tells of it.
 const MAX_DURATION: &[u8] = b"max_duration_timeout";
+/// The details of an answer that did not come within the router's timeout.
+const RESPONSE_TIMEOUT: &[u8] = b"response_timeout";
+/// The details of an answer in place of the upstream's failure, which was going to be retried when more body came than can
+/// be sent twice. No flag tells of it.
+const RETRY_GIVEN_UP: &[u8] = b"request_payload_exceeded_retry_buffer_limit";
 
 /// No healthy upstream (`UH`), upstream timeout (`UT`), local reset (`LR`), remote reset (`UR`), connection failure (`UF`),
 /// connection termination (`UC`), maximum stream duration (`UMSDR`), upstream protocol error (`UPE`).
@@ -61,6 +66,8 @@ pub struct StreamInfo {
     pub flags: u64,
     /// How long the request waited for a permit. Envoy's clocks of a stream ran meanwhile.
     pub waited: Duration,
+    /// Whether the wait was taken off the time that its upstream had.
+    pub hurried: bool,
     /// How long it was with the upstream then. Worth finding out only where it waited.
     pub called: Duration,
 }
@@ -100,6 +107,13 @@ pub fn of_end(
     outcome
 }
 
+/// The outcome of a request that we ended ourselves because its time was over. Who was not sent the whole request cannot have
+/// answered it, and where most of the time went by in our queue the upstream is not to blame.
+#[must_use]
+pub fn of_our_timeout(is_whole: bool, waited: Duration, called: Duration) -> Outcome {
+    if is_whole && waited <= called { Outcome::Failure } else { Outcome::Ignored }
+}
+
 /// Envoy answered itself, or nobody did.
 ///
 /// Overflow (`UO`), by itself no evidence, excuses nothing: Envoy also flags it where a limit forbids the retry of what the
@@ -109,7 +123,11 @@ fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     // Where most of the time went by in our queue, that it ran out tells nothing of the upstream.
     let in_queue = info.waited > info.called;
     let blames_upstream = out_of_time && !in_queue && status.is_gateway_timeout();
-    if info.flags & UPSTREAM_FAILED != 0 || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
+    if in_queue && info.hurried && info.details == RESPONSE_TIMEOUT {
+        return Outcome::Ignored;
+    }
+    let failed = info.flags & UPSTREAM_FAILED != 0 || info.details == RETRY_GIVEN_UP;
+    if failed || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
 }
 
 /// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::budget::{Grant, Wish};
+use crate::budget::{Grant, USUAL, Wish};
 use crate::time::Timestamp;
 use crate::timeout::Allowance;
 use std::borrow::Cow;
@@ -118,18 +118,19 @@ impl Wanted {
     pub fn at(self, is_probe: bool, time: &Allowance, now: Timestamp) -> Self {
         let most = match self.wish {
             Wish::Spent | Wish::Retries(0) => return self,
-            Wish::Route => None,
-            Wish::Retries(most) => Some(most),
+            Wish::Route => USUAL,
+            Wish::Retries(most) => most,
         };
         if is_probe {
             return Self { wish: Wish::Retries(0), denied: Some(Denied::Breaker) };
         }
-        match most.map(|most| (most, time.fitting(most, now))) {
-            Some((most, fitting)) if fitting < most => {
-                Self { wish: Wish::Retries(fitting), denied: Some(Denied::Deadline) }
-            }
-            _ => self,
+        let fitting = time.fitting(most, now);
+        if fitting >= most {
+            return self;
         }
+        // What is said to the router must not be more than the route makes of itself: one is safe to say.
+        let fitting = if self.wish == Wish::Route { fitting.min(1) } else { fitting };
+        Self { wish: Wish::Retries(fitting), denied: Some(Denied::Deadline) }
     }
 
     /// What it gets where no budget has a say.

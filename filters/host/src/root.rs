@@ -1,10 +1,10 @@
 //! One configuration in one VM.
 
+use crate::call::Call;
 use crate::calls::{self, Level, Queue, log};
 use crate::facts::{CurrentRequest, cluster, named_class, said};
 use crate::metrics::PolicyMetrics;
 use crate::port::HostPort;
-use crate::stream::Call;
 use resilience_core::alarms::Alarms;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
@@ -20,10 +20,14 @@ use resilience_core::time::Timestamp;
 use resilience_core::timer::Timer;
 use resilience_core::worker::{Arrival, Completion, Pass, Resumed, Returned, Target, Verdict, Worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 /// How many messages are read at once. The host calls for each message that is left, so none stays behind; those who are
 /// woken need not wait for the last of many.
 const MESSAGES: usize = 64;
+
+/// A request whose body is there within so much of its headers came whole.
+const AT_ONCE: Duration = Duration::from_millis(5);
 
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
@@ -218,8 +222,17 @@ impl Root {
         self.alarms.cancel(call, at);
     }
 
+    /// Whether a request that began at `began` has taken no time to speak of to arrive.
+    pub(crate) fn has_just_begun(&mut self, began: Timestamp) -> bool {
+        self.now = clock().unwrap_or(self.now);
+        self.now.since(began) < AT_ONCE
+    }
+
     /// The requests whose time is over.
     pub(crate) fn overdue(&mut self) -> Vec<u32> {
+        if self.alarms.next_due().is_none() {
+            return Vec::new();
+        }
         self.now = clock().unwrap_or(self.now);
         self.alarms.due(self.now)
     }

@@ -1,20 +1,16 @@
 //! One request, from its headers to its end.
 
+use crate::call::{Call, Holds};
 use crate::calls::{self, Direction, Level, LocalResponse, Map, log};
 use crate::facts::{CurrentRequest, header, is_grpc, property};
-use crate::root::{Arrived, Asked, Root, clock};
+use crate::root::{Arrived, Asked, Root};
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse, timed_out};
-use resilience_core::breaker::{Outcome, Ticket};
-use resilience_core::budget::Grant;
-use resilience_core::bulkhead::Permit;
+use resilience_core::breaker::Outcome;
 use resilience_core::decision::Decision;
-use resilience_core::matcher::Seen;
-use resilience_core::outcome::{
-    self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
-};
+use resilience_core::outcome::{self, Answer, Rules, Standing, Status, parse_status};
 use resilience_core::steering::Edit;
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Pass, Resumed, Returned, Target, Verdict};
+use resilience_core::worker::{Pass, Resumed, Returned, Verdict};
 use std::time::Duration;
 
 /// A request that arrives with this header was routed by its sender.
@@ -50,45 +46,11 @@ pub(crate) struct Stream {
     is_whole: bool,
 }
 
-/// What a request holds that goes to the upstream.
-#[derive(Debug)]
-struct Holds {
-    target: Target,
-    permit: Option<Permit>,
-    grant: Option<Grant>,
-    is_grpc: bool,
-    /// Whether it has failed, as far as that is known.
-    failed: bool,
-}
-
 /// A request that is held back.
 #[derive(Debug)]
 struct Held {
     call: Call,
     asked: Asked,
-}
-
-/// A request that was let through, or is going to be.
-#[derive(Debug)]
-pub(crate) struct Call {
-    /// Whose it is.
-    pub(crate) target: Target,
-    /// The breaker's, if one admitted it.
-    pub(crate) ticket: Option<Ticket>,
-    /// Its class, where its policy tells classes apart.
-    class: Option<usize>,
-    /// When it came, or its wait was over: waiting is no slowness of the upstream.
-    began: Timestamp,
-    /// How long it waited before.
-    waited: Duration,
-    /// What its policy was found by.
-    pub(crate) seen: Seen,
-    /// The upstream cluster that it was to go to, where each has a state of its own.
-    pub(crate) cluster: Option<Vec<u8>>,
-    /// Whether its answer was slow to begin, once it has and where anybody asks.
-    slow: Option<bool>,
-    /// What has been seen of the answer.
-    answer: Answer,
 }
 
 impl Stream {
@@ -123,6 +85,7 @@ impl Stream {
             class,
             began: at,
             waited: Duration::ZERO,
+            has_deadline: asked.plan.time.deadline.is_some(),
             seen,
             cluster,
             slow: None,
@@ -167,24 +130,32 @@ impl Stream {
     }
 
     /// More of the request's body; `is_last` where it ends with this.
-    pub(crate) const fn request_body(&mut self, is_last: bool) -> Action {
-        self.is_whole |= is_last;
+    pub(crate) fn request_body(&mut self, root: &mut Root, is_last: bool) -> Action {
+        if is_last {
+            self.is_whole = true;
+            let began = self.call.as_ref().map(|call| call.began);
+            if self.alarm.is_some() && began.is_some_and(|began| root.has_just_begun(began)) {
+                // The router's clock starts now, and is as good as ours. Of two that ran out together now one would
+                // answer and now the other.
+                self.cancel_alarm(root);
+            }
+        }
         // A host that does not hold the body back with the headers would let the request go on.
         if self.held.is_some() { Action::Pause } else { Action::Continue }
     }
 
     /// The time of the request is over; heard of in a callback that is not this stream's.
     pub(crate) fn time_out(&mut self, root: &mut Root) {
-        let (Some(_), Some(call), Some(holds)) = (self.alarm.take(), self.call.take(), &mut self.holds)
-        else {
+        if self.alarm.take().is_none() || self.call.is_none() {
             return;
-        };
+        }
         if let Err(status) = calls::set_effective_context(self.id) {
+            // What follows would be done to another stream. What it proves is still to come, at its end.
             log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
             return;
         }
-        // Who does not get the whole request can not answer it.
-        let outcome = if self.is_whole { Outcome::Failure } else { Outcome::Ignored };
+        let (Some(call), Some(holds)) = (self.call.take(), &mut self.holds) else { return };
+        let outcome = outcome::of_our_timeout(self.is_whole, call.waited, root.now().since(call.began));
         holds.failed = outcome.is_failure();
         let (policy, is_grpc) = (call.target.policy, holds.is_grpc);
         call.settle(root, outcome, Returned::default());
@@ -305,62 +276,6 @@ impl Stream {
             Some((call, outcome)) => call.settle(root, outcome, returned),
             None => root.release(holds.target, returned),
         }
-    }
-}
-
-impl Holds {
-    /// What it gives back. Counts the retries that it had.
-    fn end(&self, root: &mut Root) -> Returned {
-        let Some(grant) = self.grant else { return Returned { permit: self.permit, spent: None } };
-        let asked = grant.is_limited();
-        let ended = grant.end(if asked { retries_made() } else { None });
-        root.metrics(self.target.policy, |metrics| {
-            if ended.made > 0 {
-                metrics.retries_granted(ended.made);
-            }
-            if let Some(reason) = grant.denied.filter(|_| self.failed && ended.exhausted) {
-                metrics.retry_denied(reason);
-            }
-            if ended.beyond {
-                metrics.shadow_denial();
-            }
-        });
-        Returned { permit: self.permit, spent: ended.spent }
-    }
-}
-
-/// How often the router has retried the request; `None` where the host does not tell.
-fn retries_made() -> Option<u32> {
-    let attempts = property(b"upstream\0request_attempt_count")?.try_into().map(u64::from_le_bytes).ok()?;
-    Some(u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX))
-}
-
-impl Call {
-    fn is_probe(&self) -> bool {
-        self.ticket.is_some_and(|ticket| ticket.probe.is_some())
-    }
-
-    /// Why the stream is where it is. The flags are read only where the answer is not simply the upstream's.
-    fn stream_info(&self) -> StreamInfo {
-        let details = property(b"response\0code_details").unwrap_or_default();
-        if is_via_upstream(&details) {
-            return StreamInfo { details, ..StreamInfo::default() };
-        }
-        let flags = property(b"response\0flags").and_then(|bytes| bytes.try_into().ok());
-        let now = if self.waited.is_zero() { None } else { clock() };
-        StreamInfo {
-            details,
-            flags: flags.map_or(0, u64::from_le_bytes),
-            waited: self.waited,
-            called: now.map_or(Duration::ZERO, |now| now.since(self.began)),
-        }
-    }
-
-    /// Counts what the call proved, and gives back what is `returned`, if it ends with this.
-    fn settle(self, root: &mut Root, outcome: Outcome, returned: Returned) {
-        let policy = self.target.policy;
-        let slow = self.slow.or_else(|| root.is_slow(policy, self.began)).unwrap_or(false);
-        root.complete(&self, outcome.timed(slow), returned);
     }
 }
 

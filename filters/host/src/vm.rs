@@ -143,7 +143,7 @@ pub fn on_request_headers(id: u32, is_whole: bool) -> Action {
 /// `proxy_on_request_body`, and, with `is_last`, `proxy_on_request_trailers`.
 #[must_use]
 pub fn on_request_body(id: u32, is_last: bool) -> Action {
-    with(|vm| vm.stream(id, |stream, _| stream.request_body(is_last)))
+    with(|vm| vm.stream(id, |stream, root| stream.request_body(root, is_last)))
 }
 
 /// `proxy_on_response_headers`.

@@ -2,7 +2,7 @@
 
 use crate::load;
 use crate::variants::{Variant, module, start};
-use crate::{measure, middle, print_ratio};
+use crate::{measure, middle, number, print_ratio};
 use resilience_test_harness::many::{self, Kind};
 use resilience_test_harness::{Envoy, config};
 use serde_json::Value;
@@ -54,7 +54,7 @@ async fn requests(upstream: &Envoy, address: SocketAddr) {
         Variant::of("1 of each kind, by prefix", request(prefix), envoy(FEW, address, 1).await).await,
         Variant::of("10 000, by prefix", request(far(Kind::Prefix)), envoy(MANY, address, 1).await).await,
     ];
-    let table = measure(&all, upstream);
+    let table = measure(&all, upstream, number("TURNS", 200));
     print_ratio("CPU, 10 000 policies / 1, by route", &table, 1.1, |rows| middle(rows[1]) / middle(rows[0]));
     print_ratio("CPU, 10 000 policies / 1 of each kind, by prefix", &table, 1.1, |rows| {
         middle(rows[3]) / middle(rows[2])

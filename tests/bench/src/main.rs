@@ -5,6 +5,8 @@
 //! which has a processor to itself; the upstream and the load have another. A variant's figure is the mean of the middle
 //! half of its turns; the spread is that of the figures of ten parts of the run.
 //!
+//! After that the same over a table of many routes, where it shows what a header costs that is written.
+//!
 //! Before that, unpinned: how soon a waiter of one worker is woken by another, what four workers cost that share one policy, and
 //! what a dependency that hangs costs its neighbour.
 //!
@@ -15,6 +17,7 @@ mod large;
 mod load;
 mod memory;
 mod neighbour;
+mod routes;
 mod variants;
 mod wake;
 
@@ -22,12 +25,14 @@ use resilience_test_harness::{Envoy, pin};
 use std::net::SocketAddr;
 use std::time::Duration;
 use variants::{
-    Variant, bulkhead_filter, direct_response, empty_filter, our_filter, proxied, rates_filter,
-    start_upstream,
+    Variant, bulkhead_filter, capped_filter, charged_filter, direct_response, empty_filter, our_filter,
+    proxied, rates_filter, retried, start_upstream,
 };
 
 const WARM_UP: usize = 4_000;
 const PARTS: usize = 10;
+/// A multiple of twice the number of variants: each goes first as often as any other, in both directions.
+const TURNS: usize = 154;
 
 #[tokio::main]
 async fn main() {
@@ -40,6 +45,7 @@ async fn main() {
         hot::print(address).await;
         neighbour::print(address).await;
         compare(&upstream, address).await;
+        routes::print(&upstream, address).await;
         memory::print(address).await;
     }
 }
@@ -55,25 +61,38 @@ async fn compare(upstream: &Envoy, address: SocketAddr) {
         Variant::new("proxied, rates by count", &[rates_filter("count")], proxied(), address).await,
         Variant::new("proxied, rates by time", &[rates_filter("time")], proxied(), address).await,
         Variant::new("proxied, breaker and bulkhead", &[bulkhead_filter()], proxied(), address).await,
+        Variant::new("proxied, and a retry budget", &[capped_filter()], proxied(), address).await,
+        Variant::new("proxied, retries and timeouts", &[charged_filter()], proxied(), address).await,
+        Variant::new("proxied, no filter, by its route", &[], retried(), address).await,
     ];
     let [bare, empty, closed, direct, open, by_count, by_time, bulkhead] = [0, 1, 2, 3, 4, 5, 6, 7];
+    let [capped, charged, by_route] = [8, 9, 10];
     all[open].trip().await;
-    let table = measure(&all, upstream);
+    let table = measure(&all, upstream, number("TURNS", TURNS));
     let added = |rows: &[&[f64]], which: usize| middle(rows[which]) - middle(rows[bare]);
-    for (which, goal) in [(closed, 1.3), (by_count, 1.3), (by_time, 1.3), (bulkhead, 1.4)] {
+    let goals =
+        [(closed, 1.3), (by_count, 1.3), (by_time, 1.3), (bulkhead, 1.4), (capped, 1.5), (charged, 1.5)];
+    for (which, goal) in goals {
         let name = all[which].name.trim_start_matches("proxied, ");
         print_ratio(&format!("added CPU, {name} / empty filter"), &table, goal, |rows| {
             added(rows, which) / added(rows, empty)
         });
     }
+    // What is written has the router prepare for retries and set timers, as it does for a route that says so.
+    print_ratio(
+        "added CPU, retries and timeouts beyond those of a route / empty filter",
+        &table,
+        1.5,
+        |rows| (added(rows, charged) - added(rows, by_route)) / added(rows, empty),
+    );
     print_ratio("CPU, open breaker / direct response behind an empty filter", &table, 1.2, |rows| {
         middle(rows[open]) / middle(rows[direct])
     });
 }
 
 /// Drives the variants in turn and prints what a request costs in each. Returns the figures of every turn, by variant.
-fn measure(all: &[Variant], upstream: &Envoy) -> Vec<Vec<f64>> {
-    let (turns, requests) = (number("TURNS", 200), number("REQUESTS", 400));
+fn measure(all: &[Variant], upstream: &Envoy, turns: usize) -> Vec<Vec<f64>> {
+    let requests = number("REQUESTS", 400);
     let pinned = all.iter().all(|variant| pin(variant.pid(), 0))
         && pin(upstream.pid(), 1)
         && pin(std::process::id(), 1);

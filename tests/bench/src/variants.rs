@@ -11,6 +11,10 @@ use std::time::Duration;
 pub const HEALTHY: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-request-id: 1\r\n\r\n";
 const FAILING: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-fail: 1\r\n\r\n";
 const BODY: &str = "Your order is placed; payment will be processed within 5 minutes.";
+/// Timeouts and retries that no request here needs.
+const TOTAL: &str = "15s";
+const PER_TRY: &str = "5s";
+const RETRIES: u8 = 1;
 /// How many failures open the breaker: one for each connection of the load.
 const FAILURES: usize = load::CONNECTIONS;
 
@@ -65,12 +69,31 @@ pub fn rates_filter(window: &str) -> Value {
 
 /// Ours, with a breaker that counts failures, a bulkhead that is wide enough and a fallback.
 pub fn bulkhead_filter() -> Value {
-    with(&failures(), &json!({"max_concurrent_calls": 1000}))
+    with(&failures(), &wide(), &json!({}))
+}
+
+/// The same with a budget for the retries that the route makes of itself.
+pub fn capped_filter() -> Value {
+    with(&failures(), &wide(), &json!({"retry_budget": {}}))
+}
+
+/// The same where the filter is in charge of retries and of timeouts.
+pub fn charged_filter() -> Value {
+    let timeout = json!({"total": TOTAL, "per_try": PER_TRY});
+    with(
+        &failures(),
+        &wide(),
+        &json!({"retry_budget": {}, "retry": {"max_retries": RETRIES}, "timeout": timeout}),
+    )
+}
+
+fn wide() -> Value {
+    json!({"max_concurrent_calls": 1000})
 }
 
 /// Ours, with a bulkhead for one call, for which others wait.
 pub fn waiting_filter() -> Value {
-    with(&failures(), &json!({"max_concurrent_calls": 1, "max_wait_duration": "10s"}))
+    with(&failures(), &json!({"max_concurrent_calls": 1, "max_wait_duration": "10s"}), &json!({}))
 }
 
 fn failures() -> Value {
@@ -81,14 +104,14 @@ fn failures() -> Value {
 }
 
 fn with_triggers(triggers: &Value) -> Value {
-    with(triggers, &Value::Null)
+    with(triggers, &Value::Null, &json!({}))
 }
 
-fn with(triggers: &Value, bulkhead: &Value) -> Value {
+fn with(triggers: &Value, bulkhead: &Value, more: &Value) -> Value {
     let mut breaker = triggers.clone();
     // Once open it stays open for the whole measurement.
     breaker["wait_duration_in_open_state"] = json!("24h");
-    let document = json!({
+    let mut document = json!({
         "policies": [{
             "name": "checkout",
             "match": [{"route": "checkout"}],
@@ -97,12 +120,24 @@ fn with(triggers: &Value, bulkhead: &Value) -> Value {
             "fallback": [{"static": {"status": 200, "headers": {"content-type": "text/plain"}, "text": BODY}}],
         }],
     });
+    for (section, value) in more.as_object().expect("sections") {
+        document["policies"][0][section] = value.clone();
+    }
     config::resilience_filter(Path::new(&module()), "resilience", &document.to_string())
 }
 
 /// A route to the upstream.
 pub fn proxied() -> Value {
     config::route("checkout", "/checkout", "upstream")
+}
+
+/// The same, where the route itself retries and has timeouts.
+pub fn retried() -> Value {
+    let mut route = proxied();
+    route["route"]["timeout"] = TOTAL.into();
+    route["route"]["retry_policy"] =
+        json!({"retry_on": "5xx", "num_retries": RETRIES, "per_try_timeout": PER_TRY});
+    route
 }
 
 /// Envoy's own fixed answer, the same as the fallback's.

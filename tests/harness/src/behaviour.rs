@@ -18,7 +18,8 @@ pub enum Fault {
 }
 
 /// What an upstream does with a request. A client can steer a single request with the header `x-behave`, which
-/// Envoy passes on: `;`-separated words of [`Behaviour::parse`].
+/// Envoy passes on: `;`-separated words of [`Behaviour::parse`]. Where the request has a name of its own in the header `x-id`,
+/// there may be several such lists with `|` between them: the first is for the first attempt, and the last for all others.
 #[derive(Debug, Clone)]
 pub struct Behaviour {
     pub(crate) delay: Duration,
@@ -30,6 +31,7 @@ pub struct Behaviour {
     pub(crate) before: Fault,
     pub(crate) mid_body: Fault,
     pub(crate) upgrade: bool,
+    pub(crate) whole: bool,
 }
 
 impl Default for Behaviour {
@@ -52,6 +54,7 @@ impl Behaviour {
             before: Fault::None,
             mid_body: Fault::None,
             upgrade: false,
+            whole: false,
         }
     }
 
@@ -115,6 +118,13 @@ impl Behaviour {
         self
     }
 
+    /// Reads the whole request first. Otherwise a connection whose request has a body is closed behind the answer.
+    #[must_use]
+    pub fn whole(mut self) -> Self {
+        self.whole = true;
+        self
+    }
+
     /// Never answers before [`crate::Upstream::release`].
     #[must_use]
     pub fn hang() -> Self {
@@ -123,7 +133,8 @@ impl Behaviour {
 
     /// Reads the words of an `x-behave` header: `status=503`, `delay=200ms`, `body=text`, `header=name:value`,
     /// `chunked`, `hang`, `close`, `reset`, `hang-mid-body`, `close-mid-body`, `reset-mid-body`, `grpc=14`,
-    /// `grpc-trailers-only=14`, `upgrade` (101, then everything comes back until either end closes). The words that make a whole answer (`grpc`...) come first.
+    /// `grpc-trailers-only=14`, `whole` (the request is read to its end first), `upgrade` (101, then everything comes back until
+    /// either end closes). The words that make a whole answer (`grpc`...) come first.
     ///
     /// # Panics
     /// On a word it does not know: a misspelt test must not pass.
@@ -148,6 +159,7 @@ impl Behaviour {
                 }
                 "chunked" => so_far.chunked(),
                 "upgrade" => Self { upgrade: true, ..so_far },
+                "whole" => so_far.whole(),
                 "hang" => so_far.before_headers(Fault::Hang),
                 "close" => so_far.before_headers(Fault::Close),
                 "reset" => so_far.before_headers(Fault::Reset),

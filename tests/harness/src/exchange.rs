@@ -2,6 +2,7 @@
 
 use crate::behaviour::{Behaviour, Fault};
 use crate::upstream::{Received, Shared};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -91,8 +92,9 @@ async fn handle(
     let mut released = shared.released.subscribe();
     let in_hand = InHand::new(Arc::clone(&shared), &request);
     // Read before the lock is taken: it panics on a misspelt word.
-    let steered =
-        request.headers().get("x-behave").map(|words| Behaviour::parse(words.to_str().expect("text")));
+    let words = |name: &str| request.headers().get(name).map(|words| words.to_str().expect("text"));
+    let mut steered: Vec<Behaviour> =
+        words("x-behave").map(|words| words.split('|').map(Behaviour::parse).collect()).unwrap_or_default();
     let behaviour = {
         let mut state = shared.state();
         let path = request.uri().path().to_owned();
@@ -101,8 +103,9 @@ async fn handle(
         if !state.only_counts {
             state.received.push(Received { method, path: path.clone(), headers });
         }
-        if let Some(steered) = steered {
-            steered
+        let attempt = words("x-id").map_or(0, |id| state.attempt_of(id));
+        if let Some(last) = steered.len().checked_sub(1) {
+            steered.swap_remove(attempt.min(last))
         } else if let Some(next) = state.script.pop_front() {
             next
         } else {
@@ -110,6 +113,9 @@ async fn handle(
         }
     };
     let version = request.version();
+    while behaviour.whole && !request.body().is_end_stream() {
+        request.body_mut().frame().await.transpose().map_err(io::Error::other)?;
+    }
     tokio::time::sleep(behaviour.delay).await;
     spoil(behaviour.before, version, &wire, &shared, &mut released).await?;
     if behaviour.upgrade {
@@ -262,7 +268,6 @@ impl Body for Answered {
 mod tests {
     use super::*;
     use crate::upstream::State;
-    use http_body_util::BodyExt;
     use std::sync::Mutex;
 
     #[tokio::test]

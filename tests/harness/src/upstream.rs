@@ -33,9 +33,23 @@ pub(crate) struct State {
     pub(crate) left: HashSet<String>,
     pub(crate) max_in_flight: usize,
     pub(crate) connections: usize,
+    /// How often each `x-id` came.
+    pub(crate) attempts: HashMap<String, usize>,
+    /// How many requests had one that had come before.
+    pub(crate) repeats: usize,
     pub(crate) default: Behaviour,
     pub(crate) by_path: HashMap<String, Behaviour>,
     pub(crate) script: VecDeque<Behaviour>,
+}
+
+impl State {
+    /// How often a request came before, which came now.
+    pub(crate) fn attempt_of(&mut self, id: &str) -> usize {
+        let before = self.attempts.get(id).copied().unwrap_or(0);
+        self.attempts.insert(id.to_owned(), before + 1);
+        self.repeats += usize::from(before > 0);
+        before
+    }
 }
 
 #[derive(Debug)]
@@ -100,6 +114,19 @@ impl Upstream {
         self.shared.state().received.iter().filter(|request| request.path == path).count()
     }
 
+    /// How often the request with this `x-id` reached it: the first time, and each time that somebody tried it again.
+    #[must_use]
+    pub fn attempts(&self, id: &str) -> usize {
+        self.shared.state().attempts.get(id).copied().unwrap_or(0)
+    }
+
+    /// How many requests had an `x-id`, each counted once, and how many more were the same again.
+    #[must_use]
+    pub fn distinct_and_repeated(&self) -> (usize, usize) {
+        let state = self.shared.state();
+        (state.attempts.len(), state.repeats)
+    }
+
     /// All requests that reached it, in order.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
@@ -131,6 +158,8 @@ impl Upstream {
         state.received.clear();
         state.max_in_flight = state.in_flight;
         state.connections = 0;
+        state.attempts.clear();
+        state.repeats = 0;
     }
 
     /// What requests get from now on.

@@ -220,3 +220,47 @@ async fn an_upgraded_connection_is_in_flight_until_it_ends() {
     drop(socket);
     upstream.wait_in_flight(0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_knows_attempts_by_their_id() {
+    let upstream = Upstream::start().await;
+    let ask = async |id: &str| {
+        let request =
+            Request::get("/x").header("x-id", id).header("x-behave", "status=503|status=502|status=200");
+        send_once(upstream.addr(), Protocol::Http1, request).await.unwrap().status
+    };
+    for (id, status) in [("a", 503), ("a", 502), ("b", 503), ("a", 200), ("a", 200)] {
+        assert_eq!(ask(id).await, status);
+    }
+    assert_eq!((upstream.attempts("a"), upstream.attempts("b"), upstream.attempts("c")), (4, 1, 0));
+    assert_eq!(upstream.distinct_and_repeated(), (2, 3));
+    upstream.reset_counts();
+    assert_eq!((upstream.attempts("a"), upstream.distinct_and_repeated()), (0, (0, 0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_wants_the_whole_request_keeps_the_connection() {
+    let upstream = Upstream::start().await;
+    let mut connection = Connection::open(upstream.addr(), Protocol::Http1).await.unwrap();
+    for _ in 0..2 {
+        let request = Request::post("/x", vec![b'.'; 3 << 20]).header("x-behave", "whole");
+        assert_eq!(connection.send(request).await.unwrap().status, 200);
+    }
+    assert_eq!((upstream.requests(), upstream.connections()), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_sends_everything_once_and_no_sooner_than_its_rate() {
+    let upstream = Upstream::start().await;
+    let request = |number: usize| Request::get("/x").header("x-id", number.to_string());
+    for per_second in [None, Some(400)] {
+        upstream.reset_counts();
+        let started = Instant::now();
+        let mut running = Flow { requests: 100, connections: 7, per_second }.start(upstream.addr(), request);
+        running.watch(|running| assert!(upstream.requests() <= running.sent())).await;
+        assert_eq!((running.sent(), upstream.distinct_and_repeated()), (100, (100, 0)));
+        assert_eq!(running.answers().get(&200), Some(&100));
+        // The last of them is due a quarter of a second after the first.
+        assert!(per_second.is_none() || started.elapsed() >= Duration::from_micros(247_500));
+    }
+}

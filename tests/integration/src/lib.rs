@@ -3,10 +3,12 @@
 
 mod canary;
 mod clients;
+mod stage;
 mod trap;
 
 pub use canary::{canary, serves};
 pub use clients::Clients;
+pub use stage::{Stage, guarded};
 pub use trap::{RELOADED, kill, trappable_filter};
 
 use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};
@@ -87,6 +89,17 @@ pub fn listener(name: &str, connection_manager: Value) -> Value {
 #[must_use]
 pub fn routed_listener(name: &str, routes: &[Value], filters: &[Value]) -> Value {
     listener(name, connection_manager(&[virtual_host("all", routes)], filters))
+}
+
+/// The same where Envoy holds every caller on this machine to be internal, and so does not take their `x-envoy-*` headers away:
+/// whoever is believed then is the filter's choice alone.
+#[must_use]
+pub fn believing_listener(name: &str, routes: &[Value], filters: &[Value]) -> Value {
+    let mut manager = connection_manager(&[virtual_host("all", routes)], filters);
+    manager["use_remote_address"] = true.into();
+    manager["internal_address_config"] =
+        json!({"cidr_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}]});
+    listener(name, manager)
 }
 
 /// A listener of one filter and one route to [`UPSTREAM`].

@@ -94,6 +94,22 @@ impl FakeStream {
         self.headers_callback(Map::RequestHeaders, "proxy_on_request_headers", Some(end))
     }
 
+    /// A part of the request's body arrives; `end` where nothing follows it.
+    ///
+    /// # Errors
+    /// If the module traps.
+    pub fn request_body(&self, end: bool) -> Result<Action> {
+        self.vm.inner().decide("proxy_on_request_body", self.id, &[self.id, 1, u32::from(end)])
+    }
+
+    /// The request's trailers arrive: it is there as a whole.
+    ///
+    /// # Errors
+    /// If the module traps.
+    pub fn request_trailers(&self) -> Result<Action> {
+        self.headers_callback(Map::RequestTrailers, "proxy_on_request_trailers", None)
+    }
+
     /// The response's headers arrive.
     ///
     /// # Errors

@@ -76,7 +76,10 @@ pub(crate) fn shown(call: &Call) -> String {
             let value = crate::view::value(bytes).breaker;
             let value = value.map_or_else(
                 || format!("{:?}", crate::view::members(bytes)),
-                |breaker| format!("{breaker:?} {:?}", crate::view::value(bytes).room),
+                |breaker| {
+                    let crate::view::Value { room, budget, .. } = crate::view::value(bytes);
+                    format!("{breaker:?} {room:?} {budget:?}")
+                },
             );
             format!("writes {} over {expected:?}: {value}", String::from_utf8_lossy(key))
         }

@@ -151,7 +151,7 @@ impl World {
             2 => bytes.iter_mut().take(1).for_each(|byte| *byte = 0),
             _ => {
                 // The section is there and is not what it says.
-                let which = self.rng.between(1, 4) as u8;
+                let which = self.rng.between(1, 5) as u8;
                 let mut sections = view::sections(&bytes).unwrap_or_default();
                 for (.., content) in
                     sections.iter_mut().filter(|(id, version, _)| (*id, *version) == (which, 1))
@@ -171,9 +171,9 @@ impl World {
         }
         let Some(found) = self.store.get(self.keys[policy].as_bytes()) else { return };
         let Some(mut sections) = view::sections(&found.bytes) else { return };
-        let ours = [view::BREAKER, view::RATES, view::RECOVERY, view::BULKHEAD];
+        let ours = [view::BREAKER, view::RATES, view::RECOVERY, view::BULKHEAD, view::BUDGET];
         sections.retain(|(id, version, _)| ours.contains(&(*id, *version)));
-        for (id, version) in [(1, 2), (2, 2), (3, 9), (4, 2), (200, 7)] {
+        for (id, version) in [(1, 2), (2, 2), (3, 9), (4, 2), (5, 2), (200, 7)] {
             if self.rng.chance(500) {
                 let content = self.rng.next().to_le_bytes()[..self.rng.index(8)].to_vec();
                 let place = self.rng.index(sections.len() + 1);
@@ -274,6 +274,10 @@ impl World {
         }
         if !self.ambiguous && self.plan.is_steady() && self.oracle.reached.overshoot > 0 {
             return Err("permits were taken from the living, and nothing had stopped them".into());
+        }
+        for breaker in 0..self.plan.breakers() {
+            let found = self.store.get(self.keys[breaker].as_bytes()).filter(|_| !self.ambiguous);
+            found.map_or(Ok(()), |found| self.oracle.budget_recovers(breaker, &found.bytes))?;
         }
         if !self.ambiguous && !self.oracle.members.owners().is_empty() {
             return Err(format!("all have left, and the table has {:?}", self.oracle.members.owners()));

@@ -8,7 +8,7 @@ use resilience_core::breaker::{Outcome, Settings};
 use resilience_core::bulkhead::{self, Queue};
 use resilience_core::store::PutError;
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Event, Operation, Pattern, Patterns, Shared, Verdict};
+use resilience_core::worker::{Arrival, Event, Operation, Pattern, Patterns, Returned, Shared, Verdict};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
@@ -67,6 +67,7 @@ pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
     let patterns = Patterns {
         breaker: Some(Pattern { settings: breaker(), shadow: false }),
         bulkhead: Some(Pattern { settings: bulkhead(), shadow: false }),
+        budget: None,
     };
     let policies = [("policy-0".to_owned(), Some(Shared { patterns, max_keys: None }))];
     let (mut rng, mut store) = (Rng::new(seed), SharedData::new(1));
@@ -100,7 +101,8 @@ pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
             }
             Call::Idle(_) => {
                 calls += 1;
-                let admit = Task::Admit { policy: 0, cluster: None, call: calls, class: None };
+                let arrival = Arrival { call: calls, ..Arrival::default() };
+                let admit = Task::Admit { policy: 0, cluster: None, arrival };
                 let task = tasks[index].take().unwrap_or(admit);
                 (Answer::Task(task, Timestamp::from_nanos(now)), pace.call)
             }
@@ -111,10 +113,11 @@ pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
                 match &finished.done {
                     Done::Decided(breaker, Verdict::Admitted(pass)) => {
                         let (breaker, call, outcome) = (*breaker, calls, Outcome::Success);
-                        let (ticket, permit) = (pass.ticket, pass.permit);
-                        let (waits, abandoned) = (false, false);
+                        let (ticket, waits) = (pass.ticket, false);
+                        let spent = pass.grant.and_then(|grant| grant.end(Some(0)).spent);
+                        let returned = Returned { permit: pass.permit, spent };
                         tasks[index] =
-                            Some(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned });
+                            Some(Task::Complete { breaker, call, ticket, outcome, returned, waits });
                     }
                     _ => hot.requests += 1,
                 }

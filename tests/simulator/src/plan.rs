@@ -1,10 +1,14 @@
 //! What a seed decides before a run begins: who takes part, with which settings, and what goes wrong how often.
 
+mod policies;
+
+pub use policies::{Terms, Wishes};
+
 use crate::rng::Rng;
 use crate::vm::Guarded;
-use resilience_core::breaker::{FailuresInWindow, Growth, Percentage, RampUp, Rates, Settings, Shape};
-use resilience_core::bulkhead::{self, Class, Priority, Queue};
-use resilience_core::worker::{Pattern, Patterns, Shared};
+use policies::{MIXTURES, guarded};
+use resilience_core::breaker::Settings;
+use resilience_core::worker::Patterns;
 use std::time::Duration;
 
 /// A millisecond, in the clock's unit.
@@ -67,6 +71,14 @@ const FAULTS: [Fault; 12] = [
 pub struct Plan {
     /// By configuration: its fingerprint and its policies.
     pub configurations: Vec<(u64, Vec<Guarded>)>,
+    /// What each of them says of the retries of each policy.
+    pub terms: Vec<Vec<Terms>>,
+    /// How often the route of each policy retries by itself.
+    pub routes: Vec<u8>,
+    /// How often a request has a deadline, per mille.
+    pub hurried: u64,
+    /// How often nobody can tell how many retries were made, per mille.
+    pub unreadable: u64,
     /// How many policies there are.
     pub policies: usize,
     /// The configuration of each VM at the start.
@@ -126,14 +138,13 @@ impl Plan {
         let offset = rng.below(SECOND) as u32;
         // What a policy is mostly about is the same in all configurations.
         let which: Vec<_> = (0..policies).map(|_| rng.pick(&MIXTURES)).collect();
-        let configurations: Vec<_> = (0..rng.between(1, 3))
+        let (configurations, terms): (Vec<_>, Vec<_>) = (0..rng.between(1, 3))
             .map(|index| {
-                (
-                    0xc0_ffee + index,
-                    (0..policies).map(|policy| guarded(rng, policy, which[policy], stay, offset)).collect(),
-                )
+                let each = (0..policies).map(|policy| guarded(rng, policy, which[policy], stay, offset));
+                let (policies, terms): (Vec<_>, Vec<_>) = each.unzip();
+                ((0xc0_ffee + index, policies), terms)
             })
-            .collect();
+            .unzip();
         // Later configurations join in the middle of the run.
         let present = rng.between(1, configurations.len() as u64);
         let vms = (0..rng.between(2, 6)).map(|_| rng.below(present) as usize).collect();
@@ -148,6 +159,10 @@ impl Plan {
             if rng.chance(300) { u32::MAX - rng.below(300) as u32 } else { rng.between(1, 1000) as u32 };
         Self {
             configurations,
+            terms,
+            routes: (0..policies).map(|_| rng.pick(&[0, 1, 2, 3, 4, 6])).collect(),
+            hurried: rng.pick(&[0, 0, 200, 600]),
+            unreadable: rng.pick(&[0, 0, 30]),
             policies,
             vms,
             length: rng.between(5, 30) * SECOND,
@@ -215,96 +230,5 @@ impl Plan {
     pub fn is_steady(&self) -> bool {
         let stops = [Fault::Stop, Fault::Jump, Fault::Stall, Fault::Outage, Fault::MembersDamage];
         self.freezes == 0 && self.conflicts == 0 && !self.faults.iter().any(|fault| stops.contains(fault))
-    }
-}
-
-/// How often a configuration has a breaker and a bulkhead for a policy, per mille.
-const MIXTURES: [(u64, u64); 5] = [(1000, 0), (1000, 0), (1000, 1000), (900, 900), (0, 1000)];
-
-fn guarded(
-    rng: &mut Rng,
-    policy: usize,
-    (breaker, bulkhead): (u64, u64),
-    stay: (u64, u64),
-    offset: u32,
-) -> Guarded {
-    let breaker =
-        rng.chance(breaker).then(|| Pattern { settings: breaker_of(rng, stay, offset), shadow: false });
-    let bulkhead = (breaker.is_none() || rng.chance(bulkhead))
-        .then(|| Pattern { settings: bulkhead_of(rng), shadow: rng.chance(100) });
-    let max_keys = rng.chance(400).then(|| rng.between(1, 3) as u16);
-    // Not every configuration keeps state for every policy, but there is always one to look at.
-    let keeps = policy == 0 || !rng.chance(100);
-    let patterns = Patterns { breaker, bulkhead };
-    (format!("policy-{policy}"), keeps.then_some(Shared { patterns, max_keys }))
-}
-
-fn bulkhead_of(rng: &mut Rng) -> bulkhead::Settings {
-    let max_concurrent_calls = rng.spread(1, 12) as u32;
-    let queue = rng.chance(750).then(|| Queue {
-        max_wait_duration: Duration::from_nanos(rng.spread(20 * MS, LONGEST_WAIT)),
-        max_queue: if rng.chance(50) { 0 } else { rng.spread(1, 10) as u16 },
-    });
-    let priority = rng.chance(600).then(|| {
-        let count = rng.between(1, 4);
-        let class = |nth: u64, share: u64| Class {
-            name: format!("class-{nth}"),
-            limit: (max_concurrent_calls * share as u32 / 100).max(1),
-        };
-        let classes = (0..count).map(|nth| class(nth, rng.pick(&[100, 100, 75, 50, 34, 10, 0]))).collect();
-        Priority { source: None, default: 0, classes }
-    });
-    bulkhead::Settings { max_concurrent_calls, queue, priority }
-}
-
-fn breaker_of(rng: &mut Rng, stay: (u64, u64), offset: u32) -> Settings {
-    let span = |rng: &mut Rng, low, high| Duration::from_nanos(rng.spread(low, high));
-    // There is always something that trips it.
-    let which = rng.below(4);
-    let rates = (which == 3 || rng.chance(400)).then(|| rates(rng, offset));
-    let counts = which != 3;
-    let growth = rng.chance(400).then(|| growth(rng));
-    Settings {
-        consecutive_failures: (counts && which != 0).then(|| rng.between(1, 5) as u32),
-        failures_in_window: (counts && which != 1).then(|| FailuresInWindow {
-            failures: rng.spread(1, 12) as u16,
-            window: span(rng, 100 * MS, 15 * SECOND),
-        }),
-        rates,
-        slow_call_duration_threshold: None,
-        wait_duration_in_open_state: span(rng, 50 * MS, growth.map_or(8 * SECOND, |_| 2 * SECOND)),
-        wait_duration_growth: growth,
-        permitted_number_of_calls_in_half_open_state: rng.spread(1, 12) as u32,
-        max_wait_duration_in_half_open_state: span(rng, stay.0, stay.1),
-        ramp_up: rng.chance(400).then(|| RampUp {
-            duration: span(rng, 200 * MS, 10 * SECOND),
-            initial: percentage(rng.pick(&[0, 1, 10, 37, 90])),
-        }),
-    }
-}
-
-fn percentage(of: u64) -> Percentage {
-    Percentage::new(of as f32).expect("a percentage")
-}
-
-fn rates(rng: &mut Rng, offset: u32) -> Rates {
-    let which = rng.below(3);
-    let mut threshold = |unless| (which != unless).then(|| percentage(rng.pick(&[1, 20, 50, 66, 100])));
-    let (failure_rate_threshold, slow_call_rate_threshold) = (threshold(0), threshold(1));
-    let window = if rng.chance(600) {
-        Shape::Count(rng.between(1, 14) as u16)
-    } else {
-        Shape::Time { seconds: rng.between(1, 6) as u16, offset }
-    };
-    let minimum_number_of_calls = rng.spread(1, 12) as u32;
-    Rates { failure_rate_threshold, slow_call_rate_threshold, window, minimum_number_of_calls }
-}
-
-fn growth(rng: &mut Rng) -> Growth {
-    Growth {
-        multiplier_thousandths: rng.pick(&[1000, 1500, 2000, 3333]),
-        max: Duration::from_nanos(rng.between(2, 12) * SECOND),
-        jitter: percentage(rng.pick(&[0, 0, 10, 50])),
-        reset_after: Duration::from_nanos(rng.spread(100 * MS, 5 * SECOND)),
     }
 }

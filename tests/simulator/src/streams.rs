@@ -1,12 +1,13 @@
 //! Requests as the host knows them: which wait, which are in flight, with what, and how they end.
 
-use crate::oracle::VmId;
+use crate::oracle::{Verdict as Verdict_, VmId};
 use crate::plan::{MS, SECOND};
 use crate::vm::{Answer, Done, Task};
 use crate::world::{Event, Mailbox, World};
 use resilience_core::breaker::{Outcome, Ticket};
+use resilience_core::budget::Grant;
 use resilience_core::bulkhead::{Permit, Wake};
-use resilience_core::worker::{Pass, Resumed, Verdict};
+use resilience_core::worker::{Pass, Resumed, Returned, Verdict};
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +18,22 @@ pub(crate) struct Stream {
     /// What it has not told yet.
     ticket: Option<Ticket>,
     permit: Option<Permit>,
+    /// How often it may be retried.
+    grant: Option<Grant>,
+    /// How often it was.
+    retried: u32,
     /// Whether it waits in name only.
     waits: bool,
 }
 
 impl Stream {
+    const fn new(breaker: usize, held: bool) -> Self {
+        Self { breaker, held, ticket: None, permit: None, grant: None, retried: 0, waits: false }
+    }
+
     /// Whether it would keep others out if it never ended.
-    pub(crate) const fn ends_in_time(&self) -> bool {
-        self.permit.is_some() || self.waits
+    pub(crate) fn ends_in_time(&self) -> bool {
+        self.permit.is_some() || self.waits || self.grant.is_some_and(|grant| grant.reserve.is_some())
     }
 }
 
@@ -35,9 +44,7 @@ impl World {
         match verdict {
             Verdict::Admitted(pass) => self.send(id, call, *breaker, pass),
             Verdict::Waits => {
-                let (ticket, permit, waits) = (None, None, false);
-                self.streams
-                    .insert((id, call), Stream { breaker: *breaker, held: true, ticket, permit, waits });
+                self.streams.insert((id, call), Stream::new(*breaker, true));
                 if !self.calm && self.rng.chance(self.plan.impatient + 50) {
                     let span = self.rng.spread(1, 3 * SECOND);
                     self.later(span, id, Task::Over { call });
@@ -69,10 +76,9 @@ impl World {
     fn abandon(&mut self, id: VmId, call: u32, breaker: usize, pass: &Pass) {
         self.streams.remove(&(id, call));
         self.oracle.reached.abandoned += 1;
-        let (ticket, permit, outcome) = (pass.ticket, pass.permit, Outcome::Ignored);
-        let (waits, abandoned) = (false, true);
+        let Pass { ticket, permit, grant, .. } = *pass;
         if let Some(slot) = self.slot(id) {
-            slot.tasks.push(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned });
+            slot.tasks.push(Task::Abandon { breaker, call, ticket, permit, grant });
         }
     }
 
@@ -80,8 +86,9 @@ impl World {
     fn send(&mut self, id: VmId, call: u32, breaker: usize, pass: &Pass) {
         let policy = crate::policy_of(breaker);
         let waits = self.oracle.waits(id, call);
-        let (ticket, permit) = (pass.ticket, pass.permit);
-        self.streams.insert((id, call), Stream { breaker, held: false, ticket, permit, waits });
+        let Pass { ticket, permit, grant, .. } = *pass;
+        let stream = Stream { ticket, permit, grant, waits, ..Stream::new(breaker, false) };
+        self.streams.insert((id, call), stream);
         let impatient = !self.calm && self.rng.chance(self.plan.impatient);
         let slow = self.rng.chance(self.haste[policy]);
         let outcome = match self.rng.chance(self.weather[policy]) {
@@ -93,6 +100,9 @@ impl World {
         };
         let (least, most) = if self.calm { (0, 4 * MS) } else { self.plan.latency };
         let latency = self.rng.spread(least, most);
+        if let Some(grant) = grant {
+            self.will_be_retried((id, call), policy, grant, latency, outcome.is_failure());
+        }
         if self.calm || !self.rng.chance(self.plan.silent) {
             self.later(latency, id, Task::Answered { call, outcome });
         }
@@ -100,44 +110,73 @@ impl World {
 
     /// What a task takes, now that it begins: what it is about may have gone on, or ended.
     pub(crate) fn find_out(&mut self, id: VmId, task: Task) -> Option<Task> {
+        if let Task::Admit { policy, cluster, arrival } = task {
+            let configuration = self.slot(id)?.configuration;
+            let arrival = self.arrives(configuration, policy, arrival);
+            return Some(Task::Admit { policy, cluster, arrival });
+        }
         let (Task::Answered { call, .. } | Task::Over { call }) = task else { return Some(task) };
-        let Stream { breaker, held, ticket, permit, waits } = *self.streams.get(&(id, call))?;
+        let stream @ Stream { breaker, held, ticket, waits, .. } = *self.streams.get(&(id, call))?;
         if held {
             self.streams.remove(&(id, call));
             return Some(Task::Withdraw { call });
         }
-        let abandoned = false;
         let Task::Answered { outcome, .. } = task else {
-            self.streams.remove(&(id, call));
+            let returned = self.ends(id, call, &stream);
             let outcome = Outcome::Ignored;
-            return match permit {
-                _ if ticket.is_some() => {
-                    Some(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned })
-                }
-                Some(permit) => Some(Task::Release { breaker, call, permit }),
-                None => waits.then_some(Task::Withdraw { call }),
+            return match returned.is_empty() {
+                true if ticket.is_none() => waits.then_some(Task::Withdraw { call }),
+                false if ticket.is_none() && !waits => Some(Task::Release { breaker, call, returned }),
+                _ => Some(Task::Complete { breaker, call, ticket, outcome, returned, waits }),
             };
         };
         // A failure, and what a probe proves, counts at once; the body may take its time.
         let at_once = ticket.is_some_and(|ticket| ticket.probe.is_some() || outcome.is_failure());
-        if at_once && (permit.is_some() || waits) && self.rng.chance(500) {
+        if at_once && stream.ends_in_time() && self.rng.chance(500) {
             let longest = if self.calm { 4 * MS } else { 2 * SECOND };
             let span = self.rng.spread(1, longest);
             self.later(span, id, Task::Over { call });
             self.streams.entry((id, call)).and_modify(|stream| stream.ticket = None);
-            return Some(Task::Complete {
-                breaker,
-                call,
-                ticket,
-                outcome,
-                permit: None,
-                waits: false,
-                abandoned,
-            });
+            let (returned, waits) = (Returned::default(), false);
+            return Some(Task::Complete { breaker, call, ticket, outcome, returned, waits });
         }
+        let returned = self.ends(id, call, &stream);
+        let nothing = ticket.is_none() && returned.is_empty() && !waits;
+        (!nothing).then_some(Task::Complete { breaker, call, ticket, outcome, returned, waits })
+    }
+
+    /// A request is over: what it gives back.
+    fn ends(&mut self, id: VmId, call: u32, stream: &Stream) -> Returned {
         self.streams.remove(&(id, call));
-        let nothing = ticket.is_none() && permit.is_none() && !waits;
-        (!nothing).then_some(Task::Complete { breaker, call, ticket, outcome, permit, waits, abandoned })
+        let made = Some(stream.retried).filter(|_| !self.rng.chance(self.plan.unreadable));
+        // Where nothing depends on it nobody looks.
+        let ended = stream.grant.map(|grant| grant.end(made.filter(|_| grant.is_limited())));
+        Returned { permit: stream.permit, spent: ended.and_then(|ended| ended.spent) }
+    }
+
+    /// Envoy retries a request at some moments before it ends, as often as it is told, or as its route says.
+    fn will_be_retried(&mut self, at: (VmId, u32), policy: usize, grant: Grant, latency: u64, fails: bool) {
+        let most = if grant.uncapped { self.plan.routes[policy] } else { grant.retries };
+        let retries = match self.rng.below(3) {
+            0 if fails => self.rng.below(u64::from(most) + 1),
+            _ if fails => u64::from(most),
+            0 => self.rng.below(u64::from(most) + 1),
+            _ => 0,
+        };
+        for _ in 0..retries {
+            let span = self.rng.below(latency + 1);
+            self.after(span, Event::Retry { vm: at.0, call: at.1 });
+        }
+    }
+
+    /// Envoy retries a request that is still in flight; its VM may have died meanwhile.
+    pub(crate) fn retry(&mut self, vm: VmId, call: u32) -> Verdict_ {
+        match self.streams.get_mut(&(vm, call)) {
+            Some(stream) => stream.retried += 1,
+            None if self.orphans.contains(&(vm, call)) => {}
+            None => return Ok(()),
+        }
+        self.oracle.retried(vm, call)
     }
 
     /// A VM opens a shared queue: one name is one queue, and whoever came last is woken.

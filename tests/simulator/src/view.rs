@@ -1,6 +1,7 @@
 //! Reads what stands in the store by the layout as it is documented, with none of the core's code: what the core writes
 //! and reads wrongly in the same way would look right to itself.
 
+pub mod budget;
 mod room;
 
 pub use room::{Holder, Room, Waiter};
@@ -91,6 +92,8 @@ pub struct Value {
     pub sound: bool,
     /// The bulkhead: empty where there is none, and `None` where it cannot be read.
     pub room: Option<Room>,
+    /// The retry budget, where there is one, and `None` where it cannot be read.
+    pub budget: Option<Option<budget::Budget>>,
     /// Everything else.
     pub foreign: Vec<Foreign>,
 }
@@ -103,6 +106,8 @@ pub const RATES: (u8, u8) = (2, 1);
 pub const RECOVERY: (u8, u8) = (3, 1);
 /// The bulkhead.
 pub const BULKHEAD: (u8, u8) = (4, 1);
+/// The retry budget.
+pub const BUDGET: (u8, u8) = (5, 1);
 
 pub(crate) struct Bytes<'a>(&'a [u8]);
 
@@ -131,13 +136,14 @@ impl Bytes<'_> {
 pub fn value(bytes: &[u8]) -> Value {
     sections(bytes).map_or_else(Value::default, |sections| {
         let (mut rates, mut recovery) = (None, None);
-        let mut value = Value { room: Some(Room::default()), ..Value::default() };
+        let mut value = Value { room: Some(Room::default()), budget: Some(None), ..Value::default() };
         for (id, version, bytes) in sections {
             match (id, version) {
                 BREAKER => value.breaker = breaker(&bytes),
                 RATES => rates = Some(bytes),
                 RECOVERY => recovery = Some(bytes),
                 BULKHEAD => value.room = room::read(&bytes),
+                BUDGET => value.budget = budget::read(&bytes).map(Some),
                 _ => value.foreign.push((id, version, bytes)),
             }
         }

@@ -5,11 +5,12 @@
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use resilience_core::breaker::{Command, Outcome, Ticket};
+use resilience_core::budget::Grant;
 use resilience_core::bulkhead::{Permit, Wake};
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{
-    Arrival, Completion, Event, Pass, Port, Resumed, Shared, Target, Verdict, Worker,
+    Arrival, Completion, Event, Pass, Port, Resumed, Returned, Shared, Target, Verdict, Worker,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -32,10 +33,8 @@ pub enum Task {
         policy: usize,
         /// To which upstream cluster, where it is known.
         cluster: Option<usize>,
-        /// The VM's own number for it.
-        call: u32,
-        /// Its class.
-        class: Option<usize>,
+        /// What it brings along.
+        arrival: Arrival,
     },
     /// Do what an operator says.
     Force {
@@ -68,21 +67,32 @@ pub enum Task {
         ticket: Option<Ticket>,
         /// What it proved.
         outcome: Outcome,
-        /// The permit, if it ends with this.
-        permit: Option<Permit>,
+        /// What it gives back, if it ends with this.
+        returned: Returned,
         /// Whether it still waits in name.
         waits: bool,
-        /// Whether it was let in after a wait, and was gone by then.
-        abandoned: bool,
     },
-    /// Give back a permit.
+    /// See to a request that was let in after a wait, and was gone by then.
+    Abandon {
+        /// For which breaker.
+        breaker: usize,
+        /// Which request.
+        call: u32,
+        /// What it was admitted with.
+        ticket: Option<Ticket>,
+        /// Its permit.
+        permit: Option<Permit>,
+        /// Its retries.
+        grant: Option<Grant>,
+    },
+    /// Give back a permit, and what is left of what was kept of a budget.
     Release {
         /// For which breaker.
         breaker: usize,
         /// Which request.
         call: u32,
-        /// The permit.
-        permit: Permit,
+        /// What.
+        returned: Returned,
     },
     /// Forget a request that waits.
     Withdraw {
@@ -257,9 +267,9 @@ fn perform(
     resumed: &mut Vec<(usize, Resumed)>,
 ) -> Done {
     let woken = match task {
-        Task::Admit { policy, cluster, call, class } => {
+        Task::Admit { policy, cluster, arrival } => {
             let target = aim(worker, world, policy, cluster);
-            let verdict = worker.admit(world, target, Arrival { call, class }, now);
+            let verdict = worker.admit(world, target, arrival, now);
             return Done::Decided(world.breaker(target), verdict);
         }
         Task::Force { policy, cluster, command } => {
@@ -269,23 +279,23 @@ fn perform(
             }
             return Done::Forced(world.breaker(target));
         }
-        Task::Complete { breaker, call, ticket, permit, abandoned: true, .. } => {
+        Task::Abandon { breaker, call, ticket, permit, grant } => {
             let target = world.target(breaker);
-            let verdict = Verdict::Admitted(Pass { ticket, permit, ..Pass::default() });
+            let verdict = Verdict::Admitted(Pass { ticket, permit, grant, ..Pass::default() });
             worker.abandon(world, Resumed { call, target, verdict, waited: Duration::ZERO }, now);
             Vec::new()
         }
-        Task::Complete { breaker, call, ticket, outcome, permit, waits, .. } => {
+        Task::Complete { breaker, call, ticket, outcome, returned, waits } => {
             let target = world.target(breaker);
             if waits {
                 worker.withdraw(world, call, now);
             }
-            worker.complete(world, Completion { target, ticket, outcome, permit }, now, || true);
+            worker.complete(world, Completion { target, ticket, outcome, returned }, now, || true);
             Vec::new()
         }
-        Task::Release { breaker, permit, .. } => {
+        Task::Release { breaker, returned, .. } => {
             let target = world.target(breaker);
-            worker.release(world, target, permit, now);
+            worker.release(world, target, returned, now);
             Vec::new()
         }
         Task::Withdraw { call } => {
@@ -390,7 +400,9 @@ impl Port for World<'_> {
             Event::Transition { target, .. }
             | Event::Observed { target, .. }
             | Event::Reclaimed { target, .. } => self.breaker(target),
-            Event::KeysExhausted { policy } | Event::Crowd { policy, .. } => crate::breaker(policy, None),
+            Event::KeysExhausted { policy } | Event::Crowd { policy, .. } | Event::Balance { policy, .. } => {
+                crate::breaker(policy, None)
+            }
             Event::Conflicts { .. } | Event::GaveUp { .. } => 0,
         };
         self.ask(Call::Report(event, breaker));

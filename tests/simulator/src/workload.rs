@@ -1,9 +1,14 @@
 //! Who asks for what, and how the upstreams fare.
 
 use crate::model::Model;
-use crate::plan::{MS, SECOND};
+use crate::plan::{MS, SECOND, Terms, Wishes};
 use crate::vm::Task;
 use crate::world::{Event, World};
+use resilience_core::budget::Wish;
+use resilience_core::retry::{Denied, Wanted};
+use resilience_core::time::Timestamp;
+use resilience_core::timeout::Allowance;
+use resilience_core::worker::Arrival;
 
 impl World {
     pub(crate) fn requests_arrive(&mut self) {
@@ -61,13 +66,31 @@ impl World {
             let slot = &mut self.slots[index];
             let call = slot.next_call;
             slot.next_call += 1;
-            slot.tasks.push(Task::Admit { policy, cluster, call, class });
+            let arrival = Arrival { call, class, ..Arrival::default() };
+            slot.tasks.push(Task::Admit { policy, cluster, arrival });
             // A shared queue may hold what was meant for whoever had it before.
             if !self.calm && self.rng.chance(self.plan.stray) {
                 let call = call - self.rng.below(u64::from(call.min(20)) + 1) as u32;
                 self.slots[index].tasks.push(Task::Woken { call });
             }
         }
+    }
+
+    /// What a request brings along that begins now.
+    pub(crate) fn arrives(&mut self, configuration: usize, policy: usize, arrival: Arrival) -> Arrival {
+        let Terms { wishes, per_try, .. } = self.plan.terms[configuration][policy];
+        let hurried = !self.calm && self.rng.chance(self.plan.hurried);
+        let rest = hurried.then(|| self.rng.spread(1, 6 * SECOND));
+        let deadline = rest.map(|rest| Timestamp::from_nanos(self.now.now + rest));
+        let wish = match self.rng.below(20) {
+            _ if wishes == Wishes::Silent => None,
+            0 | 1 => Some((Wish::Spent, Some(Denied::CallersRetry))),
+            2 | 3 => Some((Wish::Retries(0), Some(Denied::NotIdempotent))),
+            _ if wishes == Wishes::Route => Some((Wish::Route, None)),
+            _ => Some((Wish::Retries(self.rng.below(4) as u8), None)),
+        };
+        let wanted = wish.map(|(wish, denied)| Wanted { wish, denied });
+        Arrival { time: Allowance { deadline, per_try }, wanted, ..arrival }
     }
 
     pub(crate) fn change_weather(&mut self) {

@@ -12,7 +12,7 @@ use resilience_core::bulkhead::Wake;
 use resilience_core::members::TICK;
 use resilience_core::time::Timestamp;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// What happens at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Event {
     Burst { policy: usize, cluster: Option<usize>, count: u64 },
     /// A VM is to see to something.
     Later { errand: usize },
+    /// A request is retried, if it is still in flight.
+    Retry { vm: VmId, call: u32 },
     /// Messages in a shared queue are read.
     Post { queue: u32 },
     /// A VM's timer for the end of a wait.
@@ -91,6 +93,8 @@ pub(crate) struct World {
     errands: Vec<(VmId, Task)>,
     /// Requests that wait or are in flight.
     pub(crate) streams: BTreeMap<(VmId, u32), Stream>,
+    /// Requests whose VM is no more; Envoy sees to them all the same.
+    pub(crate) orphans: BTreeSet<(VmId, u32)>,
     /// By number, less one.
     pub(crate) mail: Vec<Mailbox>,
     next_vm: VmId,
@@ -107,7 +111,7 @@ impl World {
             changes: vec![0; plan.breakers()],
             keys: (0..plan.breakers()).map(crate::key).collect(),
             slots: Vec::new(),
-            oracle: Oracle::new(plan.policies, plan.configurations.clone()),
+            oracle: Oracle::new(plan.policies, plan.configurations.clone(), plan.terms.clone()),
             trace,
             outage: false,
             calm: false,
@@ -119,6 +123,7 @@ impl World {
             entries: 0,
             errands: Vec::new(),
             streams: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             mail: Vec::new(),
             next_vm: 0,
             last: 0,
@@ -167,7 +172,10 @@ impl World {
     pub(crate) fn end(&mut self, id: VmId, how: &str) {
         self.trace.note(self.now, || format!("VM {id} {how}"));
         self.slots.retain(|slot| slot.id != id);
-        self.streams.retain(|(vm, _), _| *vm != id);
+        let (gone, streams) =
+            std::mem::take(&mut self.streams).into_iter().partition(|((vm, _), _)| *vm == id);
+        self.streams = streams;
+        self.orphans.extend(BTreeMap::into_keys(gone));
         self.oracle.ended(id);
     }
 
@@ -228,6 +236,7 @@ impl World {
                     slot.tasks.push(task);
                 }
             }
+            Event::Retry { vm, call } => self.retry(vm, call)?,
             Event::Post { queue } => self.deliver(queue),
             Event::Timer { vm, at } => {
                 if let Some(slot) = self.slot(vm).filter(|slot| slot.timer == Some(at)) {
@@ -319,8 +328,8 @@ impl World {
         self.trace.note(self.now, || format!("VM {id} has done {task:?}: {finished:?}"));
         self.oracle.finished(id, &finished)?;
         let Finished { done, resumed, due } = finished;
-        if let Some(Task::Admit { call, .. }) = task {
-            self.decided(id, call, &done);
+        if let Some(Task::Admit { arrival, .. }) = task {
+            self.decided(id, arrival.call, &done);
         }
         for (breaker, resumed) in resumed {
             self.resumed(id, breaker, resumed);

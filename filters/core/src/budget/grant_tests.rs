@@ -56,7 +56,7 @@ fn what_is_kept_is_not_spent_and_not_for_others() {
     let grant = rig.enter(Wish::Retries(3));
     let reserve = grant.reserve.unwrap();
     assert_eq!((grant.retries, grant.denied, grant.uncapped, grant.on_paper), (3, None, false, false));
-    assert_eq!((reserve.owner(), reserve.retries(), grant.is_limited()), (ME, 3, true));
+    assert_eq!((reserve.owner(), reserve.retries(), grant.may_retry()), (ME, 3, true));
     assert_eq!((rig.balance(), rig.available(), rig.budget.reserved()), (100, 97, 3));
     assert_eq!(rig.budget.owners().collect::<Vec<_>>(), [ME]);
 }
@@ -111,7 +111,7 @@ fn a_request_that_gets_nothing_has_nothing_to_settle_and_pays_all_the_same() {
     for _ in 0..4 {
         let grant = rig.enter(Wish::Retries(2));
         assert_eq!(grant, Grant { denied: Some(Denied::Budget), ..Grant::NONE });
-        assert_eq!((grant.is_limited(), grant.end(Some(0)).spent), (false, None));
+        assert_eq!((grant.may_retry(), grant.end(Some(0)).spent), (false, None));
     }
     assert_eq!(rig.budget.owners().count(), 0);
     let grant = rig.enter(Wish::Retries(2));
@@ -288,7 +288,7 @@ fn in_shadow_mode_what_would_have_been_denied_is_not_spent() {
     });
     assert_eq!(ends, [(0, 0, false, false), (1, 1, false, false), (1, 3, true, true), (1, 1, false, false)]);
     let none = Grant { retries: 3, on_paper: true, ..Grant::NONE };
-    assert!(none.is_limited());
+    assert!(none.may_retry());
     let Ended { spent, made, beyond, exhausted } = none.end(Some(1));
     assert_eq!((spent, made, beyond, exhausted), (None, 1, true, false));
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 use window::Window;
 
 /// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
-const USUAL: u8 = 3;
+pub(crate) const USUAL: u8 = 3;
 /// A request is granted a second retry only while so many times what is in flight could have as many: an outage fills the
 /// house, and those who are still to come want one, too.
 const PREPARED: i64 = 4;
@@ -68,10 +68,10 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
-    /// Whether it matters how many retries are made.
+    /// Whether there may be retries to count.
     #[must_use]
-    pub const fn is_limited(&self) -> bool {
-        self.reserve.is_some() || self.on_paper
+    pub const fn may_retry(&self) -> bool {
+        self.uncapped || self.retries > 0 || self.on_paper
     }
 
     /// What the end of the request means for its budget, `made` retries later. Where nobody could tell how many these were
@@ -161,6 +161,13 @@ impl Budget {
         // The newest configuration gives it its length.
         let window = Window::new(Duration::from_secs(1), now);
         Self { window: Some(window), ledger: Ledger::new(now.as_nanos()), seen: 0 }
+    }
+
+    /// Whether workers can have left this by `now`: a window that begins far ahead would forget nothing until then, and
+    /// retries that were made would not come back.
+    #[must_use]
+    pub fn is_plausible(&self, now: Timestamp) -> bool {
+        self.window.as_ref().is_none_or(|window| window.is_plausible(now))
     }
 
     /// Has the window go by a configuration's `ttl`.
@@ -302,7 +309,14 @@ impl Budget {
         let floor = settings.at_birth().saturating_mul(settings.cost);
         let window = self.window(settings, now);
         window.roll(now);
-        let count = window.sum(settings.cost).saturating_add(floor);
+        if settings.max_balance.is_some() && settings.deposit > 0 {
+            // Elsewhere a retry comes back when it leaves the window, also where it was what had paid for it that was gone
+            // first: a balance that grows without a request, which a cap must not.
+            window.cancel(settings.cost);
+        }
+        // Where nothing is paid a retry has no price, and what others paid would be read as a thousand times as many.
+        let paid = if settings.deposit > 0 { window.paid() } else { 0 };
+        let count = paid.saturating_sub(window.spent(settings.cost)).saturating_add(floor);
         let cap = settings.cap().filter(|_| !active(Bug::CapForgotten));
         let excess = cap.map_or(0, |cap| count.saturating_sub(cap).max(0));
         window.burn(excess);

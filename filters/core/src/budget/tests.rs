@@ -1,7 +1,7 @@
 //! The rules of Finagle's budget by cases: what its own unit tests say of it, and what stands there beyond it.
 
 use super::*;
-use crate::testing::{just_after, ms};
+use crate::testing::{ME, just_after, ms};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -198,17 +198,36 @@ fn a_cap_loses_no_part_of_a_payment() {
 }
 
 #[test]
-fn what_comes_back_beyond_the_cap_is_burnt() {
+fn under_a_cap_what_was_paid_for_does_not_come_back() {
     let settings = usual(2, Some(3));
     let mut budget = Budget::default();
     assert_eq!(withdraw_many(&mut budget, &settings, 5, ms(0)), 2);
     deposit_many(&mut budget, &settings, 100, ms(5000));
     assert_eq!(budget.balance(&settings, ms(5000)), 3);
-    // The first two come back when all that there may be is there: of what was paid but one retry is left.
+    // The first two have been paid for, and do not come back.
     assert_eq!(budget.balance(&settings, ms(10_000)), 3);
     assert_eq!(withdraw_many(&mut budget, &settings, 5, ms(10_000)), 3);
-    assert_eq!(budget.balance(&settings, ms(14_000)), 0);
-    assert_eq!(budget.balance(&settings, ms(15_900)), -1, "what was paid is gone, and the floor is spent");
+    assert_eq!([14_000, 19_999].map(|moment| budget.balance(&settings, ms(moment))), [0, 0]);
+    assert_eq!(budget.balance(&settings, ms(21_000)), 2, "the floor does");
+}
+
+#[test]
+fn under_a_cap_a_debt_is_paid_off_once() {
+    let settings = usual(0, Some(10));
+    let mut budget = Budget::default();
+    deposit_many(&mut budget, &settings, 50, ms(0));
+    let one = Wanted { wish: Wish::Retries(1), denied: None };
+    let grants: Vec<_> =
+        (0..10).map(|_| budget.enter(&Settings { deposit: 0, ..settings }, ME, one, ms(0))).collect();
+    // What has paid is gone when they end.
+    for grant in grants {
+        assert!(budget.settle(grant.end(Some(1)).spent.unwrap(), ms(12_000)));
+    }
+    assert_eq!(budget.balance(&settings, ms(12_000)), -10);
+    deposit_many(&mut budget, &settings, 100, ms(13_000));
+    assert_eq!(withdraw_many(&mut budget, &settings, 20, ms(13_000)), 10);
+    // The debt's own time is over, and it was paid off: nobody gets it a second time.
+    assert_eq!(withdraw_many(&mut budget, &settings, 20, ms(23_500)), 0);
 }
 
 #[test]

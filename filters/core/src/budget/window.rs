@@ -14,6 +14,9 @@ const COUNT: usize = SLICES as usize;
 /// A tenth of the shortest and of the longest window.
 const PLAUSIBLE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(6);
 
+/// How much later another worker's clock reading may be than the one that judges.
+const AHEAD: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Slice {
     /// What requests have paid.
@@ -42,6 +45,11 @@ impl Window {
         self.slice = slice;
     }
 
+    /// Whether the present slice can have begun by `now`.
+    pub(super) fn is_plausible(&self, now: Timestamp) -> bool {
+        self.rolled.since(now) <= AHEAD
+    }
+
     /// Closes the present slice, if it has lasted long enough, and lets those go whose time is over.
     pub(super) fn roll(&mut self, now: Timestamp) {
         let elapsed = now.since(self.rolled).as_nanos();
@@ -52,12 +60,15 @@ impl Window {
         self.rolled = now;
     }
 
-    /// What was paid less what was spent, where a retry costs `cost`.
-    pub(super) fn sum(&self, cost: i64) -> i64 {
-        self.slices.iter().fold(0, |sum: i64, slice| {
-            let spent = i64::from(slice.retries).saturating_mul(cost);
-            sum.saturating_add(slice.paid).saturating_sub(spent)
-        })
+    /// What was paid.
+    pub(super) fn paid(&self) -> i64 {
+        self.slices.iter().fold(0, |sum: i64, slice| sum.saturating_add(slice.paid))
+    }
+
+    /// What was spent, where a retry costs `cost`.
+    pub(super) fn spent(&self, cost: i64) -> i64 {
+        let retries = self.slices.iter().fold(0, |sum: i64, slice| sum.saturating_add(slice.retries.into()));
+        retries.saturating_mul(cost)
     }
 
     pub(super) fn pay(&mut self, amount: i64) {
@@ -68,6 +79,18 @@ impl Window {
     pub(super) fn spend(&mut self, retries: u32) {
         let [present, ..] = &mut self.slices;
         present.retries = present.retries.saturating_add(retries);
+    }
+
+    /// Takes retries out together with what has paid for them, the oldest first: they do not come back.
+    pub(super) fn cancel(&mut self, cost: i64) {
+        let paid = u32::try_from(self.paid().checked_div(cost).unwrap_or(0)).unwrap_or(u32::MAX);
+        let mut left = paid;
+        for slice in self.slices.iter_mut().rev() {
+            let gone = left.min(slice.retries);
+            slice.retries = slice.retries.saturating_sub(gone);
+            left = left.saturating_sub(gone);
+        }
+        self.burn(i64::from(paid.saturating_sub(left)).saturating_mul(cost));
     }
 
     /// Takes back what was paid, the oldest first, up to `amount`.

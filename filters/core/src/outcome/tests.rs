@@ -172,6 +172,8 @@ fn time_that_ran_out_is_the_upstreams_failure_once_it_had_the_whole_request() {
         }
     }
     assert_eq!(end(http(504), &info("request_overall_timeout", &[])), Outcome::Ignored);
+    let given_up = info("request_payload_exceeded_retry_buffer_limit", &[]);
+    assert_eq!(end(http(507), &given_up), Outcome::Failure, "a retry was due: the upstream has failed");
     assert_eq!(end(grpc(14), &info("local_rate_limited", &["RL"])), Outcome::Ignored);
 }
 
@@ -196,12 +198,28 @@ fn time_that_ran_out_in_the_queue_is_not_the_upstreams() {
         ..info("response_timeout", &["UT"])
     };
     assert_eq!(end(http(504), &waited), Outcome::Failure);
+    // Unless a deadline left the upstream only what the wait had not used up.
+    let hurried = StreamInfo { hurried: true, ..waited };
+    assert_eq!(end(http(504), &hurried), Outcome::Ignored);
+    let longer = StreamInfo { called: Duration::from_secs(3), ..hurried };
+    assert_eq!(end(http(504), &longer), Outcome::Failure);
+    let per_try = StreamInfo { hurried: true, ..info("upstream_per_try_timeout", &["UT"]) };
+    assert_eq!(end(http(504), &per_try), Outcome::Failure);
     let waited = StreamInfo {
         waited: Duration::from_secs(3),
         called: Duration::from_secs(2),
         ..info("via_upstream", &[])
     };
     assert_eq!(end(http(504), &waited), Outcome::Failure);
+}
+
+#[test]
+fn a_request_that_we_ended_blames_an_upstream_that_had_it_whole_and_for_most_of_the_time() {
+    let seconds = Duration::from_secs;
+    assert_eq!(of_our_timeout(true, seconds(0), seconds(3)), Outcome::Failure);
+    assert_eq!(of_our_timeout(true, seconds(2), seconds(2)), Outcome::Failure);
+    assert_eq!(of_our_timeout(true, seconds(3), seconds(2)), Outcome::Ignored);
+    assert_eq!(of_our_timeout(false, seconds(0), seconds(3)), Outcome::Ignored);
 }
 
 #[test]

@@ -62,7 +62,10 @@ fn what_does_not_fit_is_not_begun() {
     }
     assert_eq!(wanted(3).at(false, &left(225), ms(0)), fewer(1));
     assert_eq!(wanted(3).at(false, &left(1225), ms(1000)), fewer(1), "what is waited for is gone");
-    assert_eq!(ROUTE.at(false, &left(0), ms(0)), ROUTE, "nobody knows how often it would be");
+    // A route may retry three times: 4 attempts and 25 + 75 + 175 ms. Where that does not fit one is safe to say.
+    for (rest, expected) in [(675, ROUTE), (674, fewer(1)), (225, fewer(1)), (224, fewer(0))] {
+        assert_eq!(ROUTE.at(false, &left(rest), ms(0)), expected, "{rest}");
+    }
 }
 
 #[test]
@@ -75,5 +78,5 @@ fn without_a_budget_all_is_granted() {
         Grant { denied: Some(Denied::NotIdempotent), ..Grant::NONE },
     ];
     assert_eq!(grants, expected);
-    assert!(grants.iter().all(|grant| !grant.is_limited() && grant.end(Some(1)).spent.is_none()));
+    assert!(grants.iter().all(|grant| grant.end(Some(1)).spent.is_none()));
 }

@@ -274,3 +274,20 @@ proptest! {
         prop_assert_eq!(again.breaker.phase(), state.breaker.phase());
     }
 }
+
+#[test]
+fn a_budget_whose_window_begins_far_ahead_starts_afresh() {
+    use crate::budget::{Settings, Wish};
+    use crate::retry::Wanted;
+    use std::time::Duration;
+    let settings = Settings::new(0, 1, Duration::from_secs(10), None);
+    for (ahead, kept) in [(0, true), (59, true), (61, false), (100_000, false)] {
+        let mut state = State::decode(None, NOW);
+        let then = NOW.after(Duration::from_secs(ahead));
+        let wanted = Wanted { wish: Wish::Retries(2), denied: None };
+        let grant = state.budget.enter(&settings, crate::breaker::Owner(1), wanted, then);
+        let read = State::decode(Some(&state.encode()), NOW).budget;
+        assert_eq!(read == state.budget, kept, "{ahead}");
+        assert_eq!(read.reserved(), if kept { i64::from(grant.retries) } else { 0 }, "{ahead}");
+    }
+}

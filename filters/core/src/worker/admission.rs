@@ -145,7 +145,11 @@ impl Worker {
         let Verdict::Admitted(pass) = &mut verdict else { return verdict };
         let wanted = arrival.wanted(breaker == Some(false) && pass.is_probe(), now);
         pass.grant = wanted.map(|wanted| match budget {
-            Some(false) => Grant { denied: wanted.denied.or(Some(Denied::Budget)), ..Grant::NONE },
+            Some(false) => {
+                let wants = wanted.wish != Wish::Retries(0);
+                let denied = wanted.denied.or(wants.then_some(Denied::Budget));
+                Grant { denied, ..Grant::NONE }
+            }
             Some(true) | None => wanted.unbounded(),
         });
         match bulkhead {

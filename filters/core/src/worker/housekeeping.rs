@@ -63,8 +63,9 @@ impl Worker {
                     crowd.partial = true;
                     break;
                 };
+                let written = found.is_some();
                 let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
-                crowd.add(&self.found(policy, state, now));
+                crowd.add(&self.found(policy, state, written, now));
             }
             self.show_crowd(port, policy, crowd);
         }
@@ -217,9 +218,10 @@ impl Worker {
         }
     }
 
-    /// What there is in a state to show.
-    fn found(&self, policy: usize, state: State, now: Timestamp) -> Found {
+    /// What there is in a state to show. One that nobody has `written` yet has no balance of its own to add.
+    fn found(&self, policy: usize, state: State, written: bool, now: Timestamp) -> Found {
         let budget = self.scope(policy).and_then(|scope| scope.patterns.budget.as_ref());
+        let budget = budget.filter(|_| written);
         Found::in_state(state, budget.map(|budget| &budget.settings), now)
     }
 
@@ -252,6 +254,7 @@ impl Worker {
         now: Timestamp,
     ) -> Option<Found> {
         let found = port.get(&self.guard(target)?.1.key).ok()?;
+        let written = found.is_some();
         let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
         let mut due = false;
         if let Phase::HalfOpen(HalfOpen { until, probes, .. }) = state.breaker.phase() {
@@ -261,7 +264,11 @@ impl Worker {
         let owners = || state.bulkhead.owners().chain(state.budget.owners());
         self.holders.extend(owners());
         due = due || owners().any(|owner| self.watch.is_dead(owner, now));
-        if due { self.give_back(port, target, now) } else { Some(self.found(target.policy, state, now)) }
+        if due {
+            self.give_back(port, target, now)
+        } else {
+            Some(self.found(target.policy, state, written, now))
+        }
     }
 
     fn give_back<P: Port + ?Sized>(&mut self, port: &mut P, target: Target, now: Timestamp) -> Option<Found> {

@@ -190,6 +190,11 @@ fn run(id: u32, command: &Command<'_>) -> String {
                 format!("{}:{}", values.len(), values.join(","))
             })
         }
+        // The names of all, in order.
+        "names" => calls::header_pairs(Map::RequestHeaders).map(|pairs| {
+            let names = pairs.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+            names.collect::<Vec<_>>().join(",")
+        }),
         "length" => calls::header(Map::RequestHeaders, command.get("name"))
             .map(|value| value.map_or(0, |value| value.len()).to_string()),
         "set-header" => said(calls::replace_header(

@@ -5,9 +5,10 @@ use resilience_host::calls::{self, Level, Map, Result};
 
 /// Logs `event`, in fields set off by tabs (code details may hold anything else), with what the host says there of how the exchange went, and which headers it lets us read.
 pub(crate) fn log(id: u32, event: &str) {
-    let (name, case, number) = vm::with(|vm| {
+    let (name, case, number, whole) = vm::with(|vm| {
         let Some(stream) = vm.streams.get(&id) else { return Default::default() };
-        (vm.roots.get(&stream.root).cloned().unwrap_or_default(), stream.case.clone(), vm.number)
+        let name = vm.roots.get(&stream.root).cloned().unwrap_or_default();
+        (name, stream.case.clone(), vm.number, stream.whole)
     });
     if name.is_empty() {
         return;
@@ -29,6 +30,8 @@ pub(crate) fn log(id: u32, event: &str) {
         ("asked-type", text(calls::header(Map::RequestHeaders, "content-type"))),
         ("answer-type", text(calls::header(Map::ResponseHeaders, "content-type"))),
         ("trailer", text(calls::header(Map::ResponseTrailers, "grpc-status"))),
+        ("attempts", integer(calls::property(b"upstream\0request_attempt_count"))),
+        ("whole", if whole { "yes" } else { "no" }.to_owned()),
     ];
     let line: Vec<String> = line.iter().map(|(key, value)| format!("{key}={value}")).collect();
     calls::log(Level::Info, &format!("probe\t{}", line.join("\t")));

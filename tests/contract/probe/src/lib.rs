@@ -89,10 +89,11 @@ pub extern "C" fn proxy_on_queue_ready(root: u32, queue: u32) {
 
 /// Runs the commands of the request.
 #[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_request_headers(id: u32, _headers: usize, _end: bool) -> u32 {
+pub extern "C" fn proxy_on_request_headers(id: u32, _headers: usize, end: bool) -> u32 {
     // The case's name is kept, because request headers cannot be read later.
     let case = read("x-case");
     vm::with(|vm| vm.stream(id).case = case);
+    vm::with(|vm| vm.stream(id).whole = end);
     events::log(id, "request_headers");
     let commands = read("x-probe");
     if commands.is_empty() || vm::with(|vm| vm.deaf) {
@@ -100,6 +101,26 @@ pub extern "C" fn proxy_on_request_headers(id: u32, _headers: usize, _end: bool)
     } else {
         commands::from_request(id, &commands)
     }
+}
+
+/// Only looks.
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_request_body(id: u32, _size: usize, end: bool) -> u32 {
+    look_at_request(id, "request_body", end)
+}
+
+/// Only looks.
+#[unsafe(no_mangle)]
+pub extern "C" fn proxy_on_request_trailers(id: u32, _trailers: usize) -> u32 {
+    look_at_request(id, "request_trailers", true)
+}
+
+fn look_at_request(id: u32, event: &str, end: bool) -> u32 {
+    vm::with(|vm| vm.stream(id).whole = end);
+    if vm::with(|vm| vm.bodies) {
+        events::log(id, event);
+    }
+    CONTINUE
 }
 
 /// Hands back what the commands left for the response.

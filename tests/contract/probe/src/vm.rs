@@ -20,6 +20,8 @@ pub(crate) struct Stream {
     pub(crate) root: u32,
     /// Value of `x-case`; empty where the request was never seen.
     pub(crate) case: String,
+    /// Whether the last callback of the request was told that it is the last.
+    pub(crate) whole: bool,
     /// What the commands answered, for the response headers.
     pub(crate) answer: Vec<String>,
     /// Commands that wait for the response headers.
@@ -38,6 +40,8 @@ pub(crate) struct Vm {
     pub(crate) stops: HashSet<u32>,
     /// Whether the plugins of this VM only look.
     pub(crate) deaf: bool,
+    /// Whether bodies and trailers of requests are logged.
+    pub(crate) bodies: bool,
     pub(crate) streams: HashMap<u32, Stream>,
     /// Commands that wait for a tick, with the plugin whose tick it is.
     pub(crate) at_tick: Vec<(String, String)>,
@@ -88,7 +92,7 @@ impl Vm {
 
     /// Runs a plugin's document: `name=...` names it, `tick=...` starts its timer, `stop` ends that when the root is deleted,
     /// `queue` registers the queue of this VM, `reject` refuses the configuration, `deaf` makes this VM ignore the
-    /// commands of requests, `put=...` writes shared data.
+    /// commands of requests, `bodies` makes it log their bodies and trailers, `put=...` writes shared data.
     pub(crate) fn configure(&mut self, root: u32, document: &str) -> bool {
         let mut accepted = true;
         for (word, value) in
@@ -103,6 +107,7 @@ impl Vm {
                 "stop" => drop(self.stops.insert(root)),
                 "queue" => drop(calls::register_queue(&commands::queue_name(self.number)).expect("a queue")),
                 "deaf" => self.deaf = true,
+                "bodies" => self.bodies = true,
                 "reject" => accepted = false,
                 "put" => calls::set_shared_data(b"configured", value.as_bytes(), 0).expect("shared data"),
                 _ => panic!("configuration: {word}"),

@@ -34,6 +34,16 @@ fn any_bytes_are_a_bulkhead_that_forgets_nobody() {
 }
 
 #[test]
+fn any_bytes_are_a_budget_that_keeps_what_it_grants() {
+    finds_nothing("budget", 50_000);
+}
+
+#[test]
+fn any_bytes_are_headers_that_steer_only_as_their_policy_says() {
+    finds_nothing("steering", 100_000);
+}
+
+#[test]
 fn any_bytes_are_a_table_of_members_that_lives_on() {
     finds_nothing("members", 20_000);
 }

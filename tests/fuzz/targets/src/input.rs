@@ -24,6 +24,11 @@ impl<'a> Input<'a> {
         head
     }
 
+    /// So many bytes, or as many as there are.
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        self.take(len).to_vec()
+    }
+
     fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut array = [0; N];
         let head = self.take(N);

@@ -3,8 +3,10 @@
 //! The programs in `bin/` hand them to libFuzzer, one each.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod bulkhead;
 pub mod configuration;
 mod input;
 pub mod members;
 pub mod state;
+pub mod steering;

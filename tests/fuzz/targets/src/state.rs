@@ -12,7 +12,7 @@ use std::time::Duration;
 const CONFIGURATIONS: &[u8] = include_bytes!("../../breakers.json");
 
 /// No value of a policy is longer, in bytes: the sections of this version, and those of others with their heads.
-pub(crate) const LONGEST_VALUE: usize = 2 + 4 * (4 + 65_535) + 64 * 1024;
+pub(crate) const LONGEST_VALUE: usize = 2 + 5 * (4 + 65_535) + 64 * 1024;
 /// More steps than this reach nothing new.
 const STEPS: usize = 32;
 /// Later than this, waits no longer fit the clock.
@@ -109,6 +109,7 @@ impl Play {
         assert!(!again.repaired, "what was written cannot be read: {:?}", self.state);
         assert_eq!(again.breaker, self.state.breaker);
         assert_eq!(again.bulkhead, self.state.bulkhead);
+        assert_eq!(again.budget, self.state.budget);
         assert_eq!(again.encode(), bytes);
     }
 

@@ -1,7 +1,9 @@
 //! What `make run` starts does what `make demo` shows.
 
 mod bulkheads;
+mod retries;
 mod validate;
+mod validate_retries;
 
 use resilience_integration_tests::*;
 use resilience_test_harness::*;
@@ -80,6 +82,10 @@ async fn the_demo_succeeds_on_the_bundle() {
     for class in ["normal", "critical"] {
         let labels = [("policy", "checkout"), ("reason", "bulkhead_full"), ("class", class)];
         assert!(edge.count("resilience_rejections_total", &labels).await > 0, "{class}: {said}");
+    }
+    for (policy, decision) in [("checkout", "granted"), ("pricing", "granted"), ("pricing", "denied")] {
+        let labels = [("policy", policy), ("decision", decision)];
+        assert!(edge.count("resilience_retries_total", &labels).await > 0, "{policy} {decision}: {said}");
     }
     let decision =
         r#"details=resilience:checkout:circuit_open decision="checkout;reason=circuit_open;source=static""#;

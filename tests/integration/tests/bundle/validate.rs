@@ -28,7 +28,7 @@ fn warnings(stderr: &[u8]) -> Vec<String> {
 }
 
 /// What is found in a changed bundle. Whatever it is, it is no failure.
-fn found(yaml: &str) -> Vec<String> {
+pub(super) fn found(yaml: &str) -> Vec<String> {
     let scratch = Scratch::new();
     let output = run("tools/limits", &[&written(&scratch, yaml)], &[]);
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
@@ -36,7 +36,7 @@ fn found(yaml: &str) -> Vec<String> {
 }
 
 /// Each warning begins like the one that is expected in its place.
-fn assert_found(yaml: &str, expected: &[&str]) {
+pub(super) fn assert_found(yaml: &str, expected: &[&str]) {
     let found = found(yaml);
     let same = found.len() == expected.len()
         && found.iter().zip(expected).all(|(said, beginning)| said.starts_with(beginning));
@@ -104,9 +104,9 @@ fn limits_are_compared_with_the_bulkheads_that_lead_to_the_cluster() {
         &[&both[0], &both[1]],
     );
 
-    let nothing_said = with_limits("- max_retries: 1024\n      - ");
+    let nothing_said = with_limits("- max_retries: 4096\n      - ");
     let nothing_said =
-        nothing_said.replace("\n      -         max_retries: 1024\n", "\n      - priority: HIGH\n");
+        nothing_said.replace("\n      -         max_retries: 4096\n", "\n      - priority: HIGH\n");
     assert_found(&nothing_said, &[]);
     let many = exchanged(&nothing_said, r#""max_concurrent_calls": 30"#, r#""max_concurrent_calls": 1025"#);
     let defaults = ["max_connections", "max_pending_requests", "max_requests"]
@@ -116,7 +116,7 @@ fn limits_are_compared_with_the_bulkheads_that_lead_to_the_cluster() {
 
 #[test]
 fn limits_hold_for_routes_of_their_priority() {
-    let high = with_limits("- priority: HIGH\n        max_requests: 5\n");
+    let high = with_limits("- max_retries: 4096\n      - priority: HIGH\n        max_requests: 5\n");
     assert_found(&high, &[]);
     let route = "                  cluster: checkout\n";
     let yaml = exchanged(&high, route, &format!("{route}                  priority: HIGH\n"));
@@ -173,7 +173,8 @@ fn policies_are_found_as_the_filter_finds_them() {
 /// A wait must fit into every timeout that runs meanwhile; the bundle's route has an idle timeout of its own.
 #[test]
 fn timeouts_are_compared_with_the_longest_wait() {
-    let edge = rendered(&[]);
+    // Without the total, which is longer than the wait.
+    let edge = exchanged(&rendered(&[]), r#""total": "10s", "#, "");
     let request = exchanged(
         &edge,
         "          request_timeout: 30s\n          stream_idle",
@@ -209,6 +210,9 @@ fn yaml_that_is_not_understood_is_said_to_be() {
         [("circuit_breakers: *limits", "circuit_breakers: *nothing"), ("interval: 5s", "interval: {a: [1")]
     {
         let said = found(&exchanged(&rendered(&[]), line, written));
-        assert!(said.len() == 1 && said[0].contains("limits and timeouts were not compared"), "{said:?}");
+        assert!(
+            said.len() == 1 && said[0].contains("limits and timeouts were not compared with the policies"),
+            "{said:?}"
+        );
     }
 }

@@ -5,12 +5,12 @@ use crate::{Counts, FakeStream, Kind, TICKED, show};
 use resilience_module_tests::shop::{CONFIG, End, ROOT, Shop, TICK, answer, arrive, enter, policy_and};
 use resilience_module_tests::{Action, Call, headers};
 
-const BULKHEAD: &str = r#""bulkhead": {"max_concurrent_calls": 10}"#;
-const FALLBACK: &str = r#""fallback": [{"static": {"status": 200, "json": {"items": []}}}]"#;
+pub(super) const BULKHEAD: &str = r#""bulkhead": {"max_concurrent_calls": 10}"#;
+pub(super) const FALLBACK: &str = r#""fallback": [{"static": {"status": 200, "json": {"items": []}}}]"#;
 const WAITING: &str = r#""bulkhead": {"max_concurrent_calls": 1, "max_wait_duration": "10s"}"#;
 
 /// Coming in, found by route.
-const ADMISSION: Counts = Counts {
+pub(super) const ADMISSION: Counts = Counts {
     reads_with_bytes: 2,
     reads_of_nothing: 1,
     shared_writes: 1,
@@ -19,11 +19,11 @@ const ADMISSION: Counts = Counts {
     ..Counts::NONE
 };
 /// Its end: the answer's headers and code details, and what it gives back.
-const COMPLETION: Counts =
+pub(super) const COMPLETION: Counts =
     Counts { reads_with_bytes: 3, shared_writes: 1, metric_increments: 1, clock_reads: 1, ..Counts::NONE };
 
 /// A shop after its first requests: metrics are defined, the worker is known, and a window of ten calls is full.
-fn warmed(config: &str) -> Shop {
+pub(super) fn warmed(config: &str) -> Shop {
     let shop = Shop::with(config, 1);
     for _ in 0..12 {
         let stream = arrive_all(&shop);
@@ -35,16 +35,17 @@ fn warmed(config: &str) -> Shop {
 }
 
 /// A request that has whatever a policy may ask for.
-fn arrive_all(shop: &Shop) -> FakeStream {
+pub(super) fn arrive_all(shop: &Shop) -> FakeStream {
     let stream = arrive(shop.vm());
     let mut request = stream.headers(resilience_module_tests::Map::RequestHeaders);
     request.extend(headers(&[("x-class", "batch")]));
     stream.set_request_headers(request).set_property(b"xds\0cluster_name", "payments");
+    stream.set_property(b"upstream\0request_attempt_count", 1_u64.to_le_bytes());
     stream
 }
 
 /// Admits a request, then answers and ends it: what either half cost.
-fn halves(shop: &Shop, title: &str) -> (Counts, Counts) {
+pub(super) fn halves(shop: &Shop, title: &str) -> (Counts, Counts) {
     let stream = arrive_all(shop);
     assert_eq!(enter(&stream).unwrap(), None);
     let admission = stream.calls();
@@ -55,7 +56,7 @@ fn halves(shop: &Shop, title: &str) -> (Counts, Counts) {
 }
 
 /// How often a policy's state was read and written.
-fn of_state(calls: &[Call]) -> (usize, usize) {
+pub(super) fn of_state(calls: &[Call]) -> (usize, usize) {
     let count = |function: &str| calls.iter().filter(|call| call.function == function).count();
     (count("proxy_get_shared_data"), count("proxy_set_shared_data"))
 }

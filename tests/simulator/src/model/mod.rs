@@ -2,6 +2,7 @@
 //! every question is answered by looking through the whole of it.
 
 pub mod ask;
+pub mod budget;
 pub mod room;
 mod verdicts;
 mod window;

@@ -83,20 +83,22 @@ impl Oracle {
 
     /// An outcome that was neither counted nor given up must have had no meaning any more.
     pub(super) fn recorded(&self, vm: VmId, deed: &Deed, report: Report) -> Verdict {
-        let Report { breaker: policy, ticket, outcome, frees, .. } = report;
+        let Report { breaker: policy, ticket, outcome, frees, spent, .. } = report;
         let Some(found) = self.vms.get(&vm) else { return Ok(()) };
         let settings = self.settings(found, policy);
-        let nothing = report.probe().is_none() && outcome == Outcome::Ignored && frees.is_none();
-        if deed.counted || deed.lost_an_outcome() || nothing || ticket.is_none() && frees.is_none() {
+        let gives_back = report.gives_back();
+        let nothing = report.probe().is_none() && outcome == Outcome::Ignored && !gives_back;
+        if deed.counted || deed.lost_an_outcome() || nothing || ticket.is_none() && !gives_back {
             return Ok(());
         }
         let success = report.probe().is_none() && outcome == Outcome::Success;
-        let belief = success && frees.is_none();
+        let belief = success && !gives_back;
         let meaningless = self.policies[policy].could_see(deed.begun, belief, |entry| {
             let gone = match frees {
                 Some(Frees::Permit(permit)) => !entry.room_at(deed.begun.now).has(permit),
                 _ => true,
             };
+            let gone = gone && spent.is_none_or(|(reserve, _)| !entry.budget_at(deed.begun.now).has(reserve));
             gone && entry.model().is_some_and(|model| {
                 let (Some(ticket), Some(settings)) = (ticket, settings) else { return true };
                 let (mut after, mut told) = (model.read(deed.begun.now), Vec::new());
@@ -135,7 +137,12 @@ impl Oracle {
             Some(Frees::Permit(permit)) => entry.room().is_none_or(|room| !room.has(permit)),
             _ => false,
         };
-        permit || probe() == Some(true)
+        Self::is_late_to_settle(report, entry) || permit || probe() == Some(true)
+    }
+
+    fn is_late_to_settle(report: &Report, entry: &Entry) -> bool {
+        let kept = |(reserve, _)| entry.budget().is_some_and(|budget| budget.has(reserve));
+        !report.spent.is_none_or(kept)
     }
 
     /// After a task in which the store took everything, nothing that the VM was told is left.
@@ -164,17 +171,20 @@ impl Oracle {
         }
         if deed.lost_an_outcome() {
             // Those that were told to be late are done with.
-            let (mut done, mut kept) = (told, Vec::new());
+            let (mut done, mut kept, mut back) = (told, Vec::new(), Vec::new());
             for report in unsettled {
                 let is_done = done > 0 && once_late(&report);
                 done -= usize::from(is_done);
-                match report.frees {
-                    Some(_) if is_done => drop(self.held.remove(&(vm, report.call))),
-                    None if is_done || report.probe().is_none() => {}
-                    _ => kept.push(report),
+                if !is_done && (report.gives_back() || report.probe().is_some()) {
+                    kept.push(report);
+                } else if is_done {
+                    back.push(report);
                 }
             }
-            found.unsettled.extend(kept);
+            back.iter().for_each(|report| self.is_given_back(vm, report));
+            if let Some(found) = self.vms.get_mut(&vm) {
+                found.unsettled.extend(kept);
+            }
             return Ok(());
         }
         let still = surely.min(unsettled.iter().filter(|report| late(report, latest)).count());
@@ -194,13 +204,30 @@ impl Oracle {
                 }
                 None => false,
             };
+            let keeps = keeps || report.spent.is_some() && !self.could_settle_late(report, deed);
             if keeps || report.probe().is_some_and(|probe| out.contains(&probe)) {
                 return Err(format!("VM {vm} keeps a place that it should have given back: {report:?}"));
             }
-            if report.frees.is_some() {
-                self.held.remove(&(vm, report.call));
-            }
+        }
+        for report in &unsettled {
+            self.is_given_back(vm, report);
         }
         Ok(())
+    }
+
+    /// Whether what was kept for a request may have been somebody else's when it was to be settled.
+    fn could_settle_late(&self, report: &Report, deed: &Deed) -> bool {
+        let history = &self.policies[report.breaker];
+        Self::is_late_to_settle(report, history.latest())
+            || history.could_see(deed.begun, false, |entry| Self::is_late_to_settle(report, entry))
+    }
+
+    fn is_given_back(&mut self, vm: VmId, report: &Report) {
+        if report.frees.is_some() {
+            self.held.remove(&(vm, report.call));
+        }
+        if report.spent.is_some() {
+            self.kept.remove(&(vm, report.call));
+        }
     }
 }

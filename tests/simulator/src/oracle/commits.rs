@@ -5,7 +5,7 @@ use super::explain::{Explained, Reason, explain};
 use super::queue::Place;
 use super::{Frees, Moment, Oracle, Untold, Verdict, VmId};
 use crate::model::Model;
-use crate::model::ask::{Both, Said, claim};
+use crate::model::ask::{Said, Whole, claim};
 use crate::view;
 use crate::vm::Task;
 use resilience_core::breaker::{Admission, Ticket};
@@ -21,8 +21,8 @@ impl Oracle {
         let Some(writer) = self.vms.get(&vm) else { return Err(format!("VM {vm} writes after its end")) };
         let Some(deed) = &writer.deed else { return Err(format!("VM {vm} writes with nothing to do")) };
         let value = view::value(bytes);
-        let read = value.breaker.as_ref().zip(value.room.as_ref()).filter(|_| value.sound);
-        let Some((shape, room)) = read else {
+        let read = value.breaker.as_ref().zip(value.room.as_ref()).zip(value.budget.as_ref());
+        let Some(((shape, room), budget)) = read.filter(|_| value.sound) else {
             return Err(format!("VM {vm} wrote what cannot be read: {bytes:?}"));
         };
         let history = &self.policies[policy];
@@ -33,7 +33,7 @@ impl Oracle {
         if State::decode(Some(bytes), Timestamp::from_nanos(self.now.now)).encode() != bytes {
             return Err(format!("VM {vm} wrote what reads as something else: {bytes:?}"));
         }
-        let Some(patterns) = self.patterns(writer, policy) else {
+        let Some(rules) = self.rules(writer, policy) else {
             return Err(format!("VM {vm} wrote policy {policy}, of which it keeps no state"));
         };
         let (latest, begun) = (history.latest(), deed.begun);
@@ -45,24 +45,27 @@ impl Oracle {
                 "VM {vm}, in bulkhead {policy}: {wrong}\n  it was: {before:?}\n  it is: {room:?}"
             ));
         }
-        let (model, damaged) = (latest.model(), latest.is_damaged());
-        let model = model.map_or_else(|| Model::fresh(begun.now), |model| model.read(begun.now));
-        let base = Both { model, room: latest.room_at(begun.now) };
-        let shown = Shown { breaker: shape, room };
-        let Some(explained) = explain(writer, deed, patterns, policy, &base, &shown, history) else {
+        if let Some(wrong) = budget.as_ref().and_then(view::budget::Budget::wrong) {
+            return Err(format!("VM {vm}, in budget {policy}: {wrong}\n  it is: {budget:?}"));
+        }
+        let (damaged, base) = (latest.is_damaged(), latest.whole_at(begun.now));
+        let shown = Shown { breaker: shape, room, budget };
+        let Some(explained) = explain(writer, deed, rules, policy, &base, &shown, history) else {
             return Err(format!(
-                "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}, with standings {:?}\n  with open: {:?}\n    waiting: {:?}\n      found: {:?} {:?}\n      wrote: {shape:?} {room:?}",
+                "VM {vm} wrote policy {policy} for no reason\n     it does: {:?}, with standings {:?}\n  with open: {:?}\n    waiting: {:?}\n      found: {:?} {:?} {:?}\n      wrote: {shape:?} {room:?} {budget:?}\n      rates: {:?}",
                 deed.task,
                 writer.standings,
                 writer.unsettled,
                 writer.waiting,
                 base.model.shape(),
                 base.room.shape(),
+                base.budget.shape(),
+                rules.rates,
             ));
         };
         if let Reason::Housekeeping(dead) = &explained.reason {
             let alive = |vm| self.vms.contains_key(&vm);
-            let after = &explained.both.model;
+            let after = &explained.whole.model;
             for probe in base.model.out().iter().filter(|probe| after.was_reclaimed(**probe)) {
                 self.members.may_reclaim(*probe, begun, alive)?;
             }
@@ -72,11 +75,18 @@ impl Oracle {
                     .may_take(owner, since, begun, alive)
                     .map_err(|why| format!("permits were taken back: {why}"))?;
             }
+            for owner in base.budget.owners().filter(|owner| dead.contains(owner)) {
+                let since = self.purses.get(&(policy, owner)).copied().unwrap_or_default();
+                self.members
+                    .may_take(owner, since, begun, alive)
+                    .map_err(|why| format!("retries were taken back: {why}"))?;
+            }
         }
         if explained.reason.takes() {
             self.members.may_take_up(vm, begun)?;
         }
         self.commit(vm, policy, &base, damaged, explained)?;
+        self.purse_changes(policy);
         let after = self.policies[policy].latest().room().cloned().unwrap_or_default();
         self.room_changes(policy, begun, &before, &after)
     }
@@ -85,7 +95,7 @@ impl Oracle {
         &mut self,
         vm: VmId,
         policy: usize,
-        base: &Both,
+        base: &Whole,
         damaged: bool,
         explained: Explained,
     ) -> Verdict {
@@ -99,7 +109,7 @@ impl Oracle {
             Untold { breaker: policy, transition, others }
         }));
         // Only what somebody may believe otherwise is announced.
-        if damaged || base.model.belief() != explained.both.model.belief() {
+        if damaged || base.model.belief() != explained.whole.model.belief() {
             deed.unannounced.push(policy);
         }
         let begun = deed.begun;
@@ -110,9 +120,11 @@ impl Oracle {
                 self.members.sent(probe, moment);
             }
         };
-        let (model, room) = (&explained.both.model, &explained.both.room);
+        let Whole { model, room, budget } = &explained.whole;
         // A damaged value may be written for whatever changes nothing else.
-        let repairs = model.shape() == base.model.shape() && *room == base.room;
+        let same = *room == base.room && *budget == base.budget;
+        let repairs = same && model.shape() == base.model.shape();
+        deed.instead.extend(explained.instead);
         match explained.reason {
             Reason::Asked(..) | Reason::Looked(..) | Reason::GaveUp(..) if repairs => {}
             Reason::Admission(admission) => {
@@ -130,17 +142,20 @@ impl Oracle {
                     (waiting.place, waiting.again) = (Place::Queue(owner), vec![None]);
                 }
                 let first = saids.first().copied();
-                let probed = explained.both.model.shape().next_probe != base.model.shape().next_probe;
+                let probed = explained.whole.model.shape().next_probe != base.model.shape().next_probe;
                 self.reached.handed_back += u64::from(first == Some(Said::Full) && probed);
-                let gone = base.room.waiting() == explained.both.room.waiting();
-                let waits = matches!(first, Some(Said::Waits | Said::InName(_)));
+                let gone = base.room.waiting() == explained.whole.room.waiting();
+                let waits = matches!(first, Some(Said::Waits | Said::InName(..)));
                 self.reached.evicted += u64::from(waits && gone);
                 deed.promises.push((call, saids));
-                if let Some(Said::In { ticket, permit }) = first {
+                if let Some((ticket, _)) = first.and_then(|said| said.goes_on()) {
                     sent(ticket);
-                    if permit.is_some() {
-                        self.has_permit(vm, call, policy, owner, limit)?;
-                    }
+                }
+                if let Some(Said::In { permit: Some(_), .. }) = first {
+                    self.has_permit(vm, call, policy, owner, limit)?;
+                }
+                if let Some((said, arrival)) = first.zip(self.arrival(vm, call)) {
+                    self.goes_on(vm, policy, arrival, said, begun);
                 }
             }
             Reason::Looked(owner, told) => {
@@ -153,6 +168,11 @@ impl Oracle {
                     }
                 }
                 self.took_up(vm, policy, owner, &told)?;
+                for (call, saids) in &told {
+                    if let Some((said, arrival)) = saids.first().zip(self.arrival(vm, *call)) {
+                        self.goes_on(vm, policy, arrival, *said, begun);
+                    }
+                }
             }
             Reason::GaveUp(call, saids) => {
                 self.held.remove(&(vm, call));
@@ -161,12 +181,13 @@ impl Oracle {
             Reason::Outcome(place, late) => {
                 let report = writer.unsettled.remove(place);
                 deed.counted |= match deed.task {
-                    Task::Complete { call, ticket, permit, .. } => {
-                        let about = (ticket.is_some(), permit.is_some());
-                        let its_own =
-                            (report.ticket.is_some(), matches!(report.frees, Some(Frees::Permit(_))));
+                    Task::Complete { call, ticket, returned, .. } => {
+                        let about = (ticket.is_some(), returned.permit.is_some(), returned.spent.is_some());
+                        let permit = matches!(report.frees, Some(Frees::Permit(_)));
+                        let its_own = (report.ticket.is_some(), permit, report.spent.is_some());
                         call == report.call && about == its_own
                     }
+                    Task::Abandon { call, .. } => call == report.call,
                     Task::Release { call, .. } => call == report.call,
                     _ => false,
                 };
@@ -174,27 +195,34 @@ impl Oracle {
                 if report.frees.is_some() {
                     self.held.remove(&(vm, report.call));
                 }
+                if report.spent.is_some() {
+                    self.kept.remove(&(vm, report.call));
+                }
             }
             Reason::Force => deed.forced = true,
             Reason::Housekeeping(dead) => {
                 let out = base.model.out().into_iter();
-                let lost: Vec<_> = out.filter(|it| explained.both.model.was_reclaimed(*it)).collect();
+                let lost: Vec<_> = out.filter(|it| explained.whole.model.was_reclaimed(*it)).collect();
                 deed.reclaimed += lost.len();
                 self.policies[policy].reclaimed(base.model.generation(), &lost);
+                let owners: Vec<_> = dead.iter().copied().collect();
+                deed.forfeited += base.budget.clone().reclaim(&owners, begun.now);
+                self.reached.forfeited += u64::from(deed.forfeited);
+                self.forfeit(policy, &dead);
                 self.regain(vm, policy, base, &dead);
             }
         }
         let history = &mut self.policies[policy];
         history.outdated = false;
-        let Both { mut model, room } = explained.both;
+        let Whole { mut model, room, budget } = explained.whole;
         model.chosen = None;
-        history.becomes(now, Some(model), Some(room));
+        history.becomes(now, Some(model), Some(room), Some(budget));
         self.knows(vm, policy);
         Ok(())
     }
 
     /// What the dead held is counted no more. If one of them lives after all, that is an overshoot.
-    fn regain(&mut self, vm: VmId, breaker: usize, base: &Both, dead: &std::collections::BTreeSet<u64>) {
+    fn regain(&mut self, vm: VmId, breaker: usize, base: &Whole, dead: &std::collections::BTreeSet<u64>) {
         let dead_owners: Vec<_> = dead.iter().copied().collect();
         let count = base.room.clone().reclaim(&dead_owners, &mut Vec::new());
         let living = |vm: &VmId| self.vms.contains_key(vm);
@@ -216,14 +244,14 @@ impl Oracle {
         room: &view::Room,
         before: &view::Room,
     ) -> Option<String> {
-        let Some(Task::Admit { policy, class, .. }) = writer.deed.as_ref().map(|deed| deed.task) else {
+        let Some(Task::Admit { policy, arrival, .. }) = writer.deed.as_ref().map(|deed| deed.task) else {
             return None;
         };
         if policy != crate::policy_of(breaker) {
             return None;
         }
         let bulkhead = self.patterns(writer, breaker)?.bulkhead.as_ref()?;
-        let limit = claim(&bulkhead.settings, class).limit;
+        let limit = claim(&bulkhead.settings, arrival.class).limit;
         let over = room.was_entered(writer.me?.0, before) && room.in_flight() > limit;
         over.then(|| {
             format!("{} are in flight, and a request of the limit {limit} went in", room.in_flight())
@@ -234,8 +262,8 @@ impl Oracle {
     fn limit(&self, vm: VmId, breaker: usize, reason: &Reason) -> u32 {
         let Some((writer, Reason::Asked(call, _))) = self.vms.get(&vm).zip(Some(reason)) else { return 0 };
         let class = match writer.deed.as_ref().map(|deed| deed.task) {
-            Some(Task::Admit { class, .. }) => class,
-            _ => writer.waiting.get(call).and_then(|waiting| waiting.class),
+            Some(Task::Admit { arrival, .. }) => arrival.class,
+            _ => writer.waiting.get(call).and_then(|waiting| waiting.arrival.class),
         };
         self.limit_of(writer, breaker, class)
     }
@@ -254,7 +282,7 @@ impl Oracle {
                 && let Some(writer) = self.vms.get(&vm)
             {
                 // It came free in the same update.
-                let class = writer.waiting.get(call).and_then(|waiting| waiting.class);
+                let class = writer.waiting.get(call).and_then(|waiting| waiting.arrival.class);
                 let limit = self.limit_of(writer, breaker, class);
                 self.has_permit(vm, *call, breaker, owner, limit)?;
             }
@@ -277,10 +305,18 @@ impl Oracle {
         let room = kept.or_else(|| value.room.as_ref().map(|_| crate::model::room::Room::default()));
         let lost = room.as_ref() != history.latest().room();
         let again = lost && room.is_some();
-        history.becomes(self.now, model, room);
+        let before = history.latest().budget();
+        let budget = before.filter(|budget| value.budget == Some(budget.shape())).cloned();
+        let budget = budget.or_else(|| value.budget.as_ref().map(|_| Default::default()));
+        let spent = budget.as_ref() != before;
+        let anew = spent && budget.is_some();
+        history.becomes(self.now, model, room, budget);
         history.announced(self.now.step);
         if lost {
             self.lost_room(policy, again);
+        }
+        if spent {
+            self.lost_budget(policy, anew);
         }
     }
 }
@@ -291,8 +327,8 @@ impl Oracle {
         self.reached.meddled += 1;
         let history = &mut self.policies[breaker];
         history.outdated = true;
-        let room = history.latest().room().cloned();
-        history.becomes(self.now, Some(model), room);
+        let (room, budget) = (history.latest().room().cloned(), history.latest().budget().cloned());
+        history.becomes(self.now, Some(model), room, budget);
         history.announced(self.now.step);
     }
 }

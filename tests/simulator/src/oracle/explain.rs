@@ -3,11 +3,12 @@
 use super::history::History;
 use super::queue::{Place, Waiting};
 use super::{Deed, Frees, Report, Vm};
-use crate::model::ask::{Both, Said, Told};
+use crate::model::ask::{Rules, Said, Told, Whole, over};
 use crate::view;
 use crate::vm::Task;
 use resilience_core::breaker::{Admission, Outcome, Owner, Recorded, Transition};
-use resilience_core::worker::{Operation, Patterns};
+use resilience_core::members::Standing;
+use resilience_core::worker::{Arrival, Operation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Of so many updates at once it may be unclear whether the store took them: each doubles what has to be tried.
@@ -31,7 +32,7 @@ pub(super) enum Reason {
 impl Reason {
     /// Whether a VM comes to hold something by it, or to wait.
     pub(super) fn takes(&self) -> bool {
-        let takes = |said: &Said| matches!(said, Said::In { .. } | Said::InName(_) | Said::Waits);
+        let takes = |said: &Said| matches!(said, Said::In { .. } | Said::InName(..) | Said::Waits);
         match self {
             Self::Admission(Admission::Admitted(ticket)) => ticket.probe.is_some(),
             Self::Asked(_, saids) => saids.iter().all(takes),
@@ -50,10 +51,12 @@ impl Reason {
 }
 
 pub(super) struct Explained {
-    pub both: Both,
+    pub whole: Whole,
     pub told: Told,
     /// What it may have been instead: different causes may leave the same behind.
     pub others: Vec<Vec<Transition>>,
+    /// What others were told if it was one of them that this was about.
+    pub instead: BTreeMap<u32, Vec<Said>>,
     pub reason: Reason,
 }
 
@@ -61,29 +64,33 @@ pub(super) struct Explained {
 pub(super) struct Shown<'a> {
     pub breaker: &'a view::Breaker,
     pub room: &'a view::Room,
+    pub budget: &'a Option<view::budget::Budget>,
 }
 
 /// Looks for a reason, with each standing that the writer may have.
 pub(super) fn explain(
     writer: &Vm,
     deed: &Deed,
-    patterns: &Patterns,
+    rules: Rules<'_>,
     breaker: usize,
-    base: &Both,
+    base: &Whole,
     shown: &Shown<'_>,
     history: &History,
 ) -> Option<Explained> {
     let mut found = Vec::new();
     for standing in &writer.standings {
         let mut adopted = base.clone();
-        if let Some(breaker) = &patterns.breaker {
+        if let Some(breaker) = &rules.patterns.breaker {
             adopted.model.adopt(&breaker.settings, *standing);
+        }
+        if let Some(rates) = rules.rates.filter(|_| *standing != Standing::Superseded) {
+            adopted.budget.adopt(&rates);
         }
         adopted.model.chosen = match shown.breaker.phase {
             view::Phase::Open { until } => Some(until),
             _ => None,
         };
-        found.extend(Explainer { writer, deed, patterns, breaker, base: &adopted, shown, history }.all());
+        found.extend(Explainer { writer, deed, rules, breaker, base: &adopted, shown, history }.all());
     }
     let others = found.iter().skip(1).map(|other| other.told.transitions.clone()).collect();
     // A request was told one of all that leave the same behind.
@@ -95,32 +102,35 @@ pub(super) fn explain(
     for (call, saids) in first.reason.saids() {
         *saids = all.remove(&call).unwrap_or_default();
     }
-    Some(Explained { others, ..first })
+    Some(Explained { others, instead: all, ..first })
 }
 
 struct Explainer<'a> {
     writer: &'a Vm,
     deed: &'a Deed,
-    patterns: &'a Patterns,
+    rules: Rules<'a>,
     breaker: usize,
-    base: &'a Both,
+    base: &'a Whole,
     shown: &'a Shown<'a>,
     history: &'a History,
 }
 
 impl Explainer<'_> {
-    fn attempt(&self, act: impl FnOnce(&mut Both, &mut Told) -> Option<Reason>) -> Option<Explained> {
-        let (mut both, mut told) = (self.base.clone(), Told::default());
-        let reason = act(&mut both, &mut told)?;
-        let same = both.room.shape() == *self.shown.room && both.model.shape() == *self.shown.breaker;
-        same.then_some(Explained { both, told, others: Vec::new(), reason })
+    fn attempt(&self, act: impl FnOnce(&mut Whole, &mut Told) -> Option<Reason>) -> Option<Explained> {
+        let (mut whole, mut told) = (self.base.clone(), Told::default());
+        let reason = act(&mut whole, &mut told)?;
+        let same = whole.room.shape() == *self.shown.room
+            && whole.model.shape() == *self.shown.breaker
+            && whole.budget.shape() == *self.shown.budget;
+        let (others, instead) = (Vec::new(), BTreeMap::new());
+        same.then_some(Explained { whole, told, others, instead, reason })
     }
 
     fn all(&self) -> Vec<Explained> {
         let now = self.deed.begun.now;
         if let Task::Force { policy, command, .. } = self.deed.task {
-            let force = |both: &mut Both, told: &mut Told| {
-                both.model.force(command, now, &mut told.transitions);
+            let force = |whole: &mut Whole, told: &mut Told| {
+                whole.model.force(command, now, &mut told.transitions);
                 Some(Reason::Force)
             };
             let right = policy == crate::policy_of(self.breaker) && !self.deed.forced;
@@ -152,56 +162,60 @@ impl Explainer<'_> {
     /// An outcome that is not `weighed`: a success of a generation that is gone, which comes with a permit.
     fn report(&self, place: usize, report: &Report, weighed: bool) -> Option<Explained> {
         let stale = report.ticket.is_some_and(|ticket| ticket.generation != self.base.model.generation());
-        let may = report.frees.is_some() && report.outcome == Outcome::Success && stale;
+        let may = report.gives_back() && report.outcome == Outcome::Success && stale;
         if !weighed && !may {
             return None;
         }
-        self.attempt(|both, told| {
+        self.attempt(|whole, told| {
             let mut late = false;
             if let Some((ticket, breaker)) =
-                report.ticket.zip(self.patterns.breaker.as_ref()).filter(|_| weighed)
+                report.ticket.zip(self.rules.patterns.breaker.as_ref()).filter(|_| weighed)
             {
                 let (now, transitions) = (self.deed.begun.now, &mut told.transitions);
                 let idle = ticket.probe.is_none() && report.outcome == Outcome::Ignored;
-                let recorded = (!idle)
-                    .then(|| both.model.record(&breaker.settings, &ticket, report.outcome, now, transitions));
+                let recorded = (!idle).then(|| {
+                    whole.model.record(&breaker.settings, &ticket, report.outcome, now, transitions)
+                });
                 late = recorded == Some(Recorded::Reclaimed);
             }
             match report.frees {
-                Some(Frees::Permit(permit)) => late |= !both.room.release(permit, &mut told.wakes),
-                Some(Frees::Place(owner)) => both.room.withdraw(owner, report.call, &mut told.wakes),
+                Some(Frees::Permit(permit)) => late |= !whole.room.release(permit, &mut told.wakes),
+                Some(Frees::Place(owner)) => whole.room.withdraw(owner, report.call, &mut told.wakes),
                 None => {}
+            }
+            if let Some((reserve, made)) = report.spent {
+                late |= !whole.budget.settle(reserve, made, self.deed.begun.now);
             }
             Some(Reason::Outcome(place, late))
         })
     }
 
     fn admissions(&self) -> Vec<Explained> {
-        let Task::Admit { policy, call, class, .. } = self.deed.task else { return Vec::new() };
+        let Task::Admit { policy, arrival, .. } = self.deed.task else { return Vec::new() };
         let Some(me) = self.writer.me.filter(|_| policy == crate::policy_of(self.breaker)) else {
             return Vec::new();
         };
-        if self.patterns.bulkhead.is_some() {
-            return if self.deed.has_promised(call) { Vec::new() } else { self.asks(call, class) };
+        if self.rules.are_for_all() {
+            return if self.deed.has_promised(arrival.call) { Vec::new() } else { self.asks(&arrival) };
         }
-        let Some(breaker) = self.patterns.breaker.as_ref().filter(|_| self.deed.promised.is_none()) else {
+        let Some(breaker) = self.rules.patterns.breaker.as_ref().filter(|_| self.deed.promised.is_none())
+        else {
             return Vec::new();
         };
-        let admit = |both: &mut Both, told: &mut Told| {
+        let admit = |whole: &mut Whole, told: &mut Told| {
             let now = self.deed.begun.now;
-            Some(Reason::Admission(both.model.admit(&breaker.settings, me, now, &mut told.transitions)))
+            Some(Reason::Admission(whole.model.admit(&breaker.settings, me, now, &mut told.transitions)))
         };
         self.attempt(admit).into_iter().collect()
     }
 
-    fn asks(&self, call: u32, class: Option<usize>) -> Vec<Explained> {
+    fn asks(&self, arrival: &Arrival) -> Vec<Explained> {
         let Some(me) = self.writer.me else { return Vec::new() };
         let home = (me.0, self.writer.queue);
         let ask = |kept_out| {
-            self.attempt(|both, told| {
-                let said =
-                    both.ask(self.patterns, home, (call, class), self.deed.begun.now, kept_out, told)?;
-                Some(Reason::Asked(call, vec![said]))
+            self.attempt(|whole, told| {
+                let said = whole.ask(self.rules, home, arrival, self.deed.begun.now, kept_out, told)?;
+                Some(Reason::Asked(arrival.call, vec![said]))
             })
         };
         [false, true].into_iter().filter_map(ask).collect()
@@ -221,7 +235,7 @@ impl Explainer<'_> {
         let mut owners: BTreeMap<u64, Vec<(u32, &Waiting)>> = BTreeMap::new();
         for (call, waiting) in mine {
             match waiting.place {
-                Place::Here if now < waiting.until => found.extend(self.asks(*call, waiting.class)),
+                Place::Here if now < waiting.until => found.extend(self.asks(&waiting.arrival)),
                 Place::Here => {}
                 Place::Queue(owner) => owners.entry(owner).or_default().push((*call, waiting)),
             }
@@ -233,7 +247,7 @@ impl Explainer<'_> {
             }
             if self.deed.times(Operation::Admit) > 0 {
                 let over = waiters.iter().filter(|(_, waiting)| now >= waiting.until);
-                found.extend(over.filter_map(|(call, _)| self.give_up(owner, *call)));
+                found.extend(over.filter_map(|(_, waiting)| self.give_up(owner, waiting)));
             }
         }
         found
@@ -280,20 +294,20 @@ impl Explainer<'_> {
     fn looks(&self, owner: u64, batch: &[(u32, &Waiting)]) -> Option<Explained> {
         let now = self.deed.begun.now;
         let itself = self.writer.me.map(|me| me.0) == Some(owner);
-        self.attempt(|both, told| {
+        self.attempt(|whole, told| {
             let mut said = Vec::new();
             for (call, waiting) in batch {
-                if both.room.find(owner, *call).is_none() {
+                if whole.room.find(owner, *call).is_none() {
                     // Nothing is written for it.
                     continue;
                 }
                 if itself {
                     let home = (owner, self.writer.queue);
-                    let heard = both.take_up(self.patterns, home, *call, (now, waiting.until), told);
+                    let heard = whole.take_up(self.rules, home, &waiting.arrival, (now, waiting.until), told);
                     said.extend(heard.map(|heard| (*call, vec![heard])));
                 } else {
                     // Others have taken it for dead.
-                    both.room.withdraw(owner, *call, &mut told.wakes);
+                    whole.room.withdraw(owner, *call, &mut told.wakes);
                     said.push((*call, vec![Said::Full]));
                 }
             }
@@ -302,11 +316,12 @@ impl Explainer<'_> {
     }
 
     /// A waiter whose wait is over, and of which the store did not say what had become of it.
-    fn give_up(&self, owner: u64, call: u32) -> Option<Explained> {
-        self.attempt(|both, told| {
-            both.room.find(owner, call)?;
-            both.room.withdraw(owner, call, &mut told.wakes);
-            Some(Reason::GaveUp(call, vec![Said::Full]))
+    fn give_up(&self, owner: u64, waiting: &Waiting) -> Option<Explained> {
+        let (call, now) = (waiting.arrival.call, self.deed.begun.now);
+        self.attempt(|whole, told| {
+            whole.room.find(owner, call)?;
+            whole.room.withdraw(owner, call, &mut told.wakes);
+            Some(Reason::GaveUp(call, vec![over(self.rules.patterns, &waiting.arrival, now)]))
         })
     }
 
@@ -322,14 +337,17 @@ impl Explainer<'_> {
         let gone = out.iter().filter(|probe| half_open && !left.contains(&(probe.owner.0, probe.id)));
         let gone = gone.map(|probe| probe.owner.0);
         let homeless = self.base.room.owners().filter(|owner| !self.shown.room.holders.contains_key(owner));
-        let dead: BTreeSet<u64> = gone.chain(homeless).filter(|_| tick).collect();
+        let kept = self.shown.budget.as_ref().map(|budget| &budget.holders);
+        let released = self.base.budget.owners().filter(|it| kept.is_none_or(|kept| !kept.contains_key(it)));
+        let dead: BTreeSet<u64> = gone.chain(homeless).chain(released).filter(|_| tick).collect();
         let owners: Vec<_> = dead.iter().map(|owner| Owner(*owner)).collect();
-        self.attempt(|both, told| {
-            if let Some(breaker) = &self.patterns.breaker {
-                both.model.maintain(&breaker.settings, self.deed.begun.now, &owners, &mut told.transitions);
+        self.attempt(|whole, told| {
+            if let Some(breaker) = &self.rules.patterns.breaker {
+                whole.model.maintain(&breaker.settings, self.deed.begun.now, &owners, &mut told.transitions);
             }
             let dead_owners: Vec<_> = dead.iter().copied().collect();
-            both.room.reclaim(&dead_owners, &mut told.wakes);
+            whole.room.reclaim(&dead_owners, &mut told.wakes);
+            whole.budget.reclaim(&dead_owners, self.deed.begun.now);
             Some(Reason::Housekeeping(dead))
         })
     }

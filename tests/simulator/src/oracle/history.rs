@@ -2,6 +2,8 @@
 
 use super::{Moment, Verdict};
 use crate::model::Model;
+use crate::model::ask::Whole;
+use crate::model::budget::Budget;
 use crate::model::room::Room;
 use crate::view;
 use resilience_core::breaker::{Outcome, Probe, State};
@@ -20,6 +22,8 @@ pub struct Entry {
     model: Option<Rc<Model>>,
     /// The same of the bulkhead.
     room: Option<Rc<Room>>,
+    /// And of the retry budget.
+    budget: Option<Rc<Budget>>,
 }
 
 impl Entry {
@@ -27,6 +31,12 @@ impl Entry {
     #[must_use]
     pub fn state(&self) -> State {
         self.model.as_ref().map_or(State::Closed, |model| model.state())
+    }
+
+    /// Whether nobody has ever written it.
+    #[must_use]
+    pub const fn is_untouched(&self) -> bool {
+        self.step == 0
     }
 
     /// Whether the value cannot be read.
@@ -45,6 +55,25 @@ impl Entry {
     #[must_use]
     pub fn room_at(&self, now: u64) -> Room {
         self.room().cloned().unwrap_or_else(|| Room::new(now))
+    }
+
+    /// The budget, if it can be read.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_deref()
+    }
+
+    /// The budget as somebody reads it at `now`.
+    #[must_use]
+    pub fn budget_at(&self, now: u64) -> Budget {
+        self.budget().cloned().unwrap_or_else(|| Budget::lost(now))
+    }
+
+    /// All of it as somebody reads it at `now`.
+    #[must_use]
+    pub fn whole_at(&self, now: u64) -> Whole {
+        let model = self.model().map_or_else(|| Model::fresh(now), |model| model.read(now));
+        Whole { model, room: self.room_at(now), budget: self.budget_at(now) }
     }
 
     /// The bulkhead as it stands there.
@@ -87,7 +116,7 @@ pub struct History {
 impl History {
     pub(super) fn new(most_permitted: u32, most_moments: u32) -> Self {
         let (model, room) = (Some(Rc::new(Model::fresh(0))), Some(Rc::default()));
-        let first = Entry { step: 0, now: 0, model, room };
+        let first = Entry { step: 0, now: 0, model, room, budget: Some(Rc::default()) };
         // By the layout: the head of the value, then whichever state needs most.
         // Windows are of 14 calls or 6 seconds at most, besides which there is what all of them need.
         let most_bytes = 64 + 128 + (8 * most_moments as usize).max(12 * most_permitted as usize);
@@ -122,9 +151,15 @@ impl History {
         self.announced.push(step);
     }
 
-    pub(super) fn becomes(&mut self, at: Moment, model: Option<Model>, room: Option<Room>) {
-        let (model, room) = (model.map(Rc::new), room.map(Rc::new));
-        self.entries.push(Entry { step: at.step, now: at.now, model, room });
+    pub(super) fn becomes(
+        &mut self,
+        at: Moment,
+        model: Option<Model>,
+        room: Option<Room>,
+        budget: Option<Budget>,
+    ) {
+        let (model, room, budget) = (model.map(Rc::new), room.map(Rc::new), budget.map(Rc::new));
+        self.entries.push(Entry { step: at.step, now: at.now, model, room, budget });
     }
 
     /// Everything that somebody could see who began at `begun`.
@@ -204,7 +239,8 @@ impl History {
     pub(super) fn check_bounds(&self, bytes: &[u8], shape: &view::Breaker) -> Verdict {
         let foreign: usize = self.foreign.iter().map(|(.., bytes)| bytes.len() + 4).sum();
         let rooms = view::sections(bytes).into_iter().flatten();
-        let rooms = rooms.filter(|(id, version, _)| (*id, *version) == view::BULKHEAD);
+        let rooms =
+            rooms.filter(|(id, version, _)| [view::BULKHEAD, view::BUDGET].contains(&(*id, *version)));
         let room: usize = rooms.map(|(.., bytes)| bytes.len() + 4).sum();
         if bytes.len() > self.most_bytes + foreign + room {
             return Err(format!("the value has grown to {} bytes", bytes.len()));

@@ -4,6 +4,7 @@
 //! that a VM gave without writing must have been right at some moment it may still go by.
 
 mod answers;
+mod budgets;
 mod commits;
 mod explain;
 mod history;
@@ -20,11 +21,15 @@ pub use history::History;
 pub use members::Members;
 pub use reached::Reached;
 
-use crate::model::ask::Said;
+use crate::model::ask::{Rules, Said};
+use crate::model::budget::Reserve;
 use crate::model::room::{Permit, Wake};
+use crate::plan::Terms;
 use crate::vm::{Guarded, Task};
+use budgets::{Account, Flight, Kept};
 use queue::Waiting;
 use resilience_core::breaker::{Admission, Outcome, Owner, Settings, State, Ticket, Transition};
+use resilience_core::budget;
 use resilience_core::bulkhead;
 use resilience_core::members::Standing;
 use resilience_core::worker::{Operation, Patterns};
@@ -56,6 +61,8 @@ pub struct Report {
     ticket: Option<Ticket>,
     outcome: Outcome,
     frees: Option<Frees>,
+    /// What was kept for it of a budget, and how many retries it takes.
+    spent: Option<(Reserve, u32)>,
 }
 
 /// What a request gives back.
@@ -73,6 +80,10 @@ impl Report {
             Some(ticket) => ticket.probe,
             None => None,
         }
+    }
+
+    const fn gives_back(&self) -> bool {
+        self.frees.is_some() || self.spent.is_some()
     }
 }
 
@@ -93,6 +104,8 @@ struct Deed {
     promised: Option<Admission>,
     /// What committed writes said of requests where a bulkhead has a say: one of these.
     promises: Vec<(u32, Vec<Said>)>,
+    /// What others were told, if it was one of them that a promise was about.
+    instead: BTreeMap<u32, Vec<Said>>,
     /// Messages that are owed.
     unsent: Vec<Wake>,
     /// Outcomes that were written and found their place given away.
@@ -115,6 +128,8 @@ struct Deed {
     reclaimed: usize,
     /// Permits reclaimed and not yet told.
     regained: u32,
+    /// Retries reclaimed and not yet told.
+    forfeited: u32,
     conflicts: u32,
     exhausted: bool,
     gave_up: Vec<Operation>,
@@ -164,6 +179,7 @@ struct Vm {
 #[derive(Debug)]
 pub struct Oracle {
     configurations: Vec<(u64, Vec<Guarded>)>,
+    terms: Vec<Vec<Terms>>,
     /// By breaker.
     pub policies: Vec<History>,
     /// By policy, the clusters that have a key, in the order of the table.
@@ -176,10 +192,22 @@ pub struct Oracle {
     held: BTreeMap<(VmId, u32), Held>,
     /// What the workers' permits are to the model.
     permits: Vec<(bulkhead::Permit, Permit)>,
+    /// What is kept of budgets for each call, as seen from outside.
+    kept: BTreeMap<(VmId, u32), Kept>,
+    /// What the workers' reservations are to the model.
+    reserves: Vec<(budget::Reserve, Reserve)>,
+    /// Requests that may be retried, whoever sees to them.
+    flights: BTreeMap<(VmId, u32), Flight>,
+    /// By breaker, what was paid and made.
+    accounts: Vec<Account>,
+    /// Since when something is kept for each VM of each budget.
+    purses: BTreeMap<(usize, u64), Moment>,
     /// Since when each VM stands in each bulkhead.
     homes: BTreeMap<(usize, u64), Moment>,
     /// Bulkheads whose epochs began again, because somebody removed them.
     spoiled: BTreeSet<usize>,
+    /// Budgets of which the same is true.
+    emptied: BTreeSet<usize>,
     /// How much of what matters has happened.
     pub reached: Reached,
 }
@@ -187,7 +215,7 @@ pub struct Oracle {
 impl Oracle {
     /// A judge of an empty store.
     #[must_use]
-    pub fn new(policies: usize, configurations: Vec<(u64, Vec<Guarded>)>) -> Self {
+    pub fn new(policies: usize, configurations: Vec<(u64, Vec<Guarded>)>, terms: Vec<Vec<Terms>>) -> Self {
         let most = |count: fn(&Settings) -> u32| {
             let settings = configurations.iter().flat_map(|(_, policies)| policies);
             let breakers = settings.filter_map(|(_, shared)| shared.as_ref()?.patterns.breaker.as_ref());
@@ -198,14 +226,21 @@ impl Oracle {
         Self {
             policies: (0..policies * crate::EACH).map(|_| History::new(permitted, moments)).collect(),
             keys: vec![Vec::new(); policies],
+            accounts: Account::all(&terms),
             configurations,
+            terms,
             members: Members::default(),
             vms: BTreeMap::new(),
             now: Moment::default(),
             held: BTreeMap::new(),
             permits: Vec::new(),
+            kept: BTreeMap::new(),
+            reserves: Vec::new(),
+            flights: BTreeMap::new(),
+            purses: BTreeMap::new(),
             homes: BTreeMap::new(),
             spoiled: BTreeSet::new(),
+            emptied: BTreeSet::new(),
             reached: Reached::default(),
         }
     }
@@ -245,12 +280,14 @@ impl Oracle {
             begun,
             promised: None,
             promises: Vec::new(),
+            instead: BTreeMap::new(),
             unsent: Vec::new(),
             late: 0,
             looked: BTreeSet::new(),
             left_over,
             unanswered: BTreeMap::new(),
             regained: 0,
+            forfeited: 0,
             counted: false,
             forced: false,
             exhausted: false,
@@ -274,8 +311,14 @@ impl Oracle {
     }
 
     fn patterns(&self, vm: &Vm, breaker: usize) -> Option<&Patterns> {
-        let shared = self.configurations[vm.configuration].1.get(crate::policy_of(breaker))?.1.as_ref();
-        shared.map(|shared| &shared.patterns)
+        self.rules(vm, breaker).map(|rules| rules.patterns)
+    }
+
+    fn rules(&self, vm: &Vm, breaker: usize) -> Option<Rules<'_>> {
+        let policy = crate::policy_of(breaker);
+        let shared = self.configurations[vm.configuration].1.get(policy)?.1.as_ref();
+        let rates = self.terms[vm.configuration][policy].rates;
+        shared.map(|shared| Rules { patterns: &shared.patterns, rates })
     }
 
     fn settings(&self, vm: &Vm, breaker: usize) -> Option<&Settings> {

@@ -2,7 +2,7 @@
 
 use super::{Deed, Oracle, Verdict, Vm, VmId};
 use crate::vm::{Finished, Task};
-use resilience_core::worker::Operation;
+use resilience_core::worker::{Arrival, Operation};
 use std::collections::BTreeSet;
 
 /// How soon a VM looks again after a request for which the store would not take what there was to do.
@@ -12,7 +12,7 @@ pub(super) const RETRY: u64 = 10_000_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Waiting {
     pub(super) breaker: usize,
-    pub(super) class: Option<usize>,
+    pub(super) arrival: Arrival,
     pub(super) since: u64,
     pub(super) until: u64,
     pub(super) place: Place,

@@ -55,6 +55,20 @@ pub struct Reached {
     pub abandoned: u64,
     /// Requests that waited with their VM, because the store would not take them.
     pub waited_here: u64,
+    /// Requests for which retries were kept.
+    pub kept: u64,
+    /// Requests that were granted fewer than they wanted.
+    pub denied: u64,
+    /// The same under a budget that only looks on.
+    pub on_paper: u64,
+    /// Retries that were made under a budget.
+    pub retried: u64,
+    /// Those of them that no one had known of.
+    pub unknown: u64,
+    /// Retries that were kept for the dead.
+    pub forfeited: u64,
+    /// Waits that a deadline ended.
+    pub overdue: u64,
 }
 
 impl std::ops::AddAssign for Reached {
@@ -85,5 +99,12 @@ impl std::ops::AddAssign for Reached {
         self.together += other.together;
         self.abandoned += other.abandoned;
         self.waited_here += other.waited_here;
+        self.kept += other.kept;
+        self.denied += other.denied;
+        self.on_paper += other.on_paper;
+        self.retried += other.retried;
+        self.unknown += other.unknown;
+        self.forfeited += other.forfeited;
+        self.overdue += other.overdue;
     }
 }

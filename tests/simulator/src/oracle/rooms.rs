@@ -2,14 +2,16 @@
 
 use super::queue::{Place, RETRY, Waiting};
 use super::{Deed, Moment, Oracle, Verdict, VmId};
-use crate::model::ask::{Both, Said, Told};
+use crate::model::ask::{Rules, Said, Told, Whole, same};
+use crate::model::budget::{Grant, wanted};
 use crate::model::room::Room;
 use crate::view;
 use crate::vm::Task;
 use resilience_core::answer::Reason;
 use resilience_core::breaker::{Admission, State};
 use resilience_core::bulkhead::Wake;
-use resilience_core::worker::{Operation, Patterns, Refused, Verdict as Answer};
+use resilience_core::time::Timestamp;
+use resilience_core::worker::{Arrival, Operation, Refused, Verdict as Answer};
 use std::time::Duration;
 
 /// A call with a permit.
@@ -141,7 +143,7 @@ impl Oracle {
                 ));
             }
         }
-        Ok(())
+        self.budgets_add_up()
     }
 
     /// A bulkhead was lost to damage: who was in flight through it is counted no more.
@@ -160,15 +162,22 @@ impl Oracle {
         breaker: usize,
         verdict: &Answer,
     ) -> Verdict {
-        let Task::Admit { call, class, .. } = deed.task else { return Ok(()) };
+        let Task::Admit { arrival, .. } = deed.task else { return Ok(()) };
         let Some(found) = self.vms.get(&vm) else { return Ok(()) };
-        let Some(patterns) = self.patterns(found, breaker) else {
-            let right = *verdict == Answer::Admitted(Default::default());
+        let (call, now) = (arrival.call, deed.begun.now);
+        let open = |is_probe| arrival.wanted.map(|it| Grant::open(wanted(it, is_probe, &arrival.time, now)));
+        let Some(rules) = self.rules(found, breaker) else {
+            let said = Said::In { ticket: None, permit: None, over: false, grant: open(false) };
+            let right = said.is(verdict);
             return if right { Ok(()) } else { Err(format!("VM {vm} without a policy decided {verdict:?}")) };
         };
-        let Some(bulkhead) = &patterns.bulkhead else {
+        if !rules.are_for_all() {
             return match verdict {
                 Answer::Admitted(pass) if pass.permit.is_none() && pass.shadowed.is_empty() => {
+                    let is_probe = pass.ticket.is_some_and(|ticket| ticket.probe.is_some());
+                    if !same(open(is_probe).as_ref(), pass) {
+                        return Err(format!("VM {vm} granted what nobody bounds: {verdict:?}, {arrival:?}"));
+                    }
                     let Some(ticket) = pass.ticket else { return Err(format!("VM {vm} asked no breaker")) };
                     self.decided(vm, deed, breaker, Admission::Admitted(ticket))
                 }
@@ -177,16 +186,18 @@ impl Oracle {
                 }
                 _ => Err(format!("VM {vm} has no bulkhead and decided {verdict:?}")),
             };
-        };
-        let longest = bulkhead.settings.queue.map(|queue| queue.max_wait_duration.as_nanos() as u64);
-        let shadow = bulkhead.shadow;
+        }
+        let bulkhead = rules.patterns.bulkhead.as_ref();
+        let queue = bulkhead.and_then(|bulkhead| bulkhead.settings.queue);
+        let longest = queue.map(|queue| queue.max_wait_duration.as_nanos() as u64);
+        let shadow = bulkhead.is_some_and(|bulkhead| bulkhead.shadow);
         let (since, me) = (deed.begun.now, found.me);
         let promised = deed.promises.iter().position(|(promised, _)| *promised == call);
         let saids = promised.map(|place| deed.promises.swap_remove(place).1);
         let here = saids.is_none();
         match &saids {
             Some(saids) => self.keeps_word(vm, call, breaker, saids, verdict)?,
-            None => self.answered_unwritten(vm, deed, breaker, (call, class), verdict)?,
+            None => self.answered_unwritten(vm, deed, breaker, &arrival, verdict)?,
         }
         let said = saids.into_iter().flatten().find(|said| said.is(verdict));
         self.reached.full += u64::from(Said::Full.is(verdict));
@@ -194,12 +205,15 @@ impl Oracle {
             self.reached.shadowed += u64::from(shadow && pass.permit.is_none());
         }
         self.reached.waited_here += u64::from(here && *verdict == Answer::Waits);
-        let waits = *verdict == Answer::Waits || matches!(said, Some(Said::InName(_)));
+        let waits = *verdict == Answer::Waits || matches!(said, Some(Said::InName(..)));
         if let Some(found) = self.vms.get_mut(&vm).filter(|_| waits) {
             let place = if here { Place::Here } else { Place::Queue(me.map_or(0, |me| me.0)) };
             let again = vec![here.then_some(since.saturating_add(RETRY))];
             let until = since.saturating_add(longest.unwrap_or(0));
-            found.waiting.insert(call, Waiting { breaker, class, since, until, place, again });
+            // Whoever waits in name only goes on all the same.
+            let deadline = arrival.time.deadline.filter(|_| !shadow).map(Timestamp::as_nanos);
+            let until = deadline.map_or(until, |deadline| deadline.min(until));
+            found.waiting.insert(call, Waiting { breaker, arrival, since, until, place, again });
         }
         Ok(())
     }
@@ -210,11 +224,11 @@ impl Oracle {
         vm: VmId,
         deed: &Deed,
         breaker: usize,
-        arrival: (u32, Option<usize>),
+        arrival: &Arrival,
         verdict: &Answer,
     ) -> Verdict {
         let Some(found) = self.vms.get(&vm) else { return Ok(()) };
-        let Some(patterns) = self.patterns(found, breaker) else { return Ok(()) };
+        let Some(rules) = self.rules(found, breaker) else { return Ok(()) };
         // Those that try again are never told anything by halves.
         let newcomer = matches!(deed.task, Task::Admit { .. });
         let blind = newcomer && deed.times(Operation::Admit) > 0;
@@ -222,19 +236,20 @@ impl Oracle {
         let me = found.me.map_or(u64::MAX, |me| me.0);
         let unchanged = |belief: bool, said: &dyn Fn(Said) -> bool| {
             history.could_see(begun, belief, |entry| {
-                let Some(model) = entry.model() else { return false };
-                let base = Both { model: model.read(begun.now), room: entry.room_at(begun.now) };
+                if entry.is_damaged() {
+                    return false;
+                }
+                let base = entry.whole_at(begun.now);
                 [false, true].into_iter().any(|kept_out| {
-                    let (mut both, mut told) = (base.clone(), Told::default());
-                    let heard =
-                        both.ask(patterns, (me, found.queue), arrival, begun.now, kept_out, &mut told);
-                    let same = both.model.shape() == base.model.shape() && both.room == base.room;
-                    same && heard.is_some_and(said)
+                    let (mut whole, mut told): (Whole, _) = (base.clone(), Told::default());
+                    let heard = whole.ask(rules, (me, found.queue), arrival, begun.now, kept_out, &mut told);
+                    let same = whole.room == base.room && whole.budget == base.budget;
+                    same && whole.model.shape() == base.model.shape() && heard.is_some_and(said)
                 })
             })
         };
         let right = match verdict {
-            _ if blind && self.right_when_blind(vm, breaker, patterns, verdict) => true,
+            _ if blind && self.right_when_blind(vm, breaker, rules, arrival, begun.now, verdict) => true,
             Answer::Refused(Refused { reason: Reason::CircuitOpen, wait: Some(wait) }) => {
                 history.could_see(begun, true, |entry| {
                     entry.model().is_some_and(|model| {
@@ -254,16 +269,26 @@ impl Oracle {
         }
         Err(format!(
             "VM {vm} told request {} {verdict:?} and wrote nothing\n  the state: {:?}",
-            arrival.0,
+            arrival.call,
             history.latest()
         ))
     }
 
     /// What is said when the store gives no answer: by what was last known of the breaker, and never past a bulkhead. As many
     /// wait with their VM as may wait in the queue.
-    fn right_when_blind(&self, vm: VmId, breaker: usize, patterns: &Patterns, verdict: &Answer) -> bool {
-        let (Some(found), Some(bulkhead)) = (self.vms.get(&vm), &patterns.bulkhead) else { return false };
-        let (seen, queue) = (&found.seen[breaker], bulkhead.settings.queue);
+    fn right_when_blind(
+        &self,
+        vm: VmId,
+        breaker: usize,
+        Rules { patterns, rates }: Rules<'_>,
+        arrival: &Arrival,
+        now: u64,
+        verdict: &Answer,
+    ) -> bool {
+        let Some(found) = self.vms.get(&vm) else { return false };
+        let bulkhead = patterns.bulkhead.as_ref();
+        let shadow = bulkhead.is_none_or(|bulkhead| bulkhead.shadow);
+        let (seen, queue) = (&found.seen[breaker], bulkhead.and_then(|bulkhead| bulkhead.settings.queue));
         let may_wait = queue.is_some_and(|queue| found.waiting_here(breaker) < usize::from(queue.max_queue));
         let may_pass = patterns.breaker.is_none() || !found.asked[breaker] || seen.contains(&State::Closed);
         match verdict {
@@ -274,12 +299,15 @@ impl Oracle {
                 let probe = pass.ticket.is_some_and(|ticket| ticket.probe.is_some());
                 let known = pass.ticket.is_some() == patterns.breaker.is_some();
                 // One that may wait would have done so.
-                let shadowed: &[_] = if queue.is_some() { &[] } else { &[Reason::BulkheadFull] };
-                let on_paper = bulkhead.shadow && pass.shadowed == shadowed;
-                may_pass && on_paper && known && !probe && pass.permit.is_none()
+                let no_room = bulkhead.is_some() && queue.is_none();
+                let shadowed: &[_] = if no_room { &[Reason::BulkheadFull] } else { &[] };
+                let on_paper = shadow && pass.shadowed == shadowed;
+                let grant =
+                    arrival.wanted.map(|it| Grant::blind(wanted(it, false, &arrival.time, now), rates));
+                same(grant.as_ref(), pass) && may_pass && on_paper && known && !probe && pass.permit.is_none()
             }
-            Answer::Waits => may_pass && !bulkhead.shadow && may_wait,
-            Answer::Refused(_) => may_pass && !bulkhead.shadow && !may_wait && Said::Full.is(verdict),
+            Answer::Waits => may_pass && !shadow && may_wait,
+            Answer::Refused(_) => may_pass && !shadow && !may_wait && Said::Full.is(verdict),
         }
     }
 }

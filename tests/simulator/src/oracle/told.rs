@@ -16,6 +16,7 @@ impl Oracle {
         match event {
             Event::GaveUp { operation: Operation::Lease } => self.reached.late += 1,
             Event::GaveUp { .. } => self.reached.gave_up += 1,
+            Event::Balance { policy, retries } => self.balance(vm, policy, retries)?,
             Event::Reclaimed { probes, permits, .. } => {
                 self.reached.reclaimed += probes as u64;
                 self.reached.regained += u64::from(permits);
@@ -55,12 +56,13 @@ impl Oracle {
             }
             Event::GaveUp { operation } => deed.gave_up.push(operation),
             Event::KeysExhausted { .. } => deed.exhausted = true,
-            Event::Reclaimed { probes, permits, .. } => {
+            Event::Reclaimed { probes, permits, retries, .. } => {
                 let left = deed.reclaimed.checked_sub(probes).zip(deed.regained.checked_sub(permits));
-                (deed.reclaimed, deed.regained) = left
+                let left = left.zip(deed.forfeited.checked_sub(retries));
+                ((deed.reclaimed, deed.regained), deed.forfeited) = left
                     .ok_or_else(|| format!("VM {vm} told of what was never reclaimed of policy {policy}"))?;
             }
-            Event::Crowd { .. } => {}
+            Event::Crowd { .. } | Event::Balance { .. } => {}
             Event::Observed { state, .. } => {
                 let begun = deed.begun;
                 if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
@@ -87,7 +89,7 @@ impl Oracle {
         if let Some((queue, id)) = deed.unsent.first() {
             return Err(format!("VM {vm} never told waiter {id} of queue {queue}"));
         }
-        if deed.reclaimed > 0 || deed.regained > 0 || deed.conflicts > 0 {
+        if deed.reclaimed > 0 || deed.regained > 0 || deed.forfeited > 0 || deed.conflicts > 0 {
             return Err(format!(
                 "VM {vm} did not tell of {} reclaimed probes and {} conflicts",
                 deed.reclaimed, deed.conflicts
@@ -113,7 +115,7 @@ impl Oracle {
         {
             return Err(format!("VM {vm} neither did what the operator said nor gave it up: {deed:?}"));
         }
-        if let Some(report) = self.asked_to_report(&deed) {
+        if let Some(report) = self.reported_by(deed.task) {
             self.recorded(vm, &deed, report)?;
         }
         self.settled(vm, &deed)
@@ -129,6 +131,9 @@ impl Oracle {
                 left.push(Unfinished::NotClosed(breaker, latest));
             }
             if latest.room().is_some_and(|room| room.owners().next().is_some()) {
+                left.push(Unfinished::NotEmpty(breaker, latest));
+            }
+            if latest.budget().is_some_and(|budget| budget.owners().next().is_some()) {
                 left.push(Unfinished::NotEmpty(breaker, latest));
             }
         }
@@ -151,7 +156,7 @@ impl Oracle {
 pub enum Unfinished<'a> {
     /// A breaker is not closed, or cannot be read.
     NotClosed(usize, &'a Entry),
-    /// Somebody is in flight through a bulkhead, or waits.
+    /// Somebody is in flight through a bulkhead, or waits, or may be retried.
     NotEmpty(usize, &'a Entry),
     /// A VM has requests that wait, or has something to give back.
     Holds(VmId, Vec<u32>, &'a [Report]),
@@ -168,7 +173,7 @@ impl fmt::Display for Unfinished<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotClosed(breaker, entry) => write!(f, "breaker {breaker} is not closed: {entry:?}"),
-            Self::NotEmpty(breaker, entry) => write!(f, "the bulkhead of {breaker} is not empty: {entry:?}"),
+            Self::NotEmpty(breaker, entry) => write!(f, "something is kept in {breaker}: {entry:?}"),
             Self::Holds(vm, waiting, unsettled) => {
                 write!(f, "VM {vm} has requests that wait: {waiting:?}, and holds {unsettled:?}")
             }

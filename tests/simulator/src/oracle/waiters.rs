@@ -2,10 +2,20 @@
 
 use super::queue::{Place, Waiting};
 use super::{Deed, Frees, Held, Oracle, Report, Verdict, VmId};
-use crate::model::ask::Said;
+use crate::model::ask::{self, Said};
 use crate::vm::{Finished, Task};
 use resilience_core::breaker::Outcome;
-use resilience_core::worker::{Operation, Resumed, Verdict as Said_};
+use resilience_core::budget;
+use resilience_core::worker::{Operation, Resumed, Returned, Verdict as Said_};
+use std::collections::BTreeMap;
+
+impl Report {
+    /// A place in a queue that is given back.
+    const fn of_place(breaker: usize, call: u32, owner: u64) -> Self {
+        let frees = Some(Frees::Place(owner));
+        Self { breaker, call, ticket: None, outcome: Outcome::Ignored, frees, spent: None }
+    }
+}
 
 impl Deed {
     /// Whether a committed write has decided over a request.
@@ -42,24 +52,16 @@ impl Oracle {
                 self.reached.left_granted += 1;
             }
             if let Place::Queue(owner) = place {
-                let (ticket, outcome, frees) = (None, Outcome::Ignored, Some(Frees::Place(owner)));
-                found.unsettled.push(Report { breaker, call, ticket, outcome, frees });
+                found.unsettled.push(Report::of_place(breaker, call, owner));
             }
         }
-        let (breaker, call, ticket, outcome, permit) = match task {
-            Task::Complete { breaker, call, ticket, outcome, permit, .. } => {
-                (breaker, call, ticket, outcome, permit)
-            }
-            Task::Release { breaker, call, permit } => (breaker, call, None, Outcome::Ignored, Some(permit)),
-            _ => return,
-        };
-        let known = |permit| self.permits.iter().rev().find(|(known, _)| *known == permit).map(|(_, it)| *it);
-        let frees = permit.and_then(known).map(Frees::Permit);
-        if let Some(held) = self.held.get_mut(&(vm, call)).filter(|_| permit.is_some()) {
+        let Some(report) = self.reported_by(task) else { return };
+        let Report { breaker, call, ticket, outcome, frees, .. } = report;
+        if let Some(held) = self.held.get_mut(&(vm, call)).filter(|_| frees.is_some()) {
             held.ended = true;
         }
-        if ticket.is_some() || frees.is_some() {
-            found.unsettled.push(Report { breaker, call, ticket, outcome, frees });
+        if let Some(found) = self.vms.get_mut(&vm).filter(|_| ticket.is_some() || report.gives_back()) {
+            found.unsettled.push(report);
         }
         if let Some((ticket, probe)) = ticket.and_then(|ticket| Some((ticket, ticket.probe?))) {
             self.policies[breaker].answered(ticket.generation, probe, outcome);
@@ -67,19 +69,28 @@ impl Oracle {
     }
 
     /// What a task itself reports.
-    pub(super) fn asked_to_report(&self, deed: &Deed) -> Option<Report> {
+    pub(super) fn reported_by(&self, task: Task) -> Option<Report> {
         let known = |permit| self.permits.iter().rev().find(|(known, _)| *known == permit).map(|(_, it)| *it);
-        match deed.task {
-            Task::Complete { breaker, call, ticket, outcome, permit, .. } => {
-                let frees = permit.and_then(known).map(Frees::Permit);
-                Some(Report { breaker, call, ticket, outcome, frees })
+        let reserved = |reserve: budget::Reserve| {
+            self.reserves.iter().rev().find(|(known, _)| *known == reserve).map(|(_, it)| *it)
+        };
+        let spent = |spent: budget::Spent| Some((reserved(spent.reserve)?, spent.retries));
+        let (breaker, call, ticket, outcome, returned) = match task {
+            Task::Complete { breaker, call, ticket, outcome, returned, .. } => {
+                (breaker, call, ticket, outcome, returned)
             }
-            Task::Release { breaker, call, permit } => {
-                let frees = known(permit).map(Frees::Permit);
-                Some(Report { breaker, call, ticket: None, outcome: Outcome::Ignored, frees })
+            Task::Release { breaker, call, returned } => (breaker, call, None, Outcome::Ignored, returned),
+            Task::Abandon { breaker, call, ticket, permit, grant } => {
+                // It was never sent.
+                let reserve = grant.and_then(|grant| grant.reserve);
+                let spent = reserve.map(|reserve| budget::Spent { reserve, retries: 0 });
+                (breaker, call, ticket, Outcome::Ignored, Returned { permit, spent })
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        let frees = returned.permit.and_then(known).map(Frees::Permit);
+        let spent = returned.spent.and_then(spent);
+        Some(Report { breaker, call, ticket, outcome, frees, spent })
     }
 
     /// A VM has told what became of those that wait.
@@ -105,25 +116,29 @@ impl Oracle {
 
     /// Of several that try again, a write does not tell which one it let in.
     fn sort_out(&mut self, vm: VmId, deed: &mut Deed, finished: &Finished) {
-        let Some(found) = self.vms.get(&vm) else { return };
-        let here = |call: u32| {
-            let waiting = found.waiting.get(&call)?;
-            (waiting.place == Place::Here).then_some(waiting.breaker)
-        };
+        let Some(found) = self.vms.get(&vm).filter(|_| !deed.promises.is_empty()) else { return };
+        let at_home = found.waiting.iter().filter(|(_, waiting)| waiting.place == Place::Here);
+        let at_home: BTreeMap<u32, usize> = at_home.map(|(call, waiting)| (*call, waiting.breaker)).collect();
+        let here = |call: u32| at_home.get(&call).copied();
         let fits = |call: u32, saids: &[Said]| {
             let told = finished.resumed.iter().find(|(_, resumed)| resumed.call == call);
             told.is_some_and(|(_, resumed)| saids.iter().any(|said| said.is(&resumed.verdict)))
         };
+        let instead = deed.instead.clone();
+        let here_instead = |other: u32, saids: &Vec<Said>| instead.get(&other).unwrap_or(saids).clone();
         // One that is put right may make room for another.
         let count = deed.promises.len();
         for index in (0..count).flat_map(|_| 0..count) {
             let (call, saids) = deed.promises[index].clone();
             let Some(breaker) = here(call).filter(|_| !fits(call, &saids)) else { continue };
             let other = finished.resumed.iter().map(|(_, resumed)| resumed.call).find(|other| {
-                here(*other) == Some(breaker) && !deed.has_promised(*other) && fits(*other, &saids)
+                here(*other) == Some(breaker)
+                    && !deed.has_promised(*other)
+                    && fits(*other, &here_instead(*other, &saids))
             });
             let Some(other) = other else { continue };
-            deed.promises[index].0 = other;
+            deed.promises[index] = (other, here_instead(other, &saids));
+            self.was_another(vm, call, other);
             if let Some(held) = self.held.remove(&(vm, call)) {
                 self.held.insert((vm, other), held);
             }
@@ -143,7 +158,11 @@ impl Oracle {
         }
         let over = begun.now >= waiting.until;
         let full = Said::Full.is(verdict);
+        let patterns = self.vms.get(&vm).and_then(|found| self.patterns(found, breaker));
+        let ended = patterns.map(|patterns| ask::over(patterns, &waiting.arrival, begun.now));
+        let ended = ended.is_some_and(|said| said.is(verdict));
         self.reached.waited += u64::from(over && full);
+        self.reached.overdue += u64::from(Said::Late.is(verdict));
         if let Some(saids) = deed.take_promise(*call) {
             return self.keeps_word(vm, *call, breaker, &saids, verdict);
         }
@@ -156,18 +175,17 @@ impl Oracle {
                 let blind = over && deed.times(Operation::Admit) > 0;
                 if blind {
                     // Its place is given back as soon as the store takes that.
-                    let (ticket, outcome, frees) = (None, Outcome::Ignored, Some(Frees::Place(owner)));
-                    let report = Report { breaker, call: *call, ticket, outcome, frees };
+                    let report = Report::of_place(breaker, *call, owner);
                     self.held.entry((vm, *call)).and_modify(|held| held.ended = true);
                     if let Some(found) = self.vms.get_mut(&vm) {
                         found.unsettled.push(report);
                     }
                 }
-                full && (gone || blind)
+                full && gone || ended && blind
             }
-            Place::Here if over => full,
+            Place::Here if over => ended,
             Place::Here => {
-                return self.answered_unwritten(vm, deed, breaker, (*call, waiting.class), verdict);
+                return self.answered_unwritten(vm, deed, breaker, &waiting.arrival, verdict);
             }
         };
         if right {
@@ -199,6 +217,16 @@ impl Oracle {
             }
             if !self.permits.contains(&(permit, *known)) {
                 self.permits.push((permit, *known));
+            }
+        }
+        if let (Some((_, Some(grant))), Said_::Admitted(pass)) = (said.goes_on(), verdict)
+            && let Some((given, reserve)) = pass.grant.and_then(|granted| granted.reserve).zip(grant.reserve)
+        {
+            if self.reserves.iter().any(|(other, it)| (*other == given) != (*it == reserve)) {
+                return Err(format!("VM {vm} granted request {call} retries of another time: {given:?}"));
+            }
+            if !self.reserves.contains(&(given, reserve)) {
+                self.reserves.push((given, reserve));
             }
         }
         if let Said_::Admitted(pass) = verdict

@@ -92,6 +92,19 @@ async fn a_whole_map_has_every_line_with_its_name_in_lower_case() {
     assert_eq!(get(edge, "headers name=:status response").await.text(), "0:");
 }
 
+/// Pseudo-headers are among the lines, and each line is a pair of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_map_has_the_pseudo_headers_too() {
+    let (_envoy, edge) = with_probe("", refused_address()).await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let request = command("names").header("x-a", "1").header("x-b", "2").header("x-a", "3");
+        let names = send_once(edge, protocol, request).await.unwrap().text();
+        let of = |name: &str| names.split(',').filter(|have| *have == name).count();
+        let counts = [":authority", ":path", ":method", ":scheme", "host", "x-a", "x-b"].map(of);
+        assert_eq!(counts, [1, 1, 1, 1, 0, 2, 1], "{protocol:?}: {names}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_can_do_without_the_filter() {
     let mut without = route("without", "/without", "up");

@@ -2,6 +2,8 @@
 //!
 //! Each was first measured. When a new Envoy version breaks one of these, what relies on it must change.
 
+mod answering;
+mod bodies;
 mod draining;
 mod early;
 mod endings;
@@ -12,11 +14,13 @@ mod queues;
 mod reading;
 mod replies;
 mod rerouting;
+mod retries;
 mod scene;
 mod shared_data;
 mod timeouts;
 mod timers;
 mod traps;
+mod tries;
 mod tunnels;
 mod updates;
 mod vms;

@@ -53,7 +53,19 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) async fn new() -> Self {
         let upstream = Upstream::start().await;
-        let (envoy, edge) = with_probe("queue", upstream.addr()).await;
+        let address = upstream.addr();
+        let (envoy, edge) = with_probe("queue", address).await;
+        Self::of(upstream, envoy, edge).await
+    }
+
+    /// With an upstream of the test's own.
+    pub(crate) async fn to(address: SocketAddr) -> Self {
+        let (envoy, edge) = with_probe("queue", address).await;
+        Self::of(Upstream::start().await, envoy, edge).await
+    }
+
+    /// With an Envoy of the test's own, that has the same probe.
+    pub(crate) async fn of(upstream: Upstream, envoy: Envoy, edge: SocketAddr) -> Self {
         let workers = a_connection_to_each_worker(edge, 4).await;
         Self { upstream, envoy, edge, workers }
     }

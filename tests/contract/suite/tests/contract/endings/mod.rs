@@ -53,6 +53,7 @@ struct Row {
     callbacks: &'static str,
     at_headers: String,
     at_end: String,
+    attempts: &'static str,
 }
 
 fn rows() -> Vec<Row> {
@@ -62,12 +63,12 @@ fn rows() -> Vec<Row> {
     };
     let rows = table::TABLE.lines().skip(2).map(|line| {
         let cells: Vec<&str> = line.split(" | ").map(str::trim).collect();
-        let [case, client, path, told, answer, callbacks, at_headers, at_end] = cells[..] else {
-            panic!("eight cells in {line}");
+        let [case, client, path, told, answer, callbacks, at_headers, at_end, attempts] = cells[..] else {
+            panic!("nine cells in {line}");
         };
         let answer = answer.replace(" reset", if told_of_breaks { " broken" } else { "" });
         let at_end = in_full(if at_end == "=" { at_headers } else { at_end });
-        Row { case, client, path, told, answer, callbacks, at_headers: in_full(at_headers), at_end }
+        Row { case, client, path, told, answer, callbacks, at_headers: in_full(at_headers), at_end, attempts }
     });
     rows.collect()
 }
@@ -83,8 +84,9 @@ async fn every_ending_shows_as_in_the_table() {
             full.iter().find(|event| event.name() == "response_headers").map_or("-".into(), shown);
         let at_end = shown(full.last().unwrap());
         let callbacks = letters(&full);
-        let found = [answer.as_str(), &callbacks, &at_headers, &at_end];
-        if found != [&row.answer, row.callbacks, &row.at_headers, &row.at_end] {
+        let attempts = full.last().unwrap().get("attempts");
+        let found = [answer.as_str(), &callbacks, &at_headers, &at_end, attempts];
+        if found != [&row.answer, row.callbacks, &row.at_headers, &row.at_end, row.attempts] {
             wrong.push(format!(
                 "{} | {} | {} | {} | {}",
                 row.case,
@@ -97,8 +99,10 @@ async fn every_ending_shows_as_in_the_table() {
         // Log, done and delete agree, with each other, with the module that has delete alone, and with the access log.
         for event in full.iter().filter(|event| ["log", "done", "delete"].contains(&event.name())) {
             assert_eq!(shown(event), at_end, "{}: {}", row.case, event.name());
+            assert_eq!(event.get("attempts"), attempts, "{}: {}", row.case, event.name());
         }
         assert_eq!(shown(bare.last().unwrap()), at_end, "{}: delete alone", row.case);
+        assert_eq!(bare.last().unwrap().get("attempts"), attempts, "{}: delete alone", row.case);
         // A reply made in response headers passes by the filters between us and the client.
         let passed_by = if row.told == "REPLACE" { &['L', 'D', 'R', 'E'][..] } else { &['L', 'D'] };
         assert_eq!(letters(&bare), callbacks.replace(passed_by, ""), "{}: delete alone", row.case);
@@ -242,5 +246,6 @@ async fn a_request_that_an_earlier_filter_answers_only_ends() {
     assert!(events(&stage.envoy, "full", "early").is_empty());
     for event in [full.last().unwrap(), bare.last().unwrap()] {
         assert_eq!(shown(event), "rbac_access_denied_matched_policy[named] -");
+        assert_eq!(event.get("attempts"), "0");
     }
 }

@@ -10,6 +10,8 @@
 //!   delete. A module without `proxy_on_log` and `proxy_on_done` has the same without L and D.
 //! - at headers, at end: `response.code_details` and `response.flags` in response headers, and in log, done and delete;
 //!   `=` for the same. Flags are in alphabetical order, `-` for none.
+//! - attempts: `upstream.request_attempt_count` in log, done and delete: how often the router tried, be it that it found no
+//!   host. 0 where the request never came to the router's choice of a host.
 
 /// Words of the table for code details that are long.
 pub(super) const DETAILS: [(&str, &str); 3] = [
@@ -19,58 +21,58 @@ pub(super) const DETAILS: [(&str, &str); 3] = [
 ];
 
 pub(super) const TABLE: &str = "
-case               | client             | path           | told                   | answer     | callbacks | at headers                                 | at end
-ok                 | h1                 | /up            |                        | 200        | QRELDX    | via_upstream -                             | =
-ok-chunked         | h1                 | /up            | chunked                | 200        | QRELDX    | via_upstream -                             | =
-ok-h2              | h2                 | /h2            |                        | 200        | QRELDX    | via_upstream -                             | =
-upstream-500       | h1                 | /up            | status=500             | 500        | QRELDX    | via_upstream -                             | =
-no-body            | h1                 | /up            | status=204;body=       | 204        | QRLDX     | via_upstream -                             | =
-head               | h1 HEAD            | /up            |                        | 200        | QRLDX     | via_upstream -                             | =
-grpc               | h2 gRPC            | /h2            | grpc=14                | 200        | QRTLDX    | via_upstream -                             | =
-grpc-trailers-only | h2 gRPC            | /h2            | grpc-trailers-only=4   | 200        | QRLDX     | via_upstream -                             | =
-refused            | h1                 | /refused       |                        | 503        | QRELDX    | before{REFUSED} UF                         | =
-close              | h1                 | /up            | close                  | 503        | QRELDX    | before{connection_termination} UC          | =
-reset              | h1                 | /up            | reset                  | 503        | QRELDX    | before{connection_termination} UC          | =
-close-h2           | h1                 | /h2            | close                  | 503        | QRELDX    | before{connection_termination} UC          | =
-reset-h2           | h1                 | /h2            | reset                  | 503        | QRELDX    | before{remote_reset} UR                    | =
-mid-close          | h1                 | /up            | close-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE
-mid-reset          | h1                 | /up            | reset-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE
-mid-close-chunked  | h1                 | /up            | chunked;close-mid-body | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE
-mid-reset-chunked  | h1                 | /up            | chunked;reset-mid-body | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE
-mid-close-h2       | h1                 | /h2            | close-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{connection_termination} UC
-mid-reset-h2       | h1                 | /h2            | reset-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{remote_reset} UR
-mid-close-to-h2    | h2                 | /up            | close-mid-body         | 200 reset  | QRLDX     | via_upstream -                             | after{protocol_error} UPE
-mid-reset-to-h2    | h2                 | /up            | reset-mid-body         | 200 reset  | QRLDX     | via_upstream -                             | after{protocol_error} UPE
-timeout            | h1                 | /timeout       | hang                   | 504        | QRELDX    | response_timeout UT                        | =
-timeout-h2         | h1                 | /h2-timeout    | hang                   | 504        | QRELDX    | response_timeout UT                        | =
-timeout-mid        | h1                 | /timeout       | hang-mid-body          | 200 broken | QRLDX     | via_upstream -                             | response_timeout UT
-per-try            | h1                 | /try-once      | hang                   | 504        | QRELDX    | upstream_per_try_timeout UT                | =
-per-try-retried    | h1                 | /try-twice     | hang                   | 504        | QRELDX    | upstream_per_try_timeout URX,UT            | =
-idle               | h1                 | /idle          | hang                   | 504        | QRELDX    | stream_idle_timeout SI                     | =
-idle-mid           | h1                 | /idle          | hang-mid-body          | 200 broken | QRLDX     | via_upstream -                             | stream_idle_timeout SI
-duration           | h1                 | /duration      | hang                   | 504        | QRELDX    | max_duration_timeout -                     | =
-duration-mid       | h1                 | /duration      | hang-mid-body          | 200 broken | QRLDX     | via_upstream -                             | max_duration_timeout -
-retried-ok         | h1                 | /retry-up      | SCRIPT                 | 200        | QRELDX    | via_upstream -                             | =
-retried-in-vain    | h1                 | /retry-up      | status=503             | 503        | QRELDX    | via_upstream URX                           | =
-retried-refused    | h1                 | /retry-refused |                        | 503        | QRELDX    | before{REFUSED} UF,URX                     | =
-retry-limit        | h1                 | /retry-limited | status=503             | 503        | QRELDX    | via_upstream UO                            | =
-no-endpoint        | h1                 | /empty         |                        | 503        | QRELDX    | no_healthy_upstream UH                     | =
-max-pending        | h1                 | /pending       |                        | 503        | QRELDX    | before{overflow} UO                        | =
-max-requests       | h1                 | /requests      |                        | 503        | QRELDX    | before{overflow} UO                        | =
-max-connections    | h2                 | /connections   | hang                   | 503        | QRELDX    | before{overflow} UO                        | =
-no-cluster         | h1                 | /absent        |                        | 503        | QRLDX     | cluster_not_found NC                       | =
-no-route           | h1                 | /nowhere       |                        | 404        | QRLDX     | route_not_found NR                         | =
-direct             | h1                 | /direct        |                        | 503        | QRELDX    | direct_response -                          | =
-redirect           | h1                 | /redirect      |                        | 301        | QRLDX     | direct_response -                          | =
-rbac               | h1                 | /up            | DENY                   | 403        | QRELDX    | rbac_access_denied_matched_policy[named] - | =
-rate-limit         | h1                 | /limited       |                        | 429        | QRELDX    | local_rate_limited RL                      | =
-fault              | h1                 | /up            | FAULT                  | 503        | QRELDX    | fault_filter_abort FI                      | =
-own-reply          | h1                 | /up            | REPLY                  | 503        | QRELDX    | resilience:checkout:circuit_open -         | =
-own-replacement    | h1                 | /up            | REPLACE                | 504        | QRLDX     | via_upstream -                             | resilience:late -
-leaves-h1          | h1 leaves          | /up            | hang                   | -          | QLDX      | -                                          | downstream_remote_disconnect DC
-leaves-h2          | h2 leaves          | /up            | hang                   | -          | QLDX      | -                                          | http2.remote_reset DR
-disconnects-h2     | h2 disconnects     | /up            | hang                   | -          | QLDX      | -                                          | http2.remote_reset DR
-leaves-mid-h1      | h1 leaves mid      | /up            | hang-mid-body          | -          | QRLDX     | via_upstream -                             | downstream_remote_disconnect DC
-leaves-mid-h2      | h2 leaves mid      | /up            | hang-mid-body          | -          | QRLDX     | via_upstream -                             | http2.remote_reset DR
-disconnects-mid-h2 | h2 disconnects mid | /up            | hang-mid-body          | -          | QRLDX     | via_upstream -                             | http2.remote_reset DR
+case               | client             | path           | told                   | answer     | callbacks | at headers                                 | at end                                    | attempts
+ok                 | h1                 | /up            |                        | 200        | QRELDX    | via_upstream -                             | =                                         | 1
+ok-chunked         | h1                 | /up            | chunked                | 200        | QRELDX    | via_upstream -                             | =                                         | 1
+ok-h2              | h2                 | /h2            |                        | 200        | QRELDX    | via_upstream -                             | =                                         | 1
+upstream-500       | h1                 | /up            | status=500             | 500        | QRELDX    | via_upstream -                             | =                                         | 1
+no-body            | h1                 | /up            | status=204;body=       | 204        | QRLDX     | via_upstream -                             | =                                         | 1
+head               | h1 HEAD            | /up            |                        | 200        | QRLDX     | via_upstream -                             | =                                         | 1
+grpc               | h2 gRPC            | /h2            | grpc=14                | 200        | QRTLDX    | via_upstream -                             | =                                         | 1
+grpc-trailers-only | h2 gRPC            | /h2            | grpc-trailers-only=4   | 200        | QRLDX     | via_upstream -                             | =                                         | 1
+refused            | h1                 | /refused       |                        | 503        | QRELDX    | before{REFUSED} UF                         | =                                         | 1
+close              | h1                 | /up            | close                  | 503        | QRELDX    | before{connection_termination} UC          | =                                         | 1
+reset              | h1                 | /up            | reset                  | 503        | QRELDX    | before{connection_termination} UC          | =                                         | 1
+close-h2           | h1                 | /h2            | close                  | 503        | QRELDX    | before{connection_termination} UC          | =                                         | 1
+reset-h2           | h1                 | /h2            | reset                  | 503        | QRELDX    | before{remote_reset} UR                    | =                                         | 1
+mid-close          | h1                 | /up            | close-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE                 | 1
+mid-reset          | h1                 | /up            | reset-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE                 | 1
+mid-close-chunked  | h1                 | /up            | chunked;close-mid-body | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE                 | 1
+mid-reset-chunked  | h1                 | /up            | chunked;reset-mid-body | 200 broken | QRLDX     | via_upstream -                             | after{protocol_error} UPE                 | 1
+mid-close-h2       | h1                 | /h2            | close-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{connection_termination} UC          | 1
+mid-reset-h2       | h1                 | /h2            | reset-mid-body         | 200 broken | QRLDX     | via_upstream -                             | after{remote_reset} UR                    | 1
+mid-close-to-h2    | h2                 | /up            | close-mid-body         | 200 reset  | QRLDX     | via_upstream -                             | after{protocol_error} UPE                 | 1
+mid-reset-to-h2    | h2                 | /up            | reset-mid-body         | 200 reset  | QRLDX     | via_upstream -                             | after{protocol_error} UPE                 | 1
+timeout            | h1                 | /timeout       | hang                   | 504        | QRELDX    | response_timeout UT                        | =                                         | 1
+timeout-h2         | h1                 | /h2-timeout    | hang                   | 504        | QRELDX    | response_timeout UT                        | =                                         | 1
+timeout-mid        | h1                 | /timeout       | hang-mid-body          | 200 broken | QRLDX     | via_upstream -                             | response_timeout UT                       | 1
+per-try            | h1                 | /try-once      | hang                   | 504        | QRELDX    | upstream_per_try_timeout UT                | =                                         | 1
+per-try-retried    | h1                 | /try-twice     | hang                   | 504        | QRELDX    | upstream_per_try_timeout URX,UT            | =                                         | 2
+idle               | h1                 | /idle          | hang                   | 504        | QRELDX    | stream_idle_timeout SI                     | =                                         | 1
+idle-mid           | h1                 | /idle          | hang-mid-body          | 200 broken | QRLDX     | via_upstream -                             | stream_idle_timeout SI                    | 1
+duration           | h1                 | /duration      | hang                   | 504        | QRELDX    | max_duration_timeout -                     | =                                         | 1
+duration-mid       | h1                 | /duration      | hang-mid-body          | 200 broken | QRLDX     | via_upstream -                             | max_duration_timeout -                    | 1
+retried-ok         | h1                 | /retry-up      | SCRIPT                 | 200        | QRELDX    | via_upstream -                             | =                                         | 3
+retried-in-vain    | h1                 | /retry-up      | status=503             | 503        | QRELDX    | via_upstream URX                           | =                                         | 3
+retried-refused    | h1                 | /retry-refused |                        | 503        | QRELDX    | before{REFUSED} UF,URX                     | =                                         | 2
+retry-limit        | h1                 | /retry-limited | status=503             | 503        | QRELDX    | via_upstream UO                            | =                                         | 1
+no-endpoint        | h1                 | /empty         |                        | 503        | QRELDX    | no_healthy_upstream UH                     | =                                         | 1
+max-pending        | h1                 | /pending       |                        | 503        | QRELDX    | before{overflow} UO                        | =                                         | 1
+max-requests       | h1                 | /requests      |                        | 503        | QRELDX    | before{overflow} UO                        | =                                         | 1
+max-connections    | h2                 | /connections   | hang                   | 503        | QRELDX    | before{overflow} UO                        | =                                         | 1
+no-cluster         | h1                 | /absent        |                        | 503        | QRLDX     | cluster_not_found NC                       | =                                         | 0
+no-route           | h1                 | /nowhere       |                        | 404        | QRLDX     | route_not_found NR                         | =                                         | 0
+direct             | h1                 | /direct        |                        | 503        | QRELDX    | direct_response -                          | =                                         | 0
+redirect           | h1                 | /redirect      |                        | 301        | QRLDX     | direct_response -                          | =                                         | 0
+rbac               | h1                 | /up            | DENY                   | 403        | QRELDX    | rbac_access_denied_matched_policy[named] - | =                                         | 0
+rate-limit         | h1                 | /limited       |                        | 429        | QRELDX    | local_rate_limited RL                      | =                                         | 0
+fault              | h1                 | /up            | FAULT                  | 503        | QRELDX    | fault_filter_abort FI                      | =                                         | 0
+own-reply          | h1                 | /up            | REPLY                  | 503        | QRELDX    | resilience:checkout:circuit_open -         | =                                         | 0
+own-replacement    | h1                 | /up            | REPLACE                | 504        | QRLDX     | via_upstream -                             | resilience:late -                         | 1
+leaves-h1          | h1 leaves          | /up            | hang                   | -          | QLDX      | -                                          | downstream_remote_disconnect DC           | 1
+leaves-h2          | h2 leaves          | /up            | hang                   | -          | QLDX      | -                                          | http2.remote_reset DR                     | 1
+disconnects-h2     | h2 disconnects     | /up            | hang                   | -          | QLDX      | -                                          | http2.remote_reset DR                     | 1
+leaves-mid-h1      | h1 leaves mid      | /up            | hang-mid-body          | -          | QRLDX     | via_upstream -                             | downstream_remote_disconnect DC           | 1
+leaves-mid-h2      | h2 leaves mid      | /up            | hang-mid-body          | -          | QRLDX     | via_upstream -                             | http2.remote_reset DR                     | 1
+disconnects-mid-h2 | h2 disconnects mid | /up            | hang-mid-body          | -          | QRLDX     | via_upstream -                             | http2.remote_reset DR                     | 1
 ";

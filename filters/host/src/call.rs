@@ -1,0 +1,104 @@
+//! One call to the upstream: what is known of it, and what it holds until its end.
+
+use crate::facts::property;
+use crate::root::{Root, clock};
+use resilience_core::breaker::{Outcome, Ticket};
+use resilience_core::budget::Grant;
+use resilience_core::bulkhead::Permit;
+use resilience_core::matcher::Seen;
+use resilience_core::outcome::{Answer, StreamInfo, is_via_upstream};
+use resilience_core::time::Timestamp;
+use resilience_core::worker::{Returned, Target};
+use std::time::Duration;
+
+/// A request that was let through, or is going to be.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// Whose it is.
+    pub(crate) target: Target,
+    /// The breaker's, if one admitted it.
+    pub(crate) ticket: Option<Ticket>,
+    /// Its class, where its policy tells classes apart.
+    pub(crate) class: Option<usize>,
+    /// When it came, or its wait was over: waiting is no slowness of the upstream.
+    pub(crate) began: Timestamp,
+    /// How long it waited before.
+    pub(crate) waited: Duration,
+    /// Whether it must be answered by a certain time.
+    pub(crate) has_deadline: bool,
+    /// What its policy was found by.
+    pub(crate) seen: Seen,
+    /// The upstream cluster that it was to go to, where each has a state of its own.
+    pub(crate) cluster: Option<Vec<u8>>,
+    /// Whether its answer was slow to begin, once it has and where anybody asks.
+    pub(crate) slow: Option<bool>,
+    /// What has been seen of the answer.
+    pub(crate) answer: Answer,
+}
+
+impl Call {
+    pub(crate) fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+    }
+
+    /// Why the stream is where it is. The flags are read only where the answer is not simply the upstream's.
+    pub(crate) fn stream_info(&self) -> StreamInfo {
+        let details = property(b"response\0code_details").unwrap_or_default();
+        if is_via_upstream(&details) {
+            return StreamInfo { details, ..StreamInfo::default() };
+        }
+        let flags = property(b"response\0flags").and_then(|bytes| bytes.try_into().ok());
+        let now = if self.waited.is_zero() { None } else { clock() };
+        StreamInfo {
+            details,
+            flags: flags.map_or(0, u64::from_le_bytes),
+            waited: self.waited,
+            hurried: self.has_deadline,
+            called: now.map_or(Duration::ZERO, |now| now.since(self.began)),
+        }
+    }
+
+    /// Counts what the call proved, and gives back what is `returned`, if it ends with this.
+    pub(crate) fn settle(self, root: &mut Root, outcome: Outcome, returned: Returned) {
+        let policy = self.target.policy;
+        let slow = self.slow.or_else(|| root.is_slow(policy, self.began)).unwrap_or(false);
+        root.complete(&self, outcome.timed(slow), returned);
+    }
+}
+
+/// What a request holds that goes to the upstream.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    pub(crate) target: Target,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) grant: Option<Grant>,
+    pub(crate) is_grpc: bool,
+    /// Whether it has failed, as far as that is known.
+    pub(crate) failed: bool,
+}
+
+impl Holds {
+    /// What it gives back. Counts the retries that it had.
+    pub(crate) fn end(&self, root: &mut Root) -> Returned {
+        let Some(grant) = self.grant else { return Returned { permit: self.permit, spent: None } };
+        let ended = grant.end(if grant.may_retry() { retries_made() } else { Some(0) });
+        root.metrics(self.target.policy, |metrics| {
+            if ended.made > 0 {
+                metrics.retries_granted(ended.made);
+            }
+            if let Some(reason) = grant.denied.filter(|_| self.failed && ended.exhausted) {
+                metrics.retry_denied(reason);
+            }
+            if ended.beyond {
+                metrics.shadow_denial();
+            }
+        });
+        Returned { permit: self.permit, spent: ended.spent }
+    }
+}
+
+/// How often the router has retried the request; `None` where the host does not tell.
+fn retries_made() -> Option<u32> {
+    let attempts = property(b"upstream\0request_attempt_count")?.try_into().map(u64::from_le_bytes).ok()?;
+    Some(u32::try_from(attempts.saturating_sub(1)).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,355 @@
+//! The retry budget once more: a list of what was paid and what was made, each in the slice in which it happened, and all
+//! that is kept for requests in flight.
+
+use crate::view;
+use resilience_core::budget::Wish;
+use resilience_core::retry::{Denied, Wanted};
+use resilience_core::timeout::Allowance;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a request pays of a retry is counted in thousandths of what it pays.
+const PAYS: i128 = 1000;
+/// What happened so many slices ago does not count any more.
+const SLICES: i64 = view::budget::SLICES as i64;
+
+/// What an operator says of a budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rates {
+    /// In millionths of a percent.
+    pub percent: u32,
+    pub min_retries_per_second: u32,
+    pub ttl: Duration,
+    pub max_balance: Option<u32>,
+    /// Whether it only looks on.
+    pub shadow: bool,
+}
+
+impl Rates {
+    /// What a retry costs.
+    pub fn cost(&self) -> i128 {
+        if self.percent == 0 { 1 } else { PAYS * 100_000_000 / i128::from(self.percent) }
+    }
+
+    /// Retries that nobody need have paid for.
+    pub fn floor(&self) -> i128 {
+        let floor = i128::from(self.min_retries_per_second) * i128::from(self.ttl.as_secs());
+        self.max_balance.map_or(floor, |most| floor.min(most.into()))
+    }
+
+    pub fn slice(&self) -> u64 {
+        self.ttl.as_nanos() as u64 / SLICES as u64
+    }
+}
+
+impl From<&Rates> for resilience_core::budget::Settings {
+    fn from(rates: &Rates) -> Self {
+        Self::new(rates.percent, rates.min_retries_per_second, rates.ttl, rates.max_balance)
+    }
+}
+
+/// What is kept for a request: whose, of which time, how many, and whether it tells what a route does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reserve {
+    pub owner: u64,
+    pub epoch: u64,
+    pub retries: u8,
+    pub telling: bool,
+}
+
+/// What a request gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Grant {
+    pub retries: u8,
+    pub uncapped: bool,
+    pub denied: Option<Denied>,
+    pub reserve: Option<Reserve>,
+    pub on_paper: bool,
+}
+
+impl Grant {
+    const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
+
+    /// What nobody bounds.
+    pub const fn open(wanted: Wanted) -> Self {
+        let denied = wanted.denied;
+        match wanted.wish {
+            Wish::Retries(retries) => Self { retries, denied, ..Self::NONE },
+            Wish::Route => Self { uncapped: true, denied, ..Self::NONE },
+            Wish::Spent => Self { denied, ..Self::NONE },
+        }
+    }
+
+    /// What there is where the store does not answer.
+    pub fn blind(wanted: Wanted, rates: Option<Rates>) -> Self {
+        let wants = wanted.wish != Wish::Retries(0);
+        match rates {
+            Some(Rates { shadow: false, .. }) => {
+                let denied = wanted.denied.or(wants.then_some(Denied::Budget));
+                Self { denied, ..Self::NONE }
+            }
+            _ => Self::open(wanted),
+        }
+    }
+
+    /// Whether this is what a worker granted.
+    pub fn is(&self, granted: &resilience_core::budget::Grant) -> bool {
+        let kept = granted.reserve.map(|reserve| (reserve.owner().0, reserve.retries()));
+        (granted.retries, granted.uncapped, granted.denied, granted.on_paper)
+            == (self.retries, self.uncapped, self.denied, self.on_paper)
+            && kept == self.reserve.map(|reserve| (reserve.owner, reserve.retries))
+    }
+}
+
+/// What a request wants that is let in now: a probe is not retried, and neither is what does not fit.
+pub fn wanted(wanted: Wanted, is_probe: bool, time: &Allowance, now: u64) -> Wanted {
+    let (wish, denied) = match wanted.wish {
+        Wish::Spent | Wish::Retries(0) => return wanted,
+        _ if is_probe => (Wish::Retries(0), Denied::Breaker),
+        Wish::Route => return wanted,
+        Wish::Retries(most) => {
+            let (Some(deadline), Some(per_try)) = (time.deadline, time.per_try) else { return wanted };
+            let rest = u128::from(deadline.as_nanos().saturating_sub(now));
+            // Envoy waits for at most so long before its n-th retry.
+            let wait = |nth: u32| u128::from((25 * ((1 << nth) - 1)).min(250_u64)) * 1_000_000;
+            let needed = |count: u8| {
+                u128::from(count) * per_try.as_nanos()
+                    + per_try.as_nanos()
+                    + (1..=u32::from(count)).map(wait).sum::<u128>()
+            };
+            let fitting = (1..=most).take_while(|count| needed(*count) <= rest).count() as u8;
+            if fitting == most {
+                return wanted;
+            }
+            (Wish::Retries(fitting), Denied::Deadline)
+        }
+    };
+    Wanted { wish, denied: Some(denied) }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Event {
+    Paid(i128),
+    Made(u32),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Window {
+    began: u64,
+    slice: u64,
+    /// The number of the present slice.
+    present: i64,
+    /// In which slice, and what.
+    events: Vec<(i64, Event)>,
+}
+
+impl Window {
+    fn roll(&mut self, now: u64) {
+        let over = now.saturating_sub(self.began) / self.slice;
+        if over > 0 {
+            self.present += over.min(SLICES as u64) as i64;
+            self.began = now;
+            let oldest = self.present - SLICES;
+            self.events.retain(|(slice, _)| *slice > oldest);
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match (self.events.last_mut(), event) {
+            (Some((slice, Event::Paid(paid))), Event::Paid(more)) if *slice == self.present => *paid += more,
+            (Some((slice, Event::Made(made))), Event::Made(more)) if *slice == self.present => *made += more,
+            _ => self.events.push((self.present, event)),
+        }
+    }
+
+    fn paid(&self) -> i128 {
+        self.events.iter().map(|(_, event)| if let Event::Paid(paid) = event { *paid } else { 0 }).sum()
+    }
+
+    fn made(&self) -> i128 {
+        self.events
+            .iter()
+            .map(|(_, event)| if let Event::Made(made) = event { (*made).into() } else { 0 })
+            .sum()
+    }
+
+    /// Takes back what was paid first.
+    fn burn(&mut self, mut excess: i128) {
+        for (_, event) in &mut self.events {
+            if let Event::Paid(paid) = event {
+                let burnt = excess.min(*paid).max(0);
+                *paid -= burnt;
+                excess -= burnt;
+            }
+        }
+    }
+}
+
+/// The reference budget.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Budget {
+    window: Option<Window>,
+    seen: u8,
+    next: u64,
+    /// By owner.
+    holders: BTreeMap<u64, view::budget::Kept>,
+}
+
+impl Budget {
+    /// One in place of one that was lost.
+    pub fn lost(now: u64) -> Self {
+        let window = Window { began: now, slice: 1_000_000_000, present: 0, events: Vec::new() };
+        Self { window: Some(window), next: now, ..Self::default() }
+    }
+
+    /// Goes by a configuration's `ttl` from now on.
+    pub fn adopt(&mut self, rates: &Rates) {
+        if let Some(window) = &mut self.window {
+            window.slice = rates.slice();
+        }
+    }
+
+    pub fn owners(&self) -> impl Iterator<Item = u64> {
+        self.holders.keys().copied()
+    }
+
+    /// Whether what is kept for a request would be missed.
+    pub fn has(&self, reserve: Reserve) -> bool {
+        self.holders.get(&reserve.owner).is_some_and(|kept| kept.epoch == reserve.epoch)
+    }
+
+    fn reserved(&self) -> i128 {
+        self.holders.values().map(|kept| i128::from(kept.retries)).sum()
+    }
+
+    fn window(&mut self, rates: &Rates, now: u64) -> &mut Window {
+        let slice = rates.slice();
+        let fresh = || Window { began: now, slice, present: 0, events: Vec::new() };
+        let window = self.window.get_or_insert_with(fresh);
+        window.roll(now);
+        window
+    }
+
+    /// What there is, in what a retry costs.
+    fn count(&mut self, rates: &Rates, now: u64) -> i128 {
+        let window = self.window(rates, now);
+        // What others have paid pays for no retry of those who pay nothing.
+        let paid = if rates.percent == 0 { 0 } else { window.paid() };
+        let count = paid - window.made() * rates.cost() + rates.floor() * rates.cost();
+        let Some(most) = rates.max_balance.map(|most| i128::from(most) * rates.cost()) else { return count };
+        window.burn((count - most).max(0));
+        count.min(most)
+    }
+
+    /// What there is that is kept for nobody.
+    pub fn available(&mut self, rates: &Rates, now: u64) -> i128 {
+        self.count(rates, now) / rates.cost() - self.reserved()
+    }
+
+    fn pay(&mut self, rates: &Rates, now: u64) {
+        let count = self.count(rates, now);
+        let pays = if rates.percent == 0 { 0 } else { PAYS };
+        let pays = match rates.max_balance {
+            Some(most) => pays.min((i128::from(most) * rates.cost() - count).max(0)),
+            None => pays,
+        };
+        if pays > 0 {
+            self.window(rates, now).note(Event::Paid(pays));
+        }
+    }
+
+    /// A request is let in.
+    pub fn enter(&mut self, rates: &Rates, owner: u64, wanted: Wanted, now: u64) -> Grant {
+        let open = Grant::open(wanted);
+        let (most, telling) = match wanted.wish {
+            Wish::Retries(most) => (most, false),
+            Wish::Route => (self.seen.max(3), true),
+            Wish::Spent => {
+                if self.available(rates, now) >= 1 {
+                    self.made(1, now);
+                }
+                return open;
+            }
+        };
+        self.pay(rates, now);
+        let balance = self.count(rates, now) / rates.cost();
+        let all: i128 = self.holders.values().map(|kept| i128::from(kept.requests)).sum::<i128>() + 1;
+        let share = balance / if telling { all } else { 4 * all };
+        let there = (balance - self.reserved()).max(0);
+        let mut retries = share.max(1).min(there).min(most.into()) as u8;
+        if telling && retries < most {
+            retries = retries.min(self.seen.max(1));
+        }
+        let reserve = (retries > 0).then(|| self.keep(owner, retries, telling));
+        match (retries < most, rates.shadow) {
+            (true, true) => Grant { reserve, on_paper: true, ..open },
+            (true, false) => Grant { retries, denied: Some(Denied::Budget), reserve, ..Grant::NONE },
+            (false, _) => {
+                Grant { retries, uncapped: telling, denied: wanted.denied, reserve, on_paper: false }
+            }
+        }
+    }
+
+    fn keep(&mut self, owner: u64, retries: u8, telling: bool) -> Reserve {
+        let epoch = self.next;
+        let kept = view::budget::Kept { epoch, requests: 0, retries: 0 };
+        let kept = self.holders.entry(owner).or_insert(kept);
+        kept.requests += 1;
+        kept.retries += u32::from(retries);
+        let reserve = Reserve { owner, epoch: kept.epoch, retries, telling };
+        if reserve.epoch == epoch {
+            self.next = epoch.wrapping_add(1);
+        }
+        reserve
+    }
+
+    /// A request ends. Returns false where what was kept for it is somebody else's, or nobody's.
+    pub fn settle(&mut self, reserve: Reserve, made: u32, now: u64) -> bool {
+        if !self.has(reserve) {
+            return false;
+        }
+        if let Some(kept) = self.holders.get_mut(&reserve.owner) {
+            // After damage that begins epochs again others' may be taken back.
+            kept.requests = kept.requests.saturating_sub(1);
+            kept.retries = kept.retries.saturating_sub(reserve.retries.into());
+        }
+        self.holders.retain(|_, kept| kept.requests > 0);
+        self.made(made, now);
+        if reserve.telling {
+            self.seen = self.seen.max(made.min(255) as u8);
+        }
+        true
+    }
+
+    fn made(&mut self, retries: u32, now: u64) {
+        if let Some(window) = self.window.as_mut().filter(|_| retries > 0) {
+            window.roll(now);
+            window.note(Event::Made(retries));
+        }
+    }
+
+    /// What was kept for the dead counts as made.
+    pub fn reclaim(&mut self, dead: &[u64], now: u64) -> u32 {
+        let lost = self.holders.iter().filter(|(owner, _)| dead.contains(owner));
+        let lost = lost.map(|(_, kept)| kept.retries).sum();
+        self.holders.retain(|owner, _| !dead.contains(owner));
+        self.made(lost, now);
+        lost
+    }
+
+    /// What must stand in the store.
+    pub fn shape(&self) -> Option<view::budget::Budget> {
+        let window = self.window.as_ref()?;
+        let mut slices = vec![(0, 0); view::budget::SLICES];
+        for (slice, event) in &window.events {
+            let (paid, made) = &mut slices[(window.present - slice) as usize];
+            match event {
+                Event::Paid(amount) => *paid += *amount as u64,
+                Event::Made(retries) => *made += retries,
+            }
+        }
+        let (began, slice, seen, next) = (window.began, window.slice, self.seen, self.next);
+        let holders = self.holders.clone();
+        Some(view::budget::Budget { began, slice, slices, seen, next, holders })
+    }
+}
