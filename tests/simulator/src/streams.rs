@@ -150,7 +150,7 @@ impl World {
         self.streams.remove(&(id, call));
         let made = Some(stream.retried).filter(|_| !self.rng.chance(self.plan.unreadable));
         // Where nothing depends on it nobody looks.
-        let ended = stream.grant.map(|grant| grant.end(made.filter(|_| grant.is_limited())));
+        let ended = stream.grant.map(|grant| grant.end(made.filter(|_| grant.may_retry())));
         Returned { permit: stream.permit, spent: ended.and_then(|ended| ended.spent) }
     }
 
