@@ -13,6 +13,9 @@ const PAYS: i128 = 1000;
 /// What happened so many slices ago does not count any more.
 const SLICES: i64 = view::budget::SLICES as i64;
 
+/// What began further ahead of whoever reads it is not believed.
+const AHEAD: u64 = 60_000_000_000;
+
 /// What an operator says of a budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rates {
@@ -106,8 +109,8 @@ pub fn wanted(wanted: Wanted, is_probe: bool, time: &Allowance, now: u64) -> Wan
     let (wish, denied) = match wanted.wish {
         Wish::Spent | Wish::Retries(0) => return wanted,
         _ if is_probe => (Wish::Retries(0), Denied::Breaker),
-        Wish::Route => return wanted,
-        Wish::Retries(most) => {
+        wish @ (Wish::Route | Wish::Retries(_)) => {
+            let most = if let Wish::Retries(most) = wish { most } else { 3 };
             let (Some(deadline), Some(per_try)) = (time.deadline, time.per_try) else { return wanted };
             let rest = u128::from(deadline.as_nanos().saturating_sub(now));
             // Envoy waits for at most so long before its n-th retry.
@@ -121,6 +124,8 @@ pub fn wanted(wanted: Wanted, is_probe: bool, time: &Allowance, now: u64) -> Wan
             if fitting == most {
                 return wanted;
             }
+            // No number above one is safe to be said of a route.
+            let fitting = if wish == Wish::Route { fitting.min(1) } else { fitting };
             (Wish::Retries(fitting), Denied::Deadline)
         }
     };
@@ -173,6 +178,16 @@ impl Window {
             .sum()
     }
 
+    /// Takes the oldest retry back, and what has paid for it.
+    fn cancel(&mut self, cost: i128) {
+        self.burn(cost);
+        let oldest = self.events.iter_mut().find_map(|(_, event)| match event {
+            Event::Made(made) if *made > 0 => Some(made),
+            _ => None,
+        });
+        oldest.into_iter().for_each(|made| *made -= 1);
+    }
+
     /// Takes back what was paid first.
     fn burn(&mut self, mut excess: i128) {
         for (_, event) in &mut self.events {
@@ -209,6 +224,11 @@ impl Budget {
         }
     }
 
+    /// Whether somebody believes in it whose clock says `now`.
+    pub fn is_believed(&self, now: u64) -> bool {
+        self.window.as_ref().is_none_or(|window| window.began.saturating_sub(now) <= AHEAD)
+    }
+
     pub fn owners(&self) -> impl Iterator<Item = u64> {
         self.holders.keys().copied()
     }
@@ -232,7 +252,12 @@ impl Budget {
 
     /// What there is, in what a retry costs.
     fn count(&mut self, rates: &Rates, now: u64) -> i128 {
+        let (cost, capped) = (rates.cost(), rates.max_balance.is_some() && rates.percent > 0);
         let window = self.window(rates, now);
+        while capped && window.paid() >= cost && window.made() > 0 {
+            // What was paid for is gone for good.
+            window.cancel(cost);
+        }
         // What others have paid pays for no retry of those who pay nothing.
         let paid = if rates.percent == 0 { 0 } else { window.paid() };
         let count = paid - window.made() * rates.cost() + rates.floor() * rates.cost();

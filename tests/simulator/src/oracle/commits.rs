@@ -85,6 +85,9 @@ impl Oracle {
         if explained.reason.takes() {
             self.members.may_take_up(vm, begun)?;
         }
+        if latest.budget().is_some_and(|budget| !budget.is_believed(begun.now)) {
+            self.lost_budget(policy, false);
+        }
         self.commit(vm, policy, &base, damaged, explained)?;
         self.purse_changes(policy);
         let after = self.policies[policy].latest().room().cloned().unwrap_or_default();
