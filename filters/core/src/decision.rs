@@ -54,6 +54,8 @@ impl Plan {
             return Self { wanted: wanted(policy, said), ..Self::default() };
         };
         let mut time = timeout.settings.allow(said.and_then(|said| said.patience), now);
+        let total = said.and_then(|said| said.timeout).map(|total| now.after(total));
+        time.deadline = time.deadline.into_iter().chain(total).min();
         time.per_try = time.per_try.into_iter().chain(said.and_then(|said| said.per_try)).min();
         let is_over = time.is_over(now);
         let (time, late) = match timeout.mode {

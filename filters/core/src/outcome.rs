@@ -107,11 +107,12 @@ pub fn of_end(
     outcome
 }
 
-/// The outcome of a request that we ended ourselves because its time was over. Who was not sent the whole request cannot have
-/// answered it, and where most of the time went by in our queue the upstream is not to blame.
+/// The outcome of a request that we ended ourselves because its time was over. `with_it` is how long the upstream had had the
+/// whole request, if it had, and `before` how long it took until then, in our queue and on the way from the client: where that
+/// is most of the time, the upstream is not to blame.
 #[must_use]
-pub fn of_our_timeout(is_whole: bool, waited: Duration, called: Duration) -> Outcome {
-    if is_whole && waited <= called { Outcome::Failure } else { Outcome::Ignored }
+pub fn of_our_timeout(before: Duration, with_it: Option<Duration>) -> Outcome {
+    if with_it.is_some_and(|with_it| before <= with_it) { Outcome::Failure } else { Outcome::Ignored }
 }
 
 /// Envoy answered itself, or nobody did.

@@ -54,6 +54,9 @@ pub struct Said {
     pub is_retry: bool,
     /// How long a caller that is believed will wait.
     pub patience: Option<Duration>,
+    /// How long it may take, by a caller that is believed: what Envoy's router is to hold it to, and no deadline of the
+    /// caller's own.
+    pub timeout: Option<Duration>,
     /// How long an attempt may take, by a caller that is believed.
     pub per_try: Option<Duration>,
     /// How many retries a caller that is believed asks for.
@@ -77,8 +80,8 @@ struct Names<'a> {
 }
 
 impl Said {
-    /// Reads the headers of a request of `policy`; where one is there more than once the first counts. Only a `trusted`
-    /// caller is believed.
+    /// Reads the headers of a request of `policy`. Of several deadlines the shortest counts, of other headers that are there more
+    /// than once the first, as far as they steer Envoy or name a class. Only a `trusted` caller is believed.
     pub fn read<'a>(
         policy: &Policy,
         trusted: bool,
@@ -140,8 +143,8 @@ impl Said {
         // To Envoy a timeout of 0 is none at all.
         let timeout = || parse_millis(value).filter(|timeout| !timeout.is_zero());
         match name {
-            EXPECTED_TIMEOUT => self.wait(names, parse_millis(value)),
-            TIMEOUT => self.wait(names, timeout()),
+            EXPECTED_TIMEOUT => self.wait(names, timeout()),
+            TIMEOUT => self.timeout = timeout(),
             PER_TRY_TIMEOUT => self.per_try = timeout(),
             MAX_RETRIES => {
                 self.max_retries = number().map(|number| u8::try_from(number).unwrap_or(u8::MAX));

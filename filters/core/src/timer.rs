@@ -39,6 +39,12 @@ impl Timer {
         beats
     }
 
+    /// Whether it would go off too late for what is due at `due`.
+    #[must_use]
+    pub fn is_later_than(&self, due: Timestamp) -> bool {
+        due.after(FINEST) < self.alarm
+    }
+
     /// Sets it to the next sign of life, or to `due`, whichever is first. Returns the period in milliseconds that the host
     /// must be told, where it would not go off then by itself.
     ///

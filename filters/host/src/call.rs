@@ -1,12 +1,14 @@
 //! One call to the upstream: what is known of it, and what it holds until its end.
 
 use crate::facts::property;
+use crate::metrics::PolicyMetrics;
 use crate::root::{Root, clock};
 use resilience_core::breaker::{Outcome, Ticket};
-use resilience_core::budget::Grant;
+use resilience_core::budget::{Ended, Grant, Spent};
 use resilience_core::bulkhead::Permit;
 use resilience_core::matcher::Seen;
 use resilience_core::outcome::{Answer, StreamInfo, is_via_upstream};
+use resilience_core::retry::Denied;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Returned, Target};
 use std::time::Duration;
@@ -71,29 +73,48 @@ impl Call {
 pub(crate) struct Holds {
     pub(crate) target: Target,
     pub(crate) permit: Option<Permit>,
+    /// Its retries, as long as there may be more of them.
     pub(crate) grant: Option<Grant>,
     pub(crate) is_grpc: bool,
-    /// Whether it has failed, as far as that is known.
-    pub(crate) failed: bool,
+}
+
+/// Retries that are over.
+#[derive(Clone, Copy)]
+pub(crate) struct Retries {
+    ended: Ended,
+    denied: Option<Denied>,
 }
 
 impl Holds {
-    /// What it gives back. Counts the retries that it had.
-    pub(crate) fn end(&self, root: &mut Root) -> Returned {
-        let Some(grant) = self.grant else { return Returned { permit: self.permit, spent: None } };
+    /// Whether anything is kept of a budget for it.
+    pub(crate) fn keeps_retries(&self) -> bool {
+        self.grant.is_some_and(|grant| grant.reserve.is_some())
+    }
+
+    /// There are no more retries. `failed` says whether one more would have been made.
+    pub(crate) fn end_retries(&mut self, failed: bool) -> Option<Retries> {
+        let grant = self.grant.take()?;
         let ended = grant.end(if grant.may_retry() { retries_made() } else { Some(0) });
-        root.metrics(self.target.policy, |metrics| {
-            if ended.made > 0 {
-                metrics.retries_granted(ended.made);
-            }
-            if let Some(reason) = grant.denied.filter(|_| self.failed && ended.exhausted) {
-                metrics.retry_denied(reason);
-            }
-            if ended.beyond {
-                metrics.shadow_denial();
-            }
-        });
-        Returned { permit: self.permit, spent: ended.spent }
+        Some(Retries { ended, denied: grant.denied.filter(|_| failed && ended.exhausted) })
+    }
+}
+
+impl Retries {
+    /// What there is to settle with the budget.
+    pub(crate) const fn spent(&self) -> Option<Spent> {
+        self.ended.spent
+    }
+
+    pub(crate) fn count(self, metrics: &mut PolicyMetrics) {
+        if self.ended.made > 0 {
+            metrics.retries_granted(self.ended.made);
+        }
+        if let Some(reason) = self.denied {
+            metrics.retry_denied(reason);
+        }
+        if self.ended.beyond {
+            metrics.shadow_denial();
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use resilience_core::config::{Document, Policy};
 use resilience_core::control;
 use resilience_core::decision::{Decision, Plan, decide, settle, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
+use resilience_core::members::TICK;
 use resilience_core::outcome::Rules;
 use resilience_core::steering::{Edit, Said, edits};
 use resilience_core::time::Timestamp;
@@ -42,6 +43,7 @@ pub(crate) struct Root {
     timer: Timer,
     /// When requests end that the router does not end in time.
     alarms: Alarms,
+    has_beaten: bool,
 }
 
 /// A request of a policy, and what happens to it.
@@ -136,6 +138,7 @@ impl Root {
             now,
             timer: Timer::new(now),
             alarms: Alarms::default(),
+            has_beaten: false,
             document,
         }
     }
@@ -215,7 +218,22 @@ impl Root {
     /// Has a request looked after at `at`, by [`Self::overdue`].
     pub(crate) fn set_alarm(&mut self, call: u32, at: Timestamp) {
         self.alarms.set(call, at);
-        self.set_timer();
+        // Nearly always something else is due before.
+        if self.timer.is_later_than(at) {
+            self.set_timer();
+        }
+    }
+
+    /// The same at the next sign of life; returns when.
+    pub(crate) fn set_alarm_soon(&mut self, call: u32) -> Timestamp {
+        let at = self.now.after(TICK);
+        self.set_alarm(call, at);
+        at
+    }
+
+    /// Whether there was a sign of life since this was asked last.
+    pub(crate) const fn has_beaten(&mut self) -> bool {
+        std::mem::replace(&mut self.has_beaten, false)
     }
 
     pub(crate) fn cancel_alarm(&mut self, call: u32, at: Timestamp) {
@@ -330,6 +348,7 @@ impl Root {
         self.now = clock().unwrap_or(self.now);
         let mut resumed = self.at_that_moment(|worker, port, now| worker.wait_over(port, now));
         if self.timer.went_off(self.now) {
+            self.has_beaten = true;
             self.keep_house();
             resumed.extend(self.at_that_moment(|worker, port, now| worker.look_after_all(port, now)));
         }

@@ -6,6 +6,7 @@ use crate::facts::{CurrentRequest, header, is_grpc, property};
 use crate::root::{Arrived, Asked, Root};
 use resilience_core::answer::{Refusal, Reply, Source, forged, refuse, timed_out};
 use resilience_core::breaker::Outcome;
+use resilience_core::bulkhead::Permit;
 use resilience_core::decision::Decision;
 use resilience_core::outcome::{self, Answer, Rules, Standing, Status, parse_status};
 use resilience_core::steering::Edit;
@@ -44,6 +45,10 @@ pub(crate) struct Stream {
     alarm: Option<Timestamp>,
     /// Whether it was received whole.
     is_whole: bool,
+    /// When that was, where it took its time.
+    whole_since: Option<Timestamp>,
+    /// Whether its answer has begun.
+    answered: bool,
 }
 
 /// A request that is held back.
@@ -55,7 +60,17 @@ struct Held {
 
 impl Stream {
     pub(crate) const fn new(id: u32, root: u32) -> Self {
-        Self { id, root, held: None, call: None, holds: None, alarm: None, is_whole: false }
+        Self {
+            id,
+            root,
+            held: None,
+            call: None,
+            holds: None,
+            alarm: None,
+            is_whole: false,
+            whole_since: None,
+            answered: false,
+        }
     }
 
     pub(crate) fn request_headers(&mut self, root: &mut Root, is_whole: bool) -> Action {
@@ -125,7 +140,7 @@ impl Stream {
             self.alarm = Some(deadline);
             root.set_alarm(self.id, deadline);
         }
-        self.holds = Some(Holds { target, permit, grant, is_grpc: asked.is_grpc(), failed: false });
+        self.holds = Some(Holds { target, permit, grant, is_grpc: asked.is_grpc() });
         self.call = Some(Call { ticket, ..call });
     }
 
@@ -133,15 +148,21 @@ impl Stream {
     pub(crate) fn request_body(&mut self, root: &mut Root, is_last: bool) -> Action {
         if is_last {
             self.is_whole = true;
-            let began = self.call.as_ref().map(|call| call.began);
-            if self.alarm.is_some() && began.is_some_and(|began| root.has_just_begun(began)) {
-                // The router's clock starts now, and is as good as ours. Of two that ran out together now one would
-                // answer and now the other.
-                self.cancel_alarm(root);
-            }
+            self.came_whole(root);
         }
         // A host that does not hold the body back with the headers would let the request go on.
         if self.held.is_some() { Action::Pause } else { Action::Continue }
+    }
+
+    /// The request is there whole, and the router's clock starts.
+    fn came_whole(&mut self, root: &mut Root) {
+        let (Some(_), Some(call)) = (self.alarm, &self.call) else { return };
+        if root.has_just_begun(call.began) {
+            // That clock is as good as ours. Of two that ran out together now one would answer and now the other.
+            self.cancel_alarm(root);
+        } else {
+            self.whole_since = Some(root.now());
+        }
     }
 
     /// The time of the request is over; heard of in a callback that is not this stream's.
@@ -154,14 +175,18 @@ impl Stream {
             log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
             return;
         }
-        let (Some(call), Some(holds)) = (self.call.take(), &mut self.holds) else { return };
-        let outcome = outcome::of_our_timeout(self.is_whole, call.waited, root.now().since(call.began));
-        holds.failed = outcome.is_failure();
-        let (policy, is_grpc) = (call.target.policy, holds.is_grpc);
-        call.settle(root, outcome, Returned::default());
-        if let Some(policy) = root.policy(policy) {
-            send(&timed_out(policy, root.exposes(), is_grpc));
+        let is_grpc = self.holds.as_ref().is_some_and(|holds| holds.is_grpc);
+        let policy = self.call.as_ref().and_then(|call| root.policy(call.target.policy));
+        let Some(reply) = policy.map(|policy| timed_out(policy, root.exposes(), is_grpc)) else { return };
+        if send(&reply) == Action::Continue {
+            self.alarm = Some(root.set_alarm_soon(self.id));
+            return;
         }
+        let Some(call) = self.call.take() else { return };
+        let with_it = self.whole_since.map(|since| root.now().since(since));
+        let before = self.whole_since.map(|since| call.waited.saturating_add(since.since(call.began)));
+        let outcome = outcome::of_our_timeout(before.unwrap_or_default(), with_it);
+        self.settle(root, Some((call, outcome)), None);
     }
 
     /// The end of a wait, heard of in a callback that is not this stream's.
@@ -204,6 +229,7 @@ impl Stream {
         }
         self.cancel_alarm(root);
         self.judge_headers(root);
+        self.answered = true;
         if !root.exposes() {
             // One that is not there is removed at no cost to speak of.
             let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
@@ -246,36 +272,50 @@ impl Stream {
         let Some(call) = self.call.take() else { return };
         let judge = |rules| outcome::of_answer(rules, call.answer, &call.stream_info());
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        self.note(outcome);
-        call.settle(root, outcome, Returned::default());
+        self.settle(root, Some((call, outcome)), None);
     }
 
-    /// Remembers whether the request has failed.
-    const fn note(&mut self, outcome: Outcome) {
-        if let Some(holds) = &mut self.holds {
-            holds.failed = outcome.is_failure();
+    /// Counts what a call has proved, and gives back what it holds: its retries, of which there are no more, and its `permit`, if
+    /// it ends with this.
+    fn settle(&mut self, root: &mut Root, call: Option<(Call, Outcome)>, permit: Option<Permit>) {
+        let Some(holds) = &mut self.holds else { return };
+        // Nothing is retried once the answer has begun.
+        let failed = !self.answered && call.as_ref().is_some_and(|(_, outcome)| outcome.is_failure());
+        let (target, retries) = (holds.target, holds.end_retries(failed));
+        let returned = Returned { permit, spent: retries.and_then(|retries| retries.spent()) };
+        match call {
+            Some((call, outcome)) => call.settle(root, outcome, returned),
+            None => root.release(target, returned),
         }
+        // After the state: whoever sees the count can rely on what it did.
+        if let Some(retries) = retries {
+            root.metrics(target.policy, |metrics| retries.count(metrics));
+        }
+    }
+
+    /// Gives back the retries that are kept for a request whose answer takes its time: there will be none. Returns whether there
+    /// was anything to give back. Heard of in a callback that is not this stream's.
+    pub(crate) fn end_retries(&mut self, root: &mut Root) -> bool {
+        let keeps = self.answered && self.holds.as_ref().is_some_and(Holds::keeps_retries);
+        if !keeps || calls::set_effective_context(self.id).is_err() {
+            return false;
+        }
+        self.settle(root, None, None);
+        true
     }
 
     /// The end, however it came about. Runs once, when the host gives the stream up; nothing follows it.
     pub(crate) fn end(mut self, root: &mut Root) {
         root.withdraw(self.id);
         self.cancel_alarm(root);
-        let call = self.call.take();
-        let outcome = call.as_ref().map(|call| {
+        let judged = self.call.take().map(|call| {
             let upstream_answered = || property(b"upstream\0address").is_some();
             let judge = |rules| outcome::of_end(rules, call.answer, &call.stream_info(), upstream_answered);
-            root.rules(call.target.policy).map_or(Outcome::Ignored, judge)
+            let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
+            (call, outcome)
         });
-        if let Some(outcome) = outcome {
-            self.note(outcome);
-        }
-        let Some(holds) = self.holds.take() else { return };
-        let returned = holds.end(root);
-        match call.zip(outcome) {
-            Some((call, outcome)) => call.settle(root, outcome, returned),
-            None => root.release(holds.target, returned),
-        }
+        let permit = self.holds.as_mut().and_then(|holds| holds.permit.take());
+        self.settle(root, judged, permit);
     }
 }
 

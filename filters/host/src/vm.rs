@@ -34,6 +34,9 @@ impl Hasher for Identity {
     }
 }
 
+/// To how many requests this is done with one sign of life: each costs an update of the shared state.
+const RETRIES_ENDED: usize = 256;
+
 type Contexts<T> = HashMap<u32, T, BuildHasherDefault<Identity>>;
 
 #[derive(Default)]
@@ -65,6 +68,21 @@ impl Vm {
             if let Some(stream) = self.streams.get_mut(&call) {
                 stream.time_out(root);
             }
+        }
+    }
+
+    /// With each sign of life: gives back the retries that are kept for requests whose answers take their time.
+    fn end_retries(&mut self, id: u32) {
+        let Some(root) = self.roots.get_mut(&id) else { return };
+        if !root.has_beaten() {
+            return;
+        }
+        let mut left = RETRIES_ENDED;
+        for stream in self.streams.values_mut().filter(|stream| stream.root == id) {
+            if left == 0 {
+                return;
+            }
+            left = left.saturating_sub(usize::from(stream.end_retries(root)));
         }
     }
 
@@ -123,6 +141,7 @@ pub fn on_tick(root: u32) {
     with(|vm| {
         vm.time_out(root);
         vm.resume(root, Root::tick);
+        vm.end_retries(root);
     });
 }
 

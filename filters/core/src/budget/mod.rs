@@ -68,6 +68,17 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
+    /// What becomes of it where the budget is in shadow mode: the request gets all that it `wanted`.
+    #[must_use]
+    pub fn on_paper(self, wanted: Wanted) -> Self {
+        let short = match wanted.wish {
+            Wish::Route => !self.uncapped,
+            Wish::Retries(most) => self.retries < most || wanted.denied.is_some(),
+            Wish::Spent => true,
+        };
+        Self { reserve: self.reserve, on_paper: short, ..wanted.unbounded() }
+    }
+
     /// Whether there may be retries to count.
     #[must_use]
     pub const fn may_retry(&self) -> bool {
@@ -86,7 +97,7 @@ impl Grant {
             spent: self.reserve.map(|reserve| Spent { reserve, retries: counted }),
             made,
             beyond: self.on_paper && made > kept,
-            exhausted: !self.uncapped && made >= u32::from(self.retries),
+            exhausted: !self.uncapped && !self.on_paper && made >= u32::from(self.retries),
         }
     }
 }
@@ -234,13 +245,15 @@ impl Budget {
         let prepared = if telling { 1 } else { PREPARED };
         let fair = self.fair(settings, prepared, now).min(most.into());
         let retries = match u8::try_from(fair).unwrap_or(0) {
-            // What is said of less than the whole must not be more than the route makes.
-            some if telling && some < most => some.min(self.seen.max(1)),
+            // What is said of less than the whole must not be more than the route makes: one is safe to say.
+            some if telling && some < most => some.min(1),
             some => some,
         };
         let reserve = self.reserve(owner, retries, telling);
         let retries = reserve.map_or(0, |reserve| reserve.retries);
-        let denied = if retries < most { Some(Denied::Budget) } else { denied };
+        // Of a route it is only known what it was seen to make.
+        let makes = if telling { self.seen } else { most };
+        let denied = if retries < makes { Some(Denied::Budget) } else { denied };
         Grant { retries, uncapped: telling && retries >= most, denied, reserve, on_paper: false }
     }
 

@@ -96,7 +96,7 @@ impl Policy {
     #[must_use]
     pub fn safety(&self) -> &Safety {
         static DEFAULT: Safety = Safety::DEFAULT;
-        self.enforced_retry().map_or(&DEFAULT, |retry| &retry.safety)
+        self.retry.as_ref().map_or(&DEFAULT, |retry| &retry.safety)
     }
 
     /// Whether it has a say in the retries or the timeouts of its requests.

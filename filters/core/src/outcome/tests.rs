@@ -216,10 +216,10 @@ fn time_that_ran_out_in_the_queue_is_not_the_upstreams() {
 #[test]
 fn a_request_that_we_ended_blames_an_upstream_that_had_it_whole_and_for_most_of_the_time() {
     let seconds = Duration::from_secs;
-    assert_eq!(of_our_timeout(true, seconds(0), seconds(3)), Outcome::Failure);
-    assert_eq!(of_our_timeout(true, seconds(2), seconds(2)), Outcome::Failure);
-    assert_eq!(of_our_timeout(true, seconds(3), seconds(2)), Outcome::Ignored);
-    assert_eq!(of_our_timeout(false, seconds(0), seconds(3)), Outcome::Ignored);
+    assert_eq!(of_our_timeout(seconds(0), Some(seconds(3))), Outcome::Failure);
+    assert_eq!(of_our_timeout(seconds(2), Some(seconds(2))), Outcome::Failure);
+    assert_eq!(of_our_timeout(seconds(3), Some(seconds(2))), Outcome::Ignored);
+    assert_eq!(of_our_timeout(seconds(0), None), Outcome::Ignored);
 }
 
 #[test]

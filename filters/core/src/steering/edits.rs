@@ -1,7 +1,8 @@
 //! What is written to a request's headers before the router reads them.
 
 use super::{
-    EXPECTED_TIMEOUT, GRPC_TIMEOUT, MAX_RETRIES, PER_TRY_TIMEOUT, RETRY_GRPC_ON, RETRY_ON, Said, TIMEOUT,
+    EXPECTED_TIMEOUT, GRPC_TIMEOUT, MAX_RETRIES, PER_TRY_TIMEOUT, RETRY_GRPC_ON, RETRY_ON, STEERING, Said,
+    TIMEOUT,
 };
 use crate::budget::Grant;
 use crate::config::{PatternMode, Policy};
@@ -31,14 +32,16 @@ pub fn edits(
     now: Timestamp,
 ) -> Vec<Edit> {
     let mut edits = Vec::new();
-    if let Some(said) = said.filter(|_| !trusted && policy.steers()) {
-        edits.extend(said.steering.iter().map(|name| Edit::Remove((*name).to_owned())));
+    if !trusted && policy.steers() {
+        // Where nobody can tell which are there, all of them go.
+        let found = said.map_or(&STEERING[..], |said| &said.steering);
+        edits.extend(found.iter().map(|name| Edit::Remove((*name).to_owned())));
     }
     if let Some(grant) = grant {
         retries(policy, said, grant, &mut edits);
     }
     if policy.enforced_timeout().is_some() {
-        timeouts(time, now, &mut edits);
+        timeouts(said, time, now, &mut edits);
         pass_on(policy, trusted, said, time.rest(now), &mut edits);
     }
     edits
@@ -67,13 +70,14 @@ fn asks_for(said: Option<&Said>, retries: u8) -> bool {
     retries < u8::MAX && said.is_some_and(|said| said.max_retries == Some(retries))
 }
 
-fn timeouts(time: &Allowance, now: Timestamp, edits: &mut Vec<Edit>) {
+fn timeouts(said: Option<&Said>, time: &Allowance, now: Timestamp, edits: &mut Vec<Edit>) {
     let rest = time.rest(now);
     if let Some(rest) = rest {
         edits.push(Edit::Set(TIMEOUT.to_owned(), millis(rest)));
     }
-    // One that is not shorter than the whole Envoy ignores.
-    if let Some(per_try) = time.per_try.filter(|per_try| rest.is_none_or(|rest| *per_try < rest)) {
+    // Also one that is no shorter than the whole, which Envoy takes for none: it stands in place of the route's.
+    let per_try = time.per_try.map(|per_try| rest.map_or(per_try, |rest| rest.min(per_try)));
+    if let Some(per_try) = per_try.filter(|per_try| said.and_then(|said| said.per_try) != Some(*per_try)) {
         edits.push(Edit::Set(PER_TRY_TIMEOUT.to_owned(), millis(per_try)));
     }
 }
@@ -86,7 +90,7 @@ fn pass_on(
     rest: Option<Duration>,
     edits: &mut Vec<Edit>,
 ) {
-    let has = |is: fn(&Said) -> bool| said.is_some_and(is);
+    let has = |is: fn(&Said) -> bool| said.map_or(!trusted, is);
     let mut replace = |name: &str, value: Option<String>| match value {
         Some(value) => edits.push(Edit::Set(name.to_owned(), value)),
         None if !trusted => edits.push(Edit::Remove(name.to_owned())),

@@ -337,10 +337,8 @@ impl Patterns {
             return;
         };
         let granted = state.budget.enter(&budget.settings, owner, wanted, now);
-        let open = wanted.unbounded();
-        let short = granted.denied == Some(Denied::Budget) && budget.shadow;
-        pass.grant = Some(match short {
-            true => Grant { reserve: granted.reserve, on_paper: true, ..open },
+        pass.grant = Some(match budget.shadow {
+            true => granted.on_paper(wanted),
             false => granted,
         });
     }
