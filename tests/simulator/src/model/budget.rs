@@ -104,6 +104,14 @@ impl Grant {
     }
 }
 
+/// How many retries a request takes out of the budget at its end: those that were `made`, or all that were kept where
+/// nobody can tell. What a budget that only looks on would have denied it does not count.
+pub fn taken(granted: &resilience_core::budget::Grant, made: Option<u32>) -> Option<u32> {
+    let kept = u32::from(granted.reserve?.retries());
+    let made = made.unwrap_or(kept);
+    Some(if granted.on_paper { made.min(kept) } else { made })
+}
+
 /// What a request wants that is let in now: a probe is not retried, and neither is what does not fit.
 pub fn wanted(wanted: Wanted, is_probe: bool, time: &Allowance, now: u64) -> Wanted {
     let (wish, denied) = match wanted.wish {
