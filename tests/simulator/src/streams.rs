@@ -1,6 +1,6 @@
 //! Requests as the host knows them: which wait, which are in flight, with what, and how they end.
 
-use crate::model::budget::taken;
+use crate::model::grant::taken;
 use crate::oracle::{Verdict as Verdict_, VmId};
 use crate::plan::{MS, SECOND};
 use crate::vm::{Answer, Done, Task};
