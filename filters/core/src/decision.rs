@@ -93,21 +93,20 @@ pub fn decide(policy: &Policy, late: Option<Late>, admit: impl FnOnce() -> Verdi
         // Nobody can tell when it will be over.
         return Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: None });
     }
-    let mut decision = settle(policy, admit());
-    if let (Decision::Call(pass), Some(Late::Shadowed)) = (&mut decision, late) {
-        pass.shadowed.push(Reason::DeadlineExceeded);
-    }
-    decision
+    settle(policy, late, admit())
 }
 
-/// What a verdict means for a request of `policy`.
+/// What a verdict means for a request of `policy`, also at the end of a wait. `late` is what its [`Plan`] said.
 #[must_use]
-pub fn settle(policy: &Policy, verdict: Verdict) -> Decision {
+pub fn settle(policy: &Policy, late: Option<Late>, verdict: Verdict) -> Decision {
     match verdict {
         Verdict::Admitted(mut pass) => {
             let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
             if mode == Some(BreakerMode::ShadowForcedOpen) {
                 pass.shadowed.push(Reason::CircuitOpen);
+            }
+            if late == Some(Late::Shadowed) {
+                pass.shadowed.push(Reason::DeadlineExceeded);
             }
             Decision::Call(pass)
         }

@@ -5,6 +5,8 @@
 //! that should be readable and is not starts afresh.
 
 #[cfg(test)]
+mod budget_tests;
+#[cfg(test)]
 mod bulkhead_tests;
 #[cfg(test)]
 mod tests;

@@ -238,8 +238,9 @@ impl Root {
     }
 
     /// Decides over a request whose wait is over, by what its patterns said.
-    pub(crate) fn decide_again(&self, index: usize, verdict: Verdict) -> Decision {
-        self.policy(index).map_or(Decision::Call(Pass::default()), |policy| settle(policy, verdict))
+    pub(crate) fn decide_again(&self, index: usize, plan: &Plan, verdict: Verdict) -> Decision {
+        self.policy(index)
+            .map_or(Decision::Call(Pass::default()), |policy| settle(policy, plan.late, verdict))
     }
 
     /// The name of a class of a policy's requests.

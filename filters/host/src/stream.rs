@@ -175,7 +175,7 @@ impl Stream {
         }
         root.metrics(policy, |metrics| metrics.waited(resumed.waited));
         (held.call.began, held.call.waited) = (root.now(), resumed.waited);
-        let decision = root.decide_again(policy, resumed.verdict);
+        let decision = root.decide_again(policy, &held.asked.plan, resumed.verdict);
         if self.obey(root, held, decision) == Action::Continue
             && let Err(status) = calls::continue_stream(Direction::Request)
         {

@@ -55,14 +55,14 @@ fn errors_name_the_place_and_the_remedy_all_at_once_in_the_documents_order() {
 }
 
 #[test]
-fn sections_that_do_not_exist_yet_are_unknown_keys() {
+fn sections_that_do_not_exist_are_unknown_keys_and_those_that_do_are_read() {
     let errors = refuse(
-        r#"{"policies": [{"name": "a", "match": [{"any": true}], "timeout": {"total": "10s"}}],
+        r#"{"policies": [{"name": "a", "match": [{"any": true}], "rate_limit": {"total": "10s"}}],
             "defaults": {"retry_budget": {"percent_can_retry": 140}}}"#,
     );
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].starts_with("policies[0].timeout: unknown key"), "{errors:?}");
-    assert!(errors[1].starts_with("defaults.retry_budget: unknown key"), "{errors:?}");
+    assert!(errors[0].starts_with("policies[0].rate_limit: unknown key"), "{errors:?}");
+    assert!(errors[1].starts_with("defaults.retry_budget.percent_can_retry: found 140"), "{errors:?}");
 }
 
 #[test]

@@ -151,7 +151,7 @@ impl World {
         self.streams.remove(&(id, call));
         let made = Some(stream.retried).filter(|_| !self.rng.chance(self.plan.unreadable));
         // Where nothing depends on it nobody looks.
-        let ended = stream.grant.map(|grant| grant.end(made.filter(|_| grant.may_retry())));
+        let ended = stream.grant.map(|grant| grant.end(if grant.may_retry() { made } else { Some(0) }));
         let spent = ended.and_then(|ended| ended.spent);
         let right = stream.grant.and_then(|grant| taken(&grant, made));
         assert_eq!(

@@ -217,8 +217,7 @@ fn under_a_cap_a_debt_is_paid_off_once() {
     let mut budget = Budget::default();
     deposit_many(&mut budget, &settings, 50, ms(0));
     let one = Wanted { wish: Wish::Retries(1), denied: None };
-    let grants: Vec<_> =
-        (0..10).map(|_| budget.enter(&Settings { deposit: 0, ..settings }, ME, one, ms(0))).collect();
+    let grants: Vec<_> = (0..10).map(|_| budget.enter(&settings, ME, one, ms(0))).collect();
     // What has paid is gone when they end.
     for grant in grants {
         assert!(budget.settle(grant.end(Some(1)).spent.unwrap(), ms(12_000)));

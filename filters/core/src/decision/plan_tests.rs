@@ -149,6 +149,10 @@ fn a_deadline_in_shadow_mode_is_one_more_thing_to_tell() {
     };
     assert_eq!(told(Verdict::Admitted(Pass::default())), [Reason::DeadlineExceeded]);
     assert_eq!(told(Verdict::Admitted(shadowed)), [Reason::BulkheadFull, Reason::DeadlineExceeded]);
+    assert_eq!(decide(&policy, Some(Late::Shadowed), || Verdict::Waits), Decision::Wait);
+    let after_a_wait = settle(&policy, Some(Late::Shadowed), Verdict::Admitted(Pass::default()));
+    let pass = Pass { shadowed: vec![Reason::DeadlineExceeded], ..Pass::default() };
+    assert_eq!(after_a_wait, Decision::Call(pass));
     let open = Verdict::Refused(Refused { reason: Reason::CircuitOpen, wait: None });
     let refused = decide(&policy, Some(Late::Shadowed), || open);
     assert_eq!(refused, Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: Some(1) }));
@@ -158,5 +162,5 @@ fn a_deadline_in_shadow_mode_is_one_more_thing_to_tell() {
 fn a_deadline_that_came_in_a_wait_does_not_say_when_to_come_back() {
     let late =
         Verdict::Refused(Refused { reason: Reason::DeadlineExceeded, wait: Some(Duration::from_secs(1)) });
-    assert_eq!(settle(&policy(THREE), late), refusal(Reason::DeadlineExceeded));
+    assert_eq!(settle(&policy(THREE), None, late), refusal(Reason::DeadlineExceeded));
 }

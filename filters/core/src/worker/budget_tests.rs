@@ -247,6 +247,14 @@ fn in_shadow_mode_all_is_granted_and_what_would_have_been_is_kept() {
         worker.end_after(&mut port, &pass, Some(3), Outcome::Success, ms(0));
     }
     assert_eq!(port.retries(ms(0)), (0, 0), "what would have been denied is not spent");
+    let one = budget::Settings::new(0, 1, Duration::from_secs(1), None);
+    let one = Patterns { budget: Some(Pattern { settings: one, shadow: true }), ..Patterns::default() };
+    let (mut worker, mut port) = ready(one);
+    let pass = worker.let_in_for(&mut port, 3, ms(0));
+    assert_eq!((granted(&pass), pass.grant.unwrap().on_paper), ((3, 1, None), true));
+    assert_eq!(port.state().budget.reserved(), 1);
+    worker.end_after(&mut port, &pass, Some(3), Outcome::Success, ms(0));
+    assert_eq!(port.retries(ms(0)), (-1, 0), "what it would have had is spent");
     let (mut worker, mut port) = ready(shadow(10));
     let pass = worker.let_in_for(&mut port, 3, ms(0));
     assert_eq!((granted(&pass), pass.grant.unwrap().on_paper), ((3, 3, None), false));

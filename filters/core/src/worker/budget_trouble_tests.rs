@@ -152,6 +152,18 @@ fn a_leader_shows_what_is_left() {
 }
 
 #[test]
+fn who_leaves_shows_what_it_leaves_behind() {
+    let (mut worker, mut port) = ready(patterns(None, None, budget(1)));
+    let pass = worker.let_in_for(&mut port, 2, ms(600));
+    worker.end_after(&mut port, &pass, Some(2), Outcome::Success, ms(700));
+    worker.leave(&mut port, ms(800));
+    assert_eq!(balances(&mut port), [8]);
+    let (mut worker, mut port) = ready(patterns(None, None, budget(1)));
+    worker.leave(&mut port, ms(800));
+    assert_eq!(balances(&mut port), [0_u64; 0], "it had no hand in it");
+}
+
+#[test]
 fn only_the_newest_configuration_shows_its_balance() {
     let mut port = Fake::default();
     let mut old = worker_of(1, patterns(None, None, budget(1)));
@@ -183,14 +195,14 @@ fn the_balance_is_that_of_all_keys() {
     let (mut worker, mut port) = (Worker::new("ns", 1, [("p", Some(shared))].into_iter()), Fake::default());
     ticks(&mut [&mut worker], &mut port, 0, 0);
     balances(&mut port);
-    for (key, spent) in [(b"a", 3), (b"b", 1)] {
+    for (key, spent) in [(b"a", 3), (b"b", 1), (b"c", 12)] {
         let target = worker.target(&mut port, 0, Some(key));
         let pass = pass_of(worker.admit(&mut port, target, arrival(1, Wish::Retries(2)), ms(1)));
         let returned = Returned { permit: None, spent: pass.grant.and_then(|it| it.end(Some(spent)).spent) };
         worker.release(&mut port, target, returned, ms(1));
     }
     worker.tick(&mut port, ms(500));
-    assert_eq!(balances(&mut port), [7 + 9], "and nobody went by the policy's own");
+    assert_eq!(balances(&mut port), [7 + 9], "what one owes the others have");
 }
 
 #[test]

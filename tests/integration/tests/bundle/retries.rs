@@ -22,6 +22,9 @@ const FORGED: [(&str, &str); 14] = [
     ("grpc-previous-rpc-attempts", "7"),
 ];
 
+/// A service, a request to it, and how many attempts it takes where it fails.
+type Case = (&'static str, fn() -> Request, u64);
+
 /// How many attempts a failing request takes, by what the edge says and by what the upstream has counted.
 async fn attempts(edge: &Edge, service: &str, request: Request) -> u64 {
     let name = format!("http.demo_upstream.rbac.policy.{service}.allowed");
@@ -38,8 +41,8 @@ async fn attempts(edge: &Edge, service: &str, request: Request) -> u64 {
 async fn what_can_be_repeated_is_and_clients_change_nothing() {
     let (edge, _) = bundle(&PORTS).await;
     let forged =
-        |request: Request| FORGED.iter().fold(request, |all, (name, value)| all.header(*name, *value));
-    let cases: [(&str, fn() -> Request, u64); 7] = [
+        |request: Request| FORGED.iter().fold(request, |all, (name, value)| all.header(name, *value));
+    let cases: [Case; 7] = [
         ("checkout", || Request::post("/checkout", ""), 1),
         ("checkout", || Request::post("/checkout", "").header("idempotency-key", "order-4711"), 3),
         ("catalogue", || Request::get("/catalogue"), 3),

@@ -111,13 +111,19 @@ fn routes_of_a_policy_in_charge_retry_on_nothing_else() {
         &["route checkout: retry_on also has retriable-4xx, unavailable, which policy checkout does not"],
     );
     let narrow = r#""retry_on": ["5xx", "reset", "connect-failure"]"#;
+    let implied = exchanged(&with_line("retry_on: connect-failure"), narrow, r#""retry_on": ["reset"]"#);
+    assert_found(&implied, &[]);
     let narrower = exchanged(&with_line("retry_on: 5xx"), narrow, r#""retry_on": ["reset"]"#);
     assert_found(
         &narrower,
         &["route checkout: retry_on also has 5xx, which policy checkout does not retry:"],
     );
-    let unsaid = exchanged(&with_line("retry_on: retriable-4xx"), &format!("{narrow}, "), "");
-    assert_found(&unsaid, &["route checkout: retry_on also has retriable-4xx, which"]);
+    let unsaid = |line: &str| exchanged(&with_line(line), &format!("{narrow}, "), "");
+    assert_found(
+        &unsaid("retry_on: retriable-4xx"),
+        &["route checkout: retry_on also has retriable-4xx, which"],
+    );
+    assert_found(&unsaid("retry_on: 5xx"), &[]);
     // A virtual host's holds for the routes that have none, and for no others.
     let host = "              routes:\n";
     let of_host = |yaml: &str| {
@@ -161,6 +167,8 @@ fn a_longer_back_off_than_retries_are_fitted_with_is_warned_of() {
     for interval in ["{base_interval: 0.01s}", "{base_interval: 0.025s}"] {
         assert_found(&first(interval), &[]);
     }
+    // Envoy's own longest is ten times the first.
+    assert!(found(&first("{base_interval: 0.03s}"))[0].contains("(0.03s, at most 0.3s)"));
     let unfitted = exchanged(&first("{base_interval: 0.1s}"), r#", "per_try": "3s""#, "");
     assert_found(&unfitted, &[]);
 }
