@@ -103,6 +103,34 @@ pub enum Bug {
     RefusedPays,
     /// The balance grows beyond its cap.
     CapForgotten,
+    /// What was paid for comes back under a cap.
+    DebtReturned,
+    /// What others paid is read by those who pay nothing.
+    PaidByOthers,
+    /// A request pays when it begins to wait, and again when it is let in.
+    WaiterPaysTwice,
+    /// A caller's retry pays like a request.
+    CallersRetryPays,
+    /// How often a route retries is not learned.
+    SeenForgotten,
+    /// What was reserved, and was reclaimed, is given back once more.
+    ReserveEpochIgnored,
+    /// A configuration that is not the newest gives a budget its window.
+    BudgetReshapedByOlder,
+    /// A configuration that is not the newest shows its balance.
+    BalanceByOlder,
+    /// What a budget in shadow mode would have denied is spent.
+    SpentOnPaper,
+    /// Where the store gives no answer a request may be retried as it wants.
+    BlindRetries,
+    /// A probe may be retried.
+    ProbeRetried,
+    /// Retries are granted for which there is no time.
+    UnfitRetries,
+    /// A waiter is let in after its deadline.
+    LateGrant,
+    /// A wait does not end with the deadline.
+    DeadlineNotAwaited,
 }
 
 #[cfg(feature = "planted-bugs")]

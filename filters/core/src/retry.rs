@@ -4,6 +4,7 @@
 mod tests;
 
 use crate::budget::{Grant, USUAL, Wish};
+use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use crate::timeout::Allowance;
 use std::borrow::Cow;
@@ -121,11 +122,11 @@ impl Wanted {
             Wish::Route => USUAL,
             Wish::Retries(most) => most,
         };
-        if is_probe {
+        if is_probe && !active(Bug::ProbeRetried) {
             return Self { wish: Wish::Retries(0), denied: Some(Denied::Breaker) };
         }
         let fitting = time.fitting(most, now);
-        if fitting >= most {
+        if fitting >= most || active(Bug::UnfitRetries) {
             return self;
         }
         // What is said to the router must not be more than the route makes of itself: one is safe to say.

@@ -191,7 +191,7 @@ impl Worker {
                 after.breaker.adopt(&breaker.settings, standing == Standing::Alone);
             }
             if let Some(budget) = &patterns.budget
-                && standing != Standing::Superseded
+                && (standing != Standing::Superseded || active(Bug::BudgetReshapedByOlder))
             {
                 after.budget.adopt(&budget.settings);
             }

@@ -5,7 +5,9 @@ use crate::rng::Rng;
 use crate::store::SharedData;
 use crate::vm::{Answer, Call, Done, Task, Vm};
 use resilience_core::breaker::{Outcome, Settings};
+use resilience_core::budget::{self, Wish};
 use resilience_core::bulkhead::{self, Queue};
+use resilience_core::retry::Wanted;
 use resilience_core::store::PutError;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Arrival, Event, Operation, Pattern, Patterns, Returned, Shared, Verdict};
@@ -61,13 +63,13 @@ impl fmt::Display for Hot {
     }
 }
 
-/// Has so many workers put so many requests through one breaker and bulkhead.
+/// Has so many workers put so many requests through one breaker, and through a bulkhead or a retry budget.
 #[must_use]
-pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
+pub fn play(workers: usize, requests: u64, pace: Pace, budget: bool, seed: u64) -> Hot {
     let patterns = Patterns {
         breaker: Some(Pattern { settings: breaker(), shadow: false }),
-        bulkhead: Some(Pattern { settings: bulkhead(), shadow: false }),
-        budget: None,
+        bulkhead: (!budget).then(|| Pattern { settings: bulkhead(), shadow: false }),
+        budget: budget.then(|| Pattern { settings: defaults(), shadow: false }),
     };
     let policies = [("policy-0".to_owned(), Some(Shared { patterns, max_keys: None }))];
     let (mut rng, mut store) = (Rng::new(seed), SharedData::new(1));
@@ -101,7 +103,8 @@ pub fn play(workers: usize, requests: u64, pace: Pace, seed: u64) -> Hot {
             }
             Call::Idle(_) => {
                 calls += 1;
-                let arrival = Arrival { call: calls, ..Arrival::default() };
+                let wanted = budget.then_some(Wanted { wish: Wish::Retries(1), denied: None });
+                let arrival = Arrival { call: calls, wanted, ..Arrival::default() };
                 let admit = Task::Admit { policy: 0, cluster: None, arrival };
                 let task = tasks[index].take().unwrap_or(admit);
                 (Answer::Task(task, Timestamp::from_nanos(now)), pace.call)
@@ -140,6 +143,11 @@ impl Hot {
             _ => {}
         }
     }
+}
+
+/// What a budget is where nobody says otherwise.
+fn defaults() -> budget::Settings {
+    budget::Settings::new(20_000_000, 10, Duration::from_secs(10), None)
 }
 
 /// More than there are workers, so that none is ever refused.

@@ -39,14 +39,15 @@ fn main() -> ExitCode {
     );
     println!("{:?}", total.reached);
     if asked.seeds > 1 {
-        for (workers, pace, how) in [
-            (4, hot::BUSY, "every worker busy"),
-            (16, hot::BUSY, "every worker busy"),
-            (64, hot::BUSY, "every worker busy"),
-            (64, hot::MODERATE, "every worker at a tenth of that"),
-            (64, hot::RELENTLESS, "asking without a pause"),
+        for (workers, pace, budget, how) in [
+            (4, hot::BUSY, false, "every worker busy"),
+            (16, hot::BUSY, false, "every worker busy"),
+            (64, hot::BUSY, false, "every worker busy"),
+            (64, hot::BUSY, true, "the same with a retry budget instead of the bulkhead"),
+            (64, hot::MODERATE, false, "every worker at a tenth of that"),
+            (64, hot::RELENTLESS, false, "asking without a pause"),
         ] {
-            println!("{how}: {}", hot::play(workers, 100_000, pace, asked.from));
+            println!("{how}: {}", hot::play(workers, 100_000, pace, budget, asked.from));
         }
     }
     match parts.into_iter().filter_map(|(_, failure)| failure).min_by_key(|failure| failure.seed) {

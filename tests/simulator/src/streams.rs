@@ -1,5 +1,6 @@
 //! Requests as the host knows them: which wait, which are in flight, with what, and how they end.
 
+use crate::model::grant::taken;
 use crate::oracle::{Verdict as Verdict_, VmId};
 use crate::plan::{MS, SECOND};
 use crate::vm::{Answer, Done, Task};
@@ -151,7 +152,15 @@ impl World {
         let made = Some(stream.retried).filter(|_| !self.rng.chance(self.plan.unreadable));
         // Where nothing depends on it nobody looks.
         let ended = stream.grant.map(|grant| grant.end(if grant.may_retry() { made } else { Some(0) }));
-        Returned { permit: stream.permit, spent: ended.and_then(|ended| ended.spent) }
+        let spent = ended.and_then(|ended| ended.spent);
+        let right = stream.grant.and_then(|grant| taken(&grant, made));
+        assert_eq!(
+            spent.map(|spent| spent.retries),
+            right,
+            "{:?}, and {made:?} retries were made",
+            stream.grant
+        );
+        Returned { permit: stream.permit, spent }
     }
 
     /// Envoy retries a request at some moments before it ends, as often as it is told, or as its route says.

@@ -26,7 +26,9 @@ fn part(nth: u64, of: u64) {
     let rooms = [granted, evicted, waited, left, left_granted, full, handed_back, shadowed];
     let rooms =
         [rooms.as_slice(), &[overshoot, regained, lost], &[together, abandoned, waited_here]].concat();
-    let all = [all.as_slice(), &[rates, forced, ramped, exhausted], &rooms].concat();
+    let Reached { kept, denied, on_paper, retried, unknown, forfeited, overdue, .. } = reached;
+    let budgets = [kept, denied, on_paper, retried, unknown, forfeited, overdue];
+    let all = [all.as_slice(), &[rates, forced, ramped, exhausted], &rooms, &budgets].concat();
     assert!(
         seeds < SEEDS || !all.contains(&0),
         "some places were never reached, so nothing is proved: {reached:?}"

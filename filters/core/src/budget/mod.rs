@@ -25,7 +25,7 @@ mod window;
 pub use settings::Settings;
 
 use crate::breaker::Owner;
-use crate::ledger::Ledger;
+use crate::ledger::{Entry, Ledger};
 use crate::planted::{Bug, active};
 use crate::retry::{Denied, Wanted};
 use crate::time::Timestamp;
@@ -92,7 +92,7 @@ impl Grant {
         let kept = self.reserve.map_or(0, |reserve| u32::from(reserve.retries));
         let made = made.unwrap_or(kept);
         // What a budget in shadow mode would have denied it would not have been spent, either.
-        let counted = if self.on_paper { made.min(kept) } else { made };
+        let counted = if self.on_paper && !active(Bug::SpentOnPaper) { made.min(kept) } else { made };
         Ended {
             spent: self.reserve.map(|reserve| Spent { reserve, retries: counted }),
             made,
@@ -235,6 +235,9 @@ impl Budget {
             Wish::Retries(most) => most,
             Wish::Route => self.seen.max(USUAL),
             Wish::Spent => {
+                if active(Bug::CallersRetryPays) {
+                    self.deposit(settings, now);
+                }
                 self.withdraw(settings, now);
                 return Grant { denied, ..Grant::NONE };
             }
@@ -282,14 +285,16 @@ impl Budget {
     pub fn settle(&mut self, spent: Spent, now: Timestamp) -> bool {
         let Spent { reserve, retries } = spent;
         let entry = self.ledger.get_mut(reserve.owner);
-        let Some(entry) = entry.filter(|entry| entry.epoch == reserve.epoch) else { return false };
+        let current =
+            |entry: &&mut Entry<Kept>| entry.epoch == reserve.epoch || active(Bug::ReserveEpochIgnored);
+        let Some(entry) = entry.filter(current) else { return false };
         let kept = &mut entry.held;
         let times = if active(Bug::RefundedTwice) { 2 } else { 1 };
         kept.requests = kept.requests.saturating_sub(1);
         kept.retries = kept.retries.saturating_sub(u32::from(reserve.retries).saturating_mul(times));
         self.ledger.tidy(reserve.owner, |kept| kept.requests == 0);
         self.spend(if active(Bug::RetriesForgotten) { 0 } else { retries }, now);
-        if reserve.telling {
+        if reserve.telling && !active(Bug::SeenForgotten) {
             self.seen = self.seen.max(u8::try_from(retries).unwrap_or(u8::MAX));
         }
         true
@@ -322,13 +327,14 @@ impl Budget {
         let floor = settings.at_birth().saturating_mul(settings.cost);
         let window = self.window(settings, now);
         window.roll(now);
-        if settings.max_balance.is_some() && settings.deposit > 0 {
+        if settings.max_balance.is_some() && settings.deposit > 0 && !active(Bug::DebtReturned) {
             // Elsewhere a retry comes back when it leaves the window, also where it was what had paid for it that was gone
             // first: a balance that grows without a request, which a cap must not.
             window.cancel(settings.cost);
         }
         // Where nothing is paid a retry has no price, and what others paid would be read as a thousand times as many.
-        let paid = if settings.deposit > 0 { window.paid() } else { 0 };
+        let pays = settings.deposit > 0 || active(Bug::PaidByOthers);
+        let paid = if pays { window.paid() } else { 0 };
         let count = paid.saturating_sub(window.spent(settings.cost)).saturating_add(floor);
         let cap = settings.cap().filter(|_| !active(Bug::CapForgotten));
         let excess = cap.map_or(0, |cap| count.saturating_sub(cap).max(0));

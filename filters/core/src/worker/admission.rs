@@ -145,12 +145,12 @@ impl Worker {
         let Verdict::Admitted(pass) = &mut verdict else { return verdict };
         let wanted = arrival.wanted(breaker == Some(false) && pass.is_probe(), now);
         pass.grant = wanted.map(|wanted| match budget {
-            Some(false) => {
+            Some(false) if !active(Bug::BlindRetries) => {
                 let wants = wanted.wish != Wish::Retries(0);
                 let denied = wanted.denied.or(wants.then_some(Denied::Budget));
                 Grant { denied, ..Grant::NONE }
             }
-            Some(true) | None => wanted.unbounded(),
+            _ => wanted.unbounded(),
         });
         match bulkhead {
             None => verdict,
@@ -290,7 +290,12 @@ impl Patterns {
         let room = room(state, &bulkhead.settings, address, arrival, may_wait, effects);
         match (room, bulkhead.shadow) {
             (Room::Permit(permit), _) => pass.permit = Some(permit),
-            (Room::Queue, false) => return (Verdict::Waits, true),
+            (Room::Queue, false) => {
+                if active(Bug::WaiterPaysTwice) {
+                    self.pay(state, address.owner, arrival, now);
+                }
+                return (Verdict::Waits, true);
+            }
             (Room::Queue, true) => {
                 self.grant(state, address.owner, arrival, &mut pass, now);
                 return (Verdict::Admitted(pass), true);
@@ -306,19 +311,19 @@ impl Patterns {
                 // What is not let in uses nothing up.
                 *ramp = before;
                 if active(Bug::RefusedPays) {
-                    self.grant(
-                        state,
-                        address.owner,
-                        Arrival { wanted: Some(NO_RETRY), ..arrival },
-                        &mut pass,
-                        now,
-                    );
+                    self.pay(state, address.owner, arrival, now);
                 }
                 return (FULL, false);
             }
         }
         self.grant(state, address.owner, arrival, &mut pass, now);
         (Verdict::Admitted(pass), false)
+    }
+
+    /// Takes what a request pays, and grants it nothing.
+    fn pay(&self, state: &mut State, owner: Owner, arrival: Arrival, now: Timestamp) {
+        let arrival = Arrival { wanted: Some(NO_RETRY), ..arrival };
+        self.grant(state, owner, arrival, &mut Pass::default(), now);
     }
 
     /// Says how often a request may be retried that is let in.

@@ -4,6 +4,7 @@ use super::{Event, Operation, Patterns, Port, Scope, Target, Worker, report_conf
 use crate::breaker::{HalfOpen, Owner, Phase, State as BreakerState};
 use crate::budget::Settings;
 use crate::members::{BLIND, Members, Standing};
+use crate::planted::{Bug, active};
 use crate::state::State;
 use crate::store::{Change, Unavailable, update};
 use crate::time::Timestamp;
@@ -211,7 +212,7 @@ impl Worker {
             let limit = newest.then_some(bulkhead.settings.max_concurrent_calls);
             port.report(Event::Crowd { policy, in_flight, waiting, limit });
         }
-        if let Some(budget) = budget.as_ref().filter(|_| newest) {
+        if let Some(budget) = budget.as_ref().filter(|_| newest || active(Bug::BalanceByOlder)) {
             // Where no key was ever asked for, nobody has paid or spent yet.
             let balance = balance.unwrap_or_else(|| budget.settings.at_birth());
             port.report(Event::Balance { policy, retries: u64::try_from(balance).unwrap_or(0) });

@@ -68,7 +68,8 @@ impl Worker {
             bulkhead.and_then(|bulkhead| bulkhead.settings.queue).map(|queue| queue.max_wait_duration);
         let end = now.after(longest.unwrap_or_default());
         // Whoever only waits on paper waits for nothing.
-        let until = arrival.time.deadline.filter(|_| held).map_or(end, |deadline| deadline.min(end));
+        let asked = held && !active(Bug::DeadlineNotAwaited);
+        let until = arrival.time.deadline.filter(|_| asked).map_or(end, |deadline| deadline.min(end));
         let place = owner.map_or(Place::Here, Place::Queue);
         let again = owner.is_none().then(|| now.after(RETRY));
         self.waiting.insert(arrival.call, Waiting { target, arrival, since: now, until, place, again, held });
@@ -322,7 +323,8 @@ impl Patterns {
         if !waiting.held {
             return Some(Verdict::Admitted(pass));
         }
-        let in_time = if waiting.arrival.time.is_over(now) { Err(LATE) } else { Ok(()) };
+        let late = waiting.arrival.time.is_over(now) && !active(Bug::LateGrant);
+        let in_time = if late { Err(LATE) } else { Ok(()) };
         let asked = in_time.and_then(|()| match active(Bug::NotAskedAgain) {
             true => Ok(()),
             false => self.ask_breaker(state, address.owner, now, &mut pass, effects),

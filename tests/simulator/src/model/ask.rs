@@ -1,6 +1,7 @@
 //! A request and all patterns at once: what it must be told, and what that leaves behind.
 
-use super::budget::{Budget, Grant, Rates, wanted};
+use super::budget::Budget;
+use super::grant::{Grant, Rates, wanted};
 use super::room::{Claim, Home, Permit, Room, Wake};
 use super::{Model, Outcome, Ticket, Transition};
 use resilience_core::answer::Reason;

@@ -3,6 +3,7 @@
 
 pub mod ask;
 pub mod budget;
+pub mod grant;
 pub mod room;
 mod verdicts;
 mod window;

@@ -3,7 +3,7 @@
 use super::history::Entry;
 use super::{Moment, Oracle, Verdict, VmId};
 use crate::model::ask::Said;
-use crate::model::budget::{Grant, Rates, Reserve};
+use crate::model::grant::{Grant, Rates, Reserve};
 use crate::plan::Terms;
 use crate::vm::Task;
 use resilience_core::budget::{Budget, Wish};

@@ -22,7 +22,7 @@ pub use members::Members;
 pub use reached::Reached;
 
 use crate::model::ask::{Rules, Said};
-use crate::model::budget::Reserve;
+use crate::model::grant::Reserve;
 use crate::model::room::{Permit, Wake};
 use crate::plan::Terms;
 use crate::vm::{Guarded, Task};

@@ -3,7 +3,7 @@
 use super::queue::{Place, RETRY, Waiting};
 use super::{Deed, Moment, Oracle, Verdict, VmId};
 use crate::model::ask::{Rules, Said, Told, Whole, same};
-use crate::model::budget::{Grant, wanted};
+use crate::model::grant::{Grant, wanted};
 use crate::model::room::Room;
 use crate::view;
 use crate::vm::Task;

@@ -1,7 +1,7 @@
 //! Policies as configurations have them.
 
 use super::{LONGEST_WAIT, MS, SECOND};
-use crate::model::budget::Rates;
+use crate::model::grant::Rates;
 use crate::rng::Rng;
 use crate::vm::Guarded;
 use resilience_core::breaker::{
