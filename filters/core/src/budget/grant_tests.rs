@@ -166,9 +166,9 @@ fn a_route_in_charge_is_not_told_while_there_is_enough() {
     for (index, grant) in granted.iter().enumerate() {
         let expected = match index {
             0..35 => (3, true, None),
-            // Once the rest is less than the whole one is more than nothing.
-            35 | 36 => (1, false, Some(Denied::Budget)),
-            _ => (grant.retries, false, Some(Denied::Budget)),
+            // Once the rest is less than the whole one is more than nothing. Nobody has seen the route make more.
+            35 | 36 => (1, false, None),
+            _ => (grant.retries, false, None),
         };
         assert_eq!((grant.retries, grant.uncapped, grant.denied), expected, "{index}");
     }
@@ -176,15 +176,17 @@ fn a_route_in_charge_is_not_told_while_there_is_enough() {
 }
 
 #[test]
-fn a_route_is_told_no_more_than_it_was_seen_to_make() {
-    // Of two that are left a route that makes one may be told one.
-    for (seen, told) in [(0, 1), (1, 1), (2, 2), (9, 2)] {
+fn a_route_is_told_one_or_nothing_whatever_others_of_its_policy_make() {
+    for (seen, denied) in [(0, None), (1, None), (2, Some(Denied::Budget)), (9, Some(Denied::Budget))] {
         let mut rig = rig(1000);
         rig.see(seen);
         rig.settings.floor = i64::from(seen) + 2;
         let grant = rig.enter(Wish::Route);
-        assert_eq!((grant.retries, grant.uncapped), (told, false), "{seen}");
-        assert_eq!(grant.reserve.map(|reserve| reserve.retries()), Some(told));
+        assert_eq!((grant.retries, grant.uncapped, grant.denied), (1, false, denied), "{seen}");
+        assert_eq!(grant.reserve.map(|reserve| reserve.retries()), Some(1));
+        rig.settings.floor = 0;
+        let grant = rig.enter(Wish::Route);
+        assert_eq!((grant.retries, grant.denied), (0, (seen > 0).then_some(Denied::Budget)), "{seen}");
     }
 }
 
@@ -286,7 +288,7 @@ fn in_shadow_mode_what_would_have_been_denied_is_not_spent() {
         let ended = paper.end(made);
         (ended.spent.unwrap().retries, ended.made, ended.beyond, ended.exhausted)
     });
-    assert_eq!(ends, [(0, 0, false, false), (1, 1, false, false), (1, 3, true, true), (1, 1, false, false)]);
+    assert_eq!(ends, [(0, 0, false, false), (1, 1, false, false), (1, 3, true, false), (1, 1, false, false)]);
     let none = Grant { retries: 3, on_paper: true, ..Grant::NONE };
     assert!(none.may_retry());
     let Ended { spent, made, beyond, exhausted } = none.end(Some(1));

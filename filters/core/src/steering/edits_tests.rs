@@ -120,8 +120,13 @@ fn timeouts_are_what_is_left() {
     let bare = r#""timeout": {"total": "1s", "per_try": "300ms"}"#;
     assert_eq!(of_time(bare, false, &[], Some(1000)), [&format!("{whole}: 1000"), each]);
     assert_eq!(of_time(bare, false, &[], Some(301)), [&format!("{whole}: 301"), each]);
-    assert_eq!(of_time(bare, false, &[], Some(300)), [format!("{whole}: 300")], "Envoy would ignore it");
-    assert_eq!(of_time(bare, false, &[], Some(0)), [format!("{whole}: 1")], "0 would be no timeout at all");
+    // Envoy takes one that is no shorter than the whole for none, as it would the route's own.
+    let all = |millis: u64| {
+        [whole, "x-envoy-upstream-rq-per-try-timeout-ms"].map(|name| format!("{name}: {millis}"))
+    };
+    assert_eq!(of_time(bare, false, &[], Some(300)), all(300));
+    assert_eq!(of_time(bare, false, &[], Some(200)), all(200));
+    assert_eq!(of_time(bare, false, &[], Some(0)), all(1), "0 would be no timeout at all");
     assert_eq!(of_time(r#""timeout": {"per_try": "300ms"}"#, false, &[], None), [each]);
     assert_eq!(of_time(r#""timeout": {}"#, false, &[], None), [""; 0]);
 }
@@ -130,30 +135,48 @@ fn timeouts_are_what_is_left() {
 fn parts_of_a_millisecond_are_not_promised() {
     let policy = policy(r#""timeout": {"total": "1s"}"#);
     let time = Allowance { deadline: Some(NOW.after(Duration::from_micros(1999))), per_try: None };
-    let edits = edits(&policy, false, None, &time, None, NOW);
+    let edits = edits(&policy, false, Some(&Said::default()), &time, None, NOW);
     assert_eq!(shown(&edits), ["x-envoy-upstream-rq-timeout-ms: 1"]);
 }
 
 #[test]
+fn of_headers_that_cannot_be_read_none_stays_that_a_stranger_might_steer_with() {
+    let policy = policy(r#""timeout": {"per_try": "1s", "deadline_header": "x-deadline"}"#);
+    let all = |trusted| {
+        let time = Allowance { deadline: None, per_try: Some(Duration::from_secs(1)) };
+        shown(&edits(&policy, trusted, None, &time, None, NOW))
+    };
+    let mut expected: Vec<_> = STEERING.iter().map(|name| format!("-{name}")).collect();
+    expected.push("x-envoy-upstream-rq-per-try-timeout-ms: 1000".to_owned());
+    expected.extend(["-grpc-timeout", "-x-deadline"].map(str::to_owned));
+    assert_eq!(all(false), expected);
+    assert_eq!(all(true), ["x-envoy-upstream-rq-per-try-timeout-ms: 1000"]);
+}
+
+#[test]
 fn the_upstream_is_told_what_is_left_in_the_words_of_the_request() {
-    let ours = ["x-envoy-upstream-rq-timeout-ms: 200", "x-deadline: 200"];
-    assert_eq!(of_time(TIMEOUT, true, &[], Some(200)), ours, "the policy's own header also where it is not");
+    let ours = [
+        "x-envoy-upstream-rq-timeout-ms: 400",
+        "x-envoy-upstream-rq-per-try-timeout-ms: 300",
+        "x-deadline: 400",
+    ];
+    assert_eq!(of_time(TIMEOUT, true, &[], Some(400)), ours, "the policy's own header also where it is not");
     let grpc = [("grpc-timeout", "1S")];
     for trusted in [true, false] {
         assert_eq!(
-            of_time(TIMEOUT, trusted, &grpc, Some(200)),
-            [ours[0], "grpc-timeout: 200m", ours[1]],
+            of_time(TIMEOUT, trusted, &grpc, Some(400)),
+            [ours[0], ours[1], "grpc-timeout: 400m", ours[2]],
             "{trusted}"
         );
     }
     let expected = [("x-envoy-expected-rq-timeout-ms", "900")];
     assert_eq!(
-        of_time(TIMEOUT, true, &expected, Some(200)),
-        [ours[0], ours[1], "x-envoy-expected-rq-timeout-ms: 200"]
+        of_time(TIMEOUT, true, &expected, Some(400)),
+        [ours[0], ours[1], ours[2], "x-envoy-expected-rq-timeout-ms: 400"]
     );
     assert_eq!(
-        of_time(TIMEOUT, false, &expected, Some(200)),
-        ["-x-envoy-expected-rq-timeout-ms", ours[0], ours[1]]
+        of_time(TIMEOUT, false, &expected, Some(400)),
+        ["-x-envoy-expected-rq-timeout-ms", ours[0], ours[1], ours[2]]
     );
 }
 

@@ -100,8 +100,7 @@ fn who_is_not_trusted_is_not_believed() {
 #[test]
 fn the_shortest_patience_counts() {
     let policy = policy(ALL);
-    let names =
-        ["x-envoy-upstream-rq-timeout-ms", "x-envoy-expected-rq-timeout-ms", "grpc-timeout", "x-deadline"];
+    let names = ["x-envoy-expected-rq-timeout-ms", "grpc-timeout", "x-deadline"];
     for short in names {
         let value = |name| match (name, name == short) {
             ("grpc-timeout", true) => "50m",
@@ -119,7 +118,11 @@ fn the_shortest_patience_counts() {
 fn to_envoy_no_time_is_no_timeout_and_to_others_it_is_over() {
     let policy = policy(ALL);
     let patience = |name, value| said(&policy, true, &[(name, value)]).patience;
-    assert_eq!(patience("x-envoy-upstream-rq-timeout-ms", "0"), None);
+    assert_eq!(patience("x-envoy-expected-rq-timeout-ms", "0"), None);
+    let timeout = |value| said(&policy, true, &[("x-envoy-upstream-rq-timeout-ms", value)]);
+    assert_eq!(timeout("0").timeout, None);
+    let ours = timeout("8");
+    assert_eq!((ours.timeout, ours.patience), (millis(8), None), "a word to the router is no deadline");
     assert_eq!(said(&policy, true, &[("x-envoy-upstream-rq-per-try-timeout-ms", "0")]).per_try, None);
     assert_eq!(patience("grpc-timeout", "0m"), millis(0));
     assert_eq!(patience("x-deadline", "0"), millis(0));

@@ -171,7 +171,7 @@ impl Budget {
                 if self.available(rates, now) >= 1 {
                     self.made(1, now);
                 }
-                return open;
+                return Grant { on_paper: rates.shadow, ..open };
             }
         };
         self.pay(rates, now);
@@ -181,16 +181,17 @@ impl Budget {
         let there = (balance - self.reserved()).max(0);
         let mut retries = share.max(1).min(there).min(most.into()) as u8;
         if telling && retries < most {
-            retries = retries.min(self.seen.max(1));
+            retries = retries.min(1);
         }
         let reserve = (retries > 0).then(|| self.keep(owner, retries, telling));
-        match (retries < most, rates.shadow) {
-            (true, true) => Grant { reserve, on_paper: true, ..open },
-            (true, false) => Grant { retries, denied: Some(Denied::Budget), reserve, ..Grant::NONE },
-            (false, _) => {
-                Grant { retries, uncapped: telling, denied: wanted.denied, reserve, on_paper: false }
-            }
+        let short = retries < most;
+        if rates.shadow {
+            return Grant { reserve, on_paper: short || wanted.denied.is_some(), ..open };
         }
+        // Of a route it is known only what it was seen to make.
+        let misses = retries < if telling { self.seen } else { most };
+        let denied = if misses { Some(Denied::Budget) } else { wanted.denied };
+        Grant { retries, uncapped: telling && !short, denied, reserve, on_paper: false }
     }
 
     fn keep(&mut self, owner: u64, retries: u8, telling: bool) -> Reserve {
