@@ -97,8 +97,7 @@ impl State {
             Bulkhead::decode(bytes).unwrap_or_else(|| Bulkhead::new(now.as_nanos()))
         });
         let budget = of(BUDGET).map_or_else(Budget::default, |bytes| {
-            let read = Budget::decode(bytes).filter(|budget| budget.is_plausible(now));
-            read.unwrap_or_else(|| Budget::in_place_of_lost(now))
+            Budget::decode(bytes).map_or_else(|| Budget::in_place_of_lost(now), |budget| budget.believed(now))
         });
         Self { bulkhead, budget, repaired, foreign: foreign(&sections), ..Self::fresh(breaker) }
     }

@@ -174,11 +174,15 @@ impl Budget {
         Self { window: Some(window), ledger: Ledger::new(now.as_nanos()), seen: 0 }
     }
 
-    /// Whether workers can have left this by `now`: a window that begins far ahead would forget nothing until then, and
-    /// retries that were made would not come back.
+    /// What there is to go by at `now`: a window that begins far ahead would forget nothing until then, and retries that were
+    /// made would not come back. What is kept for requests in flight is theirs all the same, or nobody would ever give it
+    /// back.
     #[must_use]
-    pub fn is_plausible(&self, now: Timestamp) -> bool {
-        self.window.as_ref().is_none_or(|window| window.is_plausible(now))
+    pub fn believed(mut self, now: Timestamp) -> Self {
+        if let Some(window) = self.window.as_mut().filter(|window| !window.is_plausible(now)) {
+            window.begin_again(now);
+        }
+        self
     }
 
     /// Has the window go by a configuration's `ttl`.

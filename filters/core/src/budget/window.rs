@@ -50,6 +50,11 @@ impl Window {
         self.rolled.since(now) <= AHEAD
     }
 
+    /// Forgets everything.
+    pub(super) const fn begin_again(&mut self, now: Timestamp) {
+        *self = Self::new(self.slice, now);
+    }
+
     /// Closes the present slice, if it has lasted long enough, and lets those go whose time is over.
     pub(super) fn roll(&mut self, now: Timestamp) {
         let elapsed = now.since(self.rolled).as_nanos();

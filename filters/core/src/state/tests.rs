@@ -276,7 +276,7 @@ proptest! {
 }
 
 #[test]
-fn a_budget_whose_window_begins_far_ahead_starts_afresh() {
+fn a_budgets_window_that_begins_far_ahead_starts_afresh_and_nobody_loses_what_is_kept() {
     use crate::budget::{Settings, Wish};
     use crate::retry::Wanted;
     use std::time::Duration;
@@ -286,8 +286,13 @@ fn a_budget_whose_window_begins_far_ahead_starts_afresh() {
         let then = NOW.after(Duration::from_secs(ahead));
         let wanted = Wanted { wish: Wish::Retries(2), denied: None };
         let grant = state.budget.enter(&settings, crate::breaker::Owner(1), wanted, then);
-        let read = State::decode(Some(&state.encode()), NOW).budget;
+        assert_eq!(grant.retries, 2);
+        assert!(state.budget.withdraw(&settings, then));
+        let mut read = State::decode(Some(&state.encode()), NOW).budget;
         assert_eq!(read == state.budget, kept, "{ahead}");
-        assert_eq!(read.reserved(), if kept { i64::from(grant.retries) } else { 0 }, "{ahead}");
+        assert_eq!(read.balance(&settings, NOW), if kept { 9 } else { 10 }, "{ahead}");
+        assert_eq!(read.reserved(), 2, "{ahead}");
+        assert!(read.settle(grant.end(Some(0)).spent.unwrap(), NOW), "{ahead}");
+        assert_eq!(read.reserved(), 0, "{ahead}");
     }
 }

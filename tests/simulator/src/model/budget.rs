@@ -102,6 +102,15 @@ impl Budget {
         }
     }
 
+    /// The same as somebody reads it at `now`.
+    pub fn read(&self, now: u64) -> Self {
+        let mut budget = self.clone();
+        if let Some(window) = budget.window.as_mut().filter(|_| !self.is_believed(now)) {
+            (window.began, window.present, window.events) = (now, 0, Vec::new());
+        }
+        budget
+    }
+
     /// Whether somebody believes in it whose clock says `now`.
     pub fn is_believed(&self, now: u64) -> bool {
         self.window.as_ref().is_none_or(|window| window.began.saturating_sub(now) <= AHEAD)

@@ -93,7 +93,7 @@ impl Account {
     }
 
     /// The budget was lost, and another begins.
-    fn begin_again(&mut self) {
+    pub(super) fn begin_again(&mut self) {
         *self = Self { bounds: self.bounds, number: self.number + 1, ..Self::default() };
     }
 

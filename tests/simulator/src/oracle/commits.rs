@@ -86,7 +86,7 @@ impl Oracle {
             self.members.may_take_up(vm, begun)?;
         }
         if latest.budget().is_some_and(|budget| !budget.is_believed(begun.now)) {
-            self.lost_budget(policy, false);
+            self.accounts[policy].begin_again();
         }
         self.commit(vm, policy, &base, damaged, explained)?;
         self.purse_changes(policy);

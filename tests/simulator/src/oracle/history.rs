@@ -66,7 +66,7 @@ impl Entry {
     /// The budget as somebody reads it at `now`.
     #[must_use]
     pub fn budget_at(&self, now: u64) -> Budget {
-        self.budget().filter(|budget| budget.is_believed(now)).cloned().unwrap_or_else(|| Budget::lost(now))
+        self.budget().map_or_else(|| Budget::lost(now), |budget| budget.read(now))
     }
 
     /// All of it as somebody reads it at `now`.
