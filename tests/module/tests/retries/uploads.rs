@@ -64,20 +64,23 @@ fn a_grpc_call_is_answered_as_such() {
     assert_eq!(refused(&stream).grpc_status, 4);
 }
 
-/// It had the whole request, and did not answer it in time.
+/// The upstream had the whole request for most of the time, and did not answer it.
 #[test]
 fn one_that_came_in_whole_meanwhile_is_the_upstreams_failure() {
-    for ends_by in ["body", "trailers"] {
+    for (ends_by, after, failures) in
+        [("body", 100, 1), ("trailers", 150, 1), ("body", 151, 0), ("body", 299, 0)]
+    {
         let config = timed();
         let shop = Shop::with(&config, 1);
         let stream = upload(shop.vm());
-        shop.host.advance(ms(250));
+        shop.host.advance(ms(after));
         let last = if ends_by == "body" { stream.request_body(true) } else { stream.request_trailers() };
         assert_eq!(last.unwrap(), Action::Continue, "{ends_by}");
-        ring(&shop, 50);
         attempted(&stream, 2);
+        ring(&shop, 300 - after);
         assert_eq!(refused(&stream).header("x-resilience").unwrap(), MARK, "{ends_by}");
-        assert_eq!((shop.metric(IGNORED), shop.metric(FAILURE)), (0, 1), "{ends_by}");
+        let counted = (shop.metric(IGNORED), shop.metric(FAILURE));
+        assert_eq!(counted, (1 - failures, failures), "{ends_by} after {after}");
         assert_eq!((balance(&shop, &config), shop.metric(GRANTED)), ((FLOOR - 1, 0), 1), "{ends_by}");
     }
 }
@@ -104,11 +107,32 @@ fn an_answer_that_has_begun_may_take_its_time() {
     let stream = upload(shop.vm());
     shop.host.advance(ms(100));
     answer(attempted(&stream, 1), End::Status(200)).unwrap();
+    assert_eq!(balance(&shop, &config), (FLOOR, 1));
     ring(&shop, 200);
+    // Its retries need not wait for its end: there is none any more.
+    shop.pass(TICK).unwrap();
+    assert_eq!((stream.local_response(), balance(&shop, &config)), (None, (FLOOR, 0)));
     shop.pass(TICK * 4).unwrap();
-    assert_eq!((stream.local_response(), balance(&shop, &config)), (None, (FLOOR, 1)));
     stream.finish().unwrap();
     assert_eq!(balance(&shop, &config), (FLOOR, 0));
+}
+
+/// A thousand streams that last would leave everybody else without a retry.
+#[test]
+fn retries_of_answers_that_last_come_back_with_the_beat() {
+    let config = charged(1);
+    let shop = Shop::with(&config, 1);
+    let streams: Vec<_> = (0..5).map(|_| hold(shop.vm())).collect();
+    for (index, stream) in streams.iter().enumerate() {
+        answer(attempted(stream, 1 + u64::from(index == 0)), End::Status(200)).unwrap();
+    }
+    assert_eq!(balance(&shop, &config), (FLOOR, 5));
+    shop.pass(TICK).unwrap();
+    assert_eq!((balance(&shop, &config), shop.metric(GRANTED)), ((FLOOR - 1, 0), 1));
+    for stream in &streams {
+        stream.finish().unwrap();
+    }
+    assert_eq!((balance(&shop, &config), shop.metric(GRANTED)), ((FLOOR - 1, 0), 1));
 }
 
 #[test]
