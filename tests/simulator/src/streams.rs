@@ -185,6 +185,7 @@ impl World {
             None if self.orphans.contains(&(vm, call)) => {}
             None => return Ok(()),
         }
+        self.trace.note(self.now, || format!("request {call} of VM {vm} is retried"));
         self.oracle.retried(vm, call)
     }
 

@@ -47,7 +47,8 @@ struct Bounds {
 impl Bounds {
     fn of(all: &[Rates]) -> Option<Self> {
         let bounding = || all.iter().filter(|rates| !rates.shadow);
-        let paying = || bounding().filter(|rates| rates.percent > 0);
+        // Under a cap payments take retries out for all, also where the one with the cap only looks on.
+        let paying = || all.iter().filter(|rates| rates.percent > 0);
         let capped = bounding().map(|rates| rates.max_balance).collect::<Option<Vec<_>>>();
         Some(Self {
             cost: paying().map(Rates::cost).min().unwrap_or(1),
