@@ -52,3 +52,27 @@ async fn an_answer_in_time_is_whole() {
     }
     stage.edge.wait_calls("shop", Calls { success: 4, ..Calls::default() }).await;
 }
+
+/// An attempt that may last as long as the whole may do so whatever the route says of attempts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_has_all_the_time_is_not_cut_short_by_its_route() {
+    let mut route = route_of("60s");
+    route["route"]["retry_policy"] = json!({"retry_on": "connect-failure", "per_try_timeout": "0.2s"});
+    for (timeout, of_caller, status) in [
+        // A policy that does not say what an attempt may take leaves that to the route.
+        (json!({"total": "40s"}), None, 504),
+        (json!({"total": "40s", "per_try": "40s"}), None, 200),
+        (json!({"total": "60s", "per_try": "50s"}), Some(40_000), 200),
+    ] {
+        let document = shop(true, &json!({"timeout": timeout}));
+        let mut stage = Stage::believing(std::slice::from_ref(&route), &document).await;
+        for _ in 0..WORKERS {
+            let request = match of_caller {
+                Some(milliseconds) => within(EXPECTED, milliseconds),
+                None => Request::get("/shop"),
+            };
+            let (answer, attempts) = stage.attempts(request.header("x-behave", "delay=1000ms")).await;
+            assert_eq!((answer.status, attempts), (status, 1), "{timeout}");
+        }
+    }
+}

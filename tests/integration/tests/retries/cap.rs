@@ -2,6 +2,9 @@
 
 use crate::*;
 
+/// What a route is taken for that has not shown yet how often it retries.
+const USUAL: u8 = 3;
+
 async fn stage(route: Value, budget: Value) -> Stage {
     let document = shop(&json!({"retry_budget": budget}));
     Stage::routed(&[route], &[filter(&document)]).await
@@ -49,18 +52,59 @@ async fn ten_retries_are_ten_whatever_the_route_says() {
     }
 }
 
-/// Nobody tells the filter how often a route retries, which is more often than usual here.
+/// Nobody tells the filter how often a route retries, which is more often than usual here. Whatever is in flight before one has
+/// shown it may go beyond the bound, that once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_route_that_retries_often_is_bounded_from_its_first_request() {
-    let stage = stage(retrying_route(9), json!({})).await;
-    stage.upstream.behave(Behaviour::status(503));
-    let mut running =
-        Flow { requests: 1000, connections: 50, per_second: None }.start(stage.edge.address, get);
-    running.watch(|_| ()).await;
-    let (requests, made) = stage.upstream.distinct_and_repeated();
-    let most = Bound::DEFAULT.retries(requests, running.elapsed());
-    println!("a route's own nine retries, capped: {requests} requests, {made} retries, at most {most}");
-    assert!(made <= most, "{made} retries, at most {most}");
+async fn a_route_that_retries_often_goes_beyond_the_bound_once_and_pays_for_it() {
+    const RETRIES: usize = 9;
+    const IN_FLIGHT: usize = 50;
+    const LATER: usize = 2500;
+    let bound = Bound { percent: 20, floor: 120, ttl: 60 * SECOND };
+    let budget = json!({"min_retries_per_second": 2, "ttl": "60s"});
+    let stage = stage(retrying_route(9), budget).await;
+    let upstream = &stage.upstream;
+    let started = Instant::now();
+    // All are let in before the first of them has ended.
+    let mut first = Flow { requests: IN_FLIGHT, connections: IN_FLIGHT, per_second: None }
+        .start(stage.edge.address, |number| get(number).header("x-behave", "hang; status=503|status=503"));
+    upstream.wait_requests(IN_FLIGHT).await;
+    upstream.release();
+    let beyond = (RETRIES - usize::from(USUAL)) * IN_FLIGHT;
+    first
+        .watch(|running| {
+            let (_, made) = upstream.distinct_and_repeated();
+            let most = bound.retries(running.sent(), started.elapsed()) + beyond;
+            assert!(made <= most, "{made} retries, with the exception at most {most}");
+        })
+        .await;
+    let (_, lesson) = upstream.distinct_and_repeated();
+    let plain = bound.retries(IN_FLIGHT, started.elapsed());
+    println!(
+        "a route's own nine retries: {lesson} retries of the first {IN_FLIGHT} requests, {plain} by the bound"
+    );
+    assert!(lesson > plain, "{lesson} retries: no real test");
+    wait_granted(&stage.edge, "shop", lesson).await;
+    // From here on nobody adds to it: what comes pays it off, and then lives by the bound.
+    upstream.behave(Behaviour::status(503));
+    let mut later = Flow { requests: LATER, connections: IN_FLIGHT, per_second: None }
+        .start(stage.edge.address, |number| get(IN_FLIGHT + number));
+    let mut paid_off = 0;
+    later
+        .watch(|running| {
+            let (_, made) = upstream.distinct_and_repeated();
+            let most = bound.retries(IN_FLIGHT + running.sent(), started.elapsed());
+            assert!(made <= most.max(lesson), "{made} retries, {lesson} of them at first, at most {most}");
+            paid_off += usize::from(made > lesson);
+        })
+        .await;
+    let (requests, made) = upstream.distinct_and_repeated();
+    let most = bound.retries(requests, started.elapsed());
+    println!(
+        "{requests} requests later: {made} retries, at most {most}; {paid_off} looks since it was paid off"
+    );
+    assert_eq!(requests, IN_FLIGHT + LATER);
+    assert!(lesson < made && made <= most, "{made} retries, at most {most}");
+    assert!(paid_off > 1, "no real test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,4 +136,33 @@ async fn a_route_does_not_repeat_what_may_do_harm() {
     let post = || Request::post("/shop", "a body");
     assert_eq!(stage.attempts_of_failing(post()).await, 1);
     assert_eq!(stage.attempts_of_failing(post().header("idempotency-key", "order-7")).await, 3);
+}
+
+/// What `retry` says of them is heeded also where its own retries are not wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_says_what_its_route_may_repeat() {
+    let post = || Request::post("/shop", "a body");
+    for mode in ["disabled", "shadow"] {
+        for (retry, plain, with_key, with_own) in [
+            (json!({}), 1, 3, 1),
+            (json!({"non_idempotent": "always"}), 3, 3, 3),
+            (json!({"non_idempotent": "never"}), 1, 1, 1),
+            (json!({"idempotency_key": "x-request-key"}), 1, 1, 3),
+        ] {
+            let mut sections = json!({"retry": retry, "retry_budget": {}});
+            sections["retry"]["mode"] = mode.into();
+            let mut stage = Stage::routed(&[retrying_route(2)], &[filter(&shop(&sections))]).await;
+            for (request, expected) in [
+                (post(), plain),
+                (post().header("idempotency-key", "order-7"), with_key),
+                (post().header("x-request-key", "order-7"), with_own),
+            ] {
+                assert_eq!(
+                    stage.attempts_of_failing(request.clone()).await,
+                    expected,
+                    "{sections}: {request:?}"
+                );
+            }
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod death;
 mod endings;
 mod fairness;
 mod forged;
+mod lasting;
 mod metrics;
 mod outage;
 mod repair;

@@ -88,6 +88,28 @@ async fn a_budget_in_shadow_denies_nothing_and_says_what_it_would_have() {
     }
 }
 
+/// What may do harm a budget denies, too, or would: its route repeats it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_in_shadow_says_what_it_would_not_have_had_repeated() {
+    let sections = json!({"retry_budget": {"mode": "shadow"}});
+    let mut stage = Stage::routed(&[retrying_route(2)], &[filter(&shop(&sections))]).await;
+    let would = [("policy", "shop"), ("reason", "retry_denied")];
+    for posts in 1..=WORKERS {
+        assert_eq!(stage.attempts_of_failing(Request::post("/shop", "a body")).await, 3);
+        stage.edge.wait_count(SHADOW, &would, posts as u64).await;
+        // What may be repeated is not among them, nor what need not be.
+        assert_eq!(stage.attempts_of_failing(get(posts)).await, 3);
+        assert_eq!(stage.ask(Request::post("/shop", "a body")).await.status, 200);
+        wait_granted(&stage.edge, "shop", 4 * posts).await;
+        assert_eq!(stage.edge.count(SHADOW, &would).await, posts as u64);
+    }
+    let calls = Calls { success: WORKERS as u64, failure: 2 * WORKERS as u64, ..Calls::default() };
+    stage.edge.wait_calls("shop", calls).await;
+    assert_eq!(stage.edge.count(SHADOW, &would).await, WORKERS as u64);
+    assert_eq!(retries(&stage.edge, "denied").await, 0);
+    assert_eq!(stage.edge.count(DENIED, &[("policy", "shop")]).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_in_shadow_or_disabled_leave_the_route_as_it_is() {
     let post = || Request::post("/shop", "");
