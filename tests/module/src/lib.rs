@@ -19,6 +19,7 @@ mod faults;
 mod guest;
 mod headers;
 mod imports;
+pub mod orders;
 mod output;
 mod random;
 mod record;

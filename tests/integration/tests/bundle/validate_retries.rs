@@ -148,6 +148,8 @@ fn routes_neither_take_retries_from_a_policy_nor_give_any() {
     let off = exchanged(&rendered(&[]), "num_retries: 3", "num_retries: 0");
     assert_found(&off, &["route {'path_separated_prefix': '/pricing'}: num_retries 0 does not"]);
     assert_found(&with_line("num_retries: 0"), &[]);
+    let often = exchanged(&rendered(&[]), "num_retries: 3", "num_retries: 4");
+    assert_found(&often, &["route {'path_separated_prefix': '/pricing'}: num_retries 4 is more than the 3"]);
 }
 
 /// Retries are fitted into the time with Envoy's default back-off.

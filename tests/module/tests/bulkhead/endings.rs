@@ -1,29 +1,7 @@
 //! Permits come back once, however a request ends and whatever callbacks that takes.
 
 use crate::*;
-
-/// A callback of a stream.
-type Callback = (&'static str, fn(&FakeStream));
-
-const CALLBACKS: [Callback; 5] = [
-    ("headers", |stream| answer(stream, End::Status(200)).unwrap()),
-    ("failure", |stream| answer(stream, End::Status(500)).unwrap()),
-    ("trailers", |stream| assert_eq!(stream.trailers().unwrap(), Action::Continue)),
-    ("log", |stream| stream.log().unwrap()),
-    ("done", |stream| stream.done().unwrap()),
-];
-
-/// Every order of these.
-fn orders<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
-    if of.is_empty() {
-        return vec![Vec::new()];
-    }
-    let begun_with = |first: usize| {
-        let rest: Vec<T> = of.iter().enumerate().filter(|(at, _)| *at != first).map(|(_, it)| *it).collect();
-        orders(&rest).into_iter().map(move |order| [vec![of[first]], order].concat())
-    };
-    (0..of.len()).flat_map(begun_with).collect()
-}
+use resilience_module_tests::orders::{ANSWERS, ENDINGS, orders};
 
 #[test]
 fn every_order_of_callbacks_gives_back_one_permit() {
@@ -31,7 +9,7 @@ fn every_order_of_callbacks_gives_back_one_permit() {
     let shop =
         Shop::with(&strict(10).replace("\"consecutive_failures\": 3", "\"consecutive_failures\": 10000"), 1);
     let stays = hold(shop.vm());
-    for order in orders(&CALLBACKS) {
+    for order in orders(&[&ANSWERS[..], &ENDINGS].concat()) {
         let names: Vec<_> = order.iter().map(|(name, _)| *name).collect();
         let stream = hold(shop.vm());
         for (name, callback) in &order {

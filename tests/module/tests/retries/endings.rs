@@ -1,6 +1,7 @@
 //! What is kept for a request is settled once, with what was really used, however it ends.
 
 use crate::*;
+use resilience_module_tests::orders::{ANSWERS, Callback, ENDINGS, orders};
 
 const ENDS: [End; 8] = [
     End::Status(200),
@@ -30,37 +31,14 @@ fn however_a_request_ends_what_it_did_not_use_is_free_again() {
     }
 }
 
-/// A callback of a stream.
-type Callback = (&'static str, fn(&FakeStream));
-
-const CALLBACKS: [Callback; 6] = [
-    ("body", |stream| assert_eq!(stream.request_body(true).unwrap(), Action::Continue)),
-    ("headers", |stream| answer(stream, End::Status(200)).unwrap()),
-    ("failure", |stream| answer(stream, End::Status(500)).unwrap()),
-    ("trailers", |stream| assert_eq!(stream.trailers().unwrap(), Action::Continue)),
-    ("log", |stream| stream.log().unwrap()),
-    ("done", |stream| stream.done().unwrap()),
-];
-
-/// Every order of these.
-fn orders<T: Copy>(of: &[T]) -> Vec<Vec<T>> {
-    if of.is_empty() {
-        return vec![Vec::new()];
-    }
-    let begun_with = |first: usize| {
-        let rest: Vec<T> = of.iter().enumerate().filter(|(at, _)| *at != first).map(|(_, it)| *it).collect();
-        orders(&rest).into_iter().map(move |order| [vec![of[first]], order].concat())
-    };
-    (0..of.len()).flat_map(begun_with).collect()
-}
-
 #[test]
 fn every_order_of_callbacks_settles_once() {
     // Beside one that stays: what is settled twice would be its own.
     let config = charged(1);
     let shop = Shop::with(&config, 1);
     let stays = hold(shop.vm());
-    for order in orders(&CALLBACKS) {
+    let body: Callback = ("body", |stream| assert_eq!(stream.request_body(true).unwrap(), Action::Continue));
+    for order in orders(&[&[body], &ANSWERS[..], &ENDINGS].concat()) {
         let names: Vec<_> = order.iter().map(|(name, _)| *name).collect();
         let stream = hold(shop.vm());
         attempted(&stream, 1);
