@@ -2,6 +2,9 @@
 
 use crate::*;
 
+/// What a caller would have as the router's timeout.
+const ROUTERS: &str = "x-envoy-upstream-rq-timeout-ms";
+
 fn sections() -> Value {
     json!({
         "timeout": {"deadline_header": OWN, "margin": "50ms"},
@@ -16,8 +19,8 @@ fn sections() -> Value {
 async fn what_cannot_be_in_time_is_refused_at_once() {
     let mut stage = stage(true, &sections()).await;
     let mut refused = 0;
-    for header in [EXPECTED, OWN] {
-        for milliseconds in [0, 1, 49, 50] {
+    for (header, too_little) in [(EXPECTED, &[1, 49, 50][..]), (OWN, &[0, 1, 49, 50])] {
+        for &milliseconds in too_little {
             let answer = stage.ask(within(header, milliseconds)).await;
             assert_exceeded(&answer);
             assert_eq!(answer.header("content-type"), "application/problem+json");
@@ -52,6 +55,17 @@ async fn what_cannot_be_in_time_is_refused_at_once() {
     let labels = [("policy", "shop")];
     stage.edge.wait_count("resilience_bulkhead_in_flight", &labels, 0).await;
     stage.edge.wait_count("resilience_retry_budget_balance", &labels, 60).await;
+}
+
+/// That is how Envoys write it to each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_of_zero_is_none() {
+    let mut stage = stage(true, &sections()).await;
+    for header in [EXPECTED, ROUTERS] {
+        assert_eq!(stage.ask(within(header, 0)).await.status, 200, "{header}");
+        stage.edge.wait_count("resilience_bulkhead_in_flight", &[("policy", "shop")], 0).await;
+    }
+    assert_eq!(exceeded(&stage.edge).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,4 +121,6 @@ async fn a_margin_shortens_callers_deadlines_only() {
     assert_eq!(stage.ask(Request::get("/shop")).await.status, 200);
     assert_exceeded(&stage.ask(within(OWN, 29_999)).await);
     assert_eq!(stage.ask(within(OWN, 40_000)).await.status, 200);
+    // What a caller has the router do is no deadline of its own.
+    assert_eq!(stage.ask(within(ROUTERS, 20_000)).await.status, 200);
 }
