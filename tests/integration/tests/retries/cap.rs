@@ -3,7 +3,7 @@
 use crate::*;
 
 /// What a route is taken for that has not shown yet how often it retries.
-const USUAL: u8 = 3;
+const USUAL: usize = 3;
 
 async fn stage(route: Value, budget: Value) -> Stage {
     let document = shop(&json!({"retry_budget": budget}));
@@ -52,59 +52,78 @@ async fn ten_retries_are_ten_whatever_the_route_says() {
     }
 }
 
-/// Nobody tells the filter how often a route retries, which is more often than usual here. Whatever is in flight before one has
-/// shown it may go beyond the bound, that once.
+const IN_FLIGHT: usize = 50;
+/// All fail, once so many as can be in flight are.
+const TOGETHER: &str = "hang; status=503|status=503";
+
+/// One flow after the other under one bound.
+struct Flows {
+    stage: Stage,
+    bound: Bound,
+    started: Instant,
+    sent: usize,
+}
+
+impl Flows {
+    /// Sends so many requests, holds every moment to `most(what the bound allows)`, and returns what was made and allowed at
+    /// the end, from the first flow on.
+    async fn play(
+        &mut self,
+        requests: usize,
+        behaviour: &'static str,
+        most: impl Fn(usize) -> usize,
+    ) -> (usize, usize) {
+        let Self { stage: Stage { upstream, edge, .. }, bound, started, sent } = self;
+        let (before, reached) = (*sent, upstream.requests());
+        let mut running = Flow { requests, connections: IN_FLIGHT, per_second: None }
+            .start(edge.address, move |number| get(before + number).header("x-behave", behaviour));
+        if behaviour == TOGETHER {
+            upstream.wait_requests(reached + requests).await;
+            upstream.release();
+        }
+        let mut last = (0, 0);
+        running
+            .watch(|running| {
+                // In this order: what the upstream has got was sent before, and paid.
+                let (_, made) = upstream.distinct_and_repeated();
+                let plain = bound.retries(before + running.sent(), started.elapsed());
+                let most = most(plain);
+                assert!(made <= most, "{made} retries, at most {most}, by the bound {plain}");
+                last = (made, plain);
+            })
+            .await;
+        *sent += requests;
+        // Whoever comes next finds all of it settled.
+        wait_granted(edge, "shop", last.0).await;
+        last
+    }
+}
+
+/// Nobody tells the filter how often a route retries, which is more often than usual here. What is in flight before one of
+/// them has shown it may go beyond the bound, and that once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_retries_often_goes_beyond_the_bound_once_and_pays_for_it() {
     const RETRIES: usize = 9;
-    const IN_FLIGHT: usize = 50;
-    const LATER: usize = 2500;
     let bound = Bound { percent: 20, floor: 120, ttl: 60 * SECOND };
-    let budget = json!({"min_retries_per_second": 2, "ttl": "60s"});
-    let stage = stage(retrying_route(9), budget).await;
-    let upstream = &stage.upstream;
-    let started = Instant::now();
-    // All are let in before the first of them has ended.
-    let mut first = Flow { requests: IN_FLIGHT, connections: IN_FLIGHT, per_second: None }
-        .start(stage.edge.address, |number| get(number).header("x-behave", "hang; status=503|status=503"));
-    upstream.wait_requests(IN_FLIGHT).await;
-    upstream.release();
-    let beyond = (RETRIES - usize::from(USUAL)) * IN_FLIGHT;
-    first
-        .watch(|running| {
-            let (_, made) = upstream.distinct_and_repeated();
-            let most = bound.retries(running.sent(), started.elapsed()) + beyond;
-            assert!(made <= most, "{made} retries, with the exception at most {most}");
-        })
-        .await;
-    let (_, lesson) = upstream.distinct_and_repeated();
-    let plain = bound.retries(IN_FLIGHT, started.elapsed());
-    println!(
-        "a route's own nine retries: {lesson} retries of the first {IN_FLIGHT} requests, {plain} by the bound"
-    );
+    let stage = stage(retrying_route(9), json!({"min_retries_per_second": 2, "ttl": "60s"})).await;
+    let mut flows = Flows { stage, bound, started: Instant::now(), sent: 0 };
+
+    let beyond = (RETRIES - USUAL) * IN_FLIGHT;
+    let (lesson, plain) = flows.play(IN_FLIGHT, TOGETHER, |plain| plain + beyond).await;
+    println!("a route's own nine retries: {lesson} for the first {IN_FLIGHT} requests, {plain} by the bound");
     assert!(lesson > plain, "{lesson} retries: no real test");
-    wait_granted(&stage.edge, "shop", lesson).await;
-    // From here on nobody adds to it: what comes pays it off, and then lives by the bound.
-    upstream.behave(Behaviour::status(503));
-    let mut later = Flow { requests: LATER, connections: IN_FLIGHT, per_second: None }
-        .start(stage.edge.address, |number| get(IN_FLIGHT + number));
-    let mut paid_off = 0;
-    later
-        .watch(|running| {
-            let (_, made) = upstream.distinct_and_repeated();
-            let most = bound.retries(IN_FLIGHT + running.sent(), started.elapsed());
-            assert!(made <= most.max(lesson), "{made} retries, {lesson} of them at first, at most {most}");
-            paid_off += usize::from(made > lesson);
-        })
-        .await;
-    let (requests, made) = upstream.distinct_and_repeated();
-    let most = bound.retries(requests, started.elapsed());
-    println!(
-        "{requests} requests later: {made} retries, at most {most}; {paid_off} looks since it was paid off"
-    );
-    assert_eq!(requests, IN_FLIGHT + LATER);
-    assert!(lesson < made && made <= most, "{made} retries, at most {most}");
-    assert!(paid_off > 1, "no real test");
+
+    // Nobody adds to it: those who come pay it off, and then live by the bound.
+    let (made, plain) = flows.play(2500, "status=503", |plain| plain.max(lesson)).await;
+    println!("2500 failed requests later: {made} retries, {plain} by the bound");
+    assert!(lesson < made && made <= plain, "{made} retries");
+
+    // Nor does it come again when there is enough for all to have what is usual.
+    let (before, _) = flows.play(IN_FLIGHT * USUAL * 5, "status=200", |plain| plain).await;
+    assert_eq!(before, made, "what succeeds is not retried");
+    let (made, plain) = flows.play(IN_FLIGHT, TOGETHER, |plain| plain).await;
+    println!("the next {IN_FLIGHT} at once: {} retries, {made} in all, {plain} by the bound", made - before);
+    assert!(made >= before + IN_FLIGHT, "{made} retries: no real test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
