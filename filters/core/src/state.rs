@@ -16,6 +16,7 @@ use crate::budget::Budget;
 use crate::bulkhead::Bulkhead;
 use crate::codec::Reader;
 use crate::planted::{Bug, active};
+use crate::store::Versioned;
 use crate::time::Timestamp;
 
 const MAGIC: &[u8] = b"RS";
@@ -30,6 +31,8 @@ const OWN: usize = 5;
 const HEAD: usize = 4;
 /// Room for most values, in bytes: they are written at every request.
 const USUAL: usize = 512;
+/// What is lost begins so many numbers ahead for each write before it: no write uses up as many.
+const STEPS: u64 = 4;
 /// Sections of others are carried up to this many bytes in all, heads included: more is damage, not another version.
 const MAX_FOREIGN: usize = 64 * 1024;
 
@@ -70,14 +73,29 @@ impl State {
     /// lost state must not fit it.
     #[must_use]
     pub fn decode(bytes: Option<&[u8]>, now: Timestamp) -> Self {
+        Self::decode_from(bytes, now, now.as_nanos())
+    }
+
+    /// As [`Self::decode`], for a state that is to be written over what was found.
+    ///
+    /// A VM that is held up in the middle of something goes by the time at which it began, and may find the value damaged
+    /// more than once. So the numbers of what is lost also go by that of the value: each write has a higher one.
+    #[must_use]
+    pub fn read(found: Option<&Versioned>, now: Timestamp) -> Self {
+        let ahead = found.map_or(0, |found| u64::from(found.version)).saturating_mul(STEPS);
+        let first = now.as_nanos().saturating_add(ahead);
+        Self::decode_from(found.map(|found| found.bytes.as_slice()), now, first)
+    }
+
+    /// What cannot be read begins with the number `first`.
+    fn decode_from(bytes: Option<&[u8]>, now: Timestamp, first: u64) -> Self {
         let Some(bytes) = bytes else { return Self::fresh(Breaker::closed(0)) };
         let Some(sections) = decode_sections(bytes) else {
-            let epoch = now.as_nanos();
             return Self {
                 repaired: true,
-                bulkhead: Bulkhead::new(epoch),
-                budget: Budget::in_place_of_lost(now),
-                ..Self::fresh(Breaker::closed(epoch))
+                bulkhead: Bulkhead::new(first),
+                budget: Budget::in_place_of_lost(now, first),
+                ..Self::fresh(Breaker::closed(first))
             };
         };
         let of = |id| {
@@ -92,12 +110,13 @@ impl State {
         });
         let breaker = breaker.filter(|breaker| breaker.is_plausible(now));
         let repaired = breaker.is_none();
-        let breaker = breaker.unwrap_or_else(|| Breaker::closed(now.as_nanos()));
+        let breaker = breaker.unwrap_or_else(|| Breaker::closed(first));
         let bulkhead = of(BULKHEAD).map_or_else(Bulkhead::default, |bytes| {
-            Bulkhead::decode(bytes).unwrap_or_else(|| Bulkhead::new(now.as_nanos()))
+            Bulkhead::decode(bytes).unwrap_or_else(|| Bulkhead::new(first))
         });
         let budget = of(BUDGET).map_or_else(Budget::default, |bytes| {
-            Budget::decode(bytes).map_or_else(|| Budget::in_place_of_lost(now), |budget| budget.believed(now))
+            Budget::decode(bytes)
+                .map_or_else(|| Budget::in_place_of_lost(now, first), |budget| budget.believed(now))
         });
         Self { bulkhead, budget, repaired, foreign: foreign(&sections), ..Self::fresh(breaker) }
     }

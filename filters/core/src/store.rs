@@ -40,6 +40,14 @@ pub struct Versioned {
     pub version: u32,
 }
 
+impl Versioned {
+    /// The value.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Values under keys, shared by all workers of the process, with compare-and-swap.
 pub trait Store {
     /// The value of a key.
@@ -79,12 +87,12 @@ pub struct Updated<T> {
 pub fn update<S: Store + ?Sized, T>(
     store: &mut S,
     key: &[u8],
-    mut change: impl FnMut(Option<&[u8]>) -> Change<T>,
+    mut change: impl FnMut(Option<&Versioned>) -> Change<T>,
 ) -> Updated<T> {
     let mut conflicts: u32 = 0;
     while conflicts < ATTEMPTS {
         let Ok(found) = store.get(key) else { break };
-        let (bytes, answer) = match change(found.as_ref().map(|value| value.bytes.as_slice())) {
+        let (bytes, answer) = match change(found.as_ref()) {
             Change::Keep(answer) => return Updated { answer: Some(answer), wrote: false, conflicts },
             Change::Write(bytes, answer) => (bytes, answer),
         };

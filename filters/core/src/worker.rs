@@ -181,9 +181,9 @@ impl Worker {
         let (patterns, guard) = self.guard(target)?;
         let mut effects = Effects::default();
         let mut found = None;
-        let updated = update(port, &guard.key, |bytes| {
+        let updated = update(port, &guard.key, |present| {
             effects = Effects::default();
-            let before = State::decode(bytes, now);
+            let before = State::read(present, now);
             let mut after = before.clone();
             if let Some(breaker) = &patterns.breaker
                 && (standing != Standing::Superseded || active(Bug::ReshapedByOlder))

@@ -38,7 +38,7 @@ impl World {
                             (0..self.plan.policies).find(|policy| key == crate::keys_key(*policy).as_bytes());
                         match (self.breaker_at(key), table) {
                             _ if self.ambiguous => {}
-                            (Some(breaker), _) => self.oracle.wrote(id, breaker, bytes)?,
+                            (Some(breaker), _) => self.oracle.wrote(id, breaker, bytes, *expected)?,
                             (_, Some(policy)) => self.oracle.wrote_keys(id, policy, bytes)?,
                             _ if key == crate::MEMBERS => self.oracle.wrote_members(id, bytes)?,
                             _ => return Err(format!("VM {id} wrote a key nobody knows: {key:?}")),

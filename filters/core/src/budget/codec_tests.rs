@@ -63,7 +63,7 @@ fn one_that_nobody_has_asked_has_no_bytes() {
     assert!(encoded(&Budget::default()).is_empty());
     assert_eq!(Budget::decode(&[]), None);
     // One that stands in for another that was lost has, or its epochs would begin anew.
-    assert!(!encoded(&Budget::in_place_of_lost(ms(5))).is_empty());
+    assert!(!encoded(&Budget::in_place_of_lost(ms(5), 5)).is_empty());
 }
 
 #[test]

@@ -166,12 +166,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget in place of one that was lost: nothing that was kept of that is taken for what is kept of this.
+    /// A budget in place of one that was lost: nothing that was kept of that is taken for what is kept of this,
+    /// where `epoch` is above all that were given out.
     #[must_use]
-    pub const fn in_place_of_lost(now: Timestamp) -> Self {
+    pub const fn in_place_of_lost(now: Timestamp, epoch: u64) -> Self {
         // The newest configuration gives it its length.
         let window = Window::new(Duration::from_secs(1), now);
-        Self { window: Some(window), ledger: Ledger::new(now.as_nanos()), seen: 0 }
+        Self { window: Some(window), ledger: Ledger::new(epoch), seen: 0 }
     }
 
     /// What there is to go by at `now`: a window that begins far ahead would forget nothing until then, and retries that were

@@ -269,7 +269,7 @@ fn another_length_is_adopted_with_what_is_there() {
 #[test]
 fn a_budget_in_place_of_one_that_was_lost_has_its_floor_and_epochs_of_its_own() {
     let settings = usual(7, None);
-    let mut budget = Budget::in_place_of_lost(ms(5));
+    let mut budget = Budget::in_place_of_lost(ms(5), ms(5).as_nanos());
     budget.adopt(&settings);
     assert_eq!(budget.balance(&settings, ms(5)), 7);
     let wanted = Wanted { wish: Wish::Retries(1), denied: None };

@@ -88,7 +88,7 @@ fn a_damaged_one_leaves_the_others_alone_and_fits_nothing_that_was_kept_before()
             sections.iter().map(|(id, version, it)| (*id, *version, it.as_slice())).collect();
         let mut state = State::decode(Some(&value(&sections)), NOW);
         assert_eq!((&state.breaker, &state.bulkhead, state.repaired), (&breaker, &bulkhead(), false));
-        assert_eq!(state.budget, Budget::in_place_of_lost(NOW));
+        assert_eq!(state.budget, Budget::in_place_of_lost(NOW, NOW.as_nanos()));
         let present = enter(&mut state.budget, NOW);
         assert!(!state.budget.settle(old, NOW), "{damaged:?}");
         assert_eq!(state.budget.reserved(), 1);

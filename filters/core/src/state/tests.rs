@@ -228,6 +228,20 @@ fn no_ticket_of_a_lost_state_fits_the_fresh_one() {
     assert!(later.generation() > earlier.breaker.generation());
 }
 
+#[test]
+fn what_is_lost_twice_at_one_time_begins_twice() {
+    let mut lost = Versioned { bytes: b"damaged".to_vec(), version: 7 };
+    let mut first = State::read(Some(&lost), NOW);
+    let claim = crate::bulkhead::Claim { rank: 0, limit: 9 };
+    let address = crate::bulkhead::Address { owner: crate::testing::ME, queue: 0 };
+    let old = first.bulkhead.enter(address, claim).unwrap();
+    lost.version += 2;
+    let mut second = State::read(Some(&lost), NOW);
+    second.bulkhead.enter(address, claim).unwrap();
+    assert!(!second.bulkhead.release(old, &mut Vec::new()));
+    assert!(second.breaker.generation() > first.breaker.generation());
+}
+
 fn section() -> impl Strategy<Value = Foreign> {
     (any::<u8>(), any::<u8>(), prop::collection::vec(any::<u8>(), 0..100))
         .prop_filter("another's", |(id, version, bytes)| {

@@ -44,8 +44,8 @@ impl Store for Scripted {
 }
 
 /// Appends a letter; the answer is the length found.
-fn append(found: Option<&[u8]>) -> Change<usize> {
-    let found = found.unwrap_or_default();
+fn append(found: Option<&Versioned>) -> Change<usize> {
+    let found = found.map(Versioned::bytes).unwrap_or_default();
     Change::Write([found, b"a"].concat(), found.len())
 }
 

@@ -164,7 +164,7 @@ impl Guard {
         now: Timestamp,
     ) -> Result<Option<View>, Unavailable> {
         let found = port.get(&self.key)?;
-        let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+        let state = State::read(found.as_ref(), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
         let view = View::of(&state);
         self.believe(view, changes, now);

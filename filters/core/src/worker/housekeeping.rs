@@ -6,7 +6,7 @@ use crate::budget::Settings;
 use crate::members::{BLIND, Members, Standing};
 use crate::planted::{Bug, active};
 use crate::state::State;
-use crate::store::{Change, Unavailable, update};
+use crate::store::{Change, Unavailable, Versioned, update};
 use crate::time::Timestamp;
 
 /// How many policies a leader looks after in one tick, so that ten thousand do not stall a worker.
@@ -39,8 +39,8 @@ impl Worker {
         self.flush(port, now);
         self.show_last_crowds(port, now);
         let Some(me) = self.me.take_if(|_| self.pending.is_empty()) else { return };
-        let left = update(port, &self.members_key(), |bytes| {
-            let mut members = Members::decode(bytes, now);
+        let left = update(port, &self.members_key(), |found| {
+            let mut members = Members::decode(found.map(Versioned::bytes), now);
             members.leave(me);
             Change::Write(members.encode(), ())
         });
@@ -65,7 +65,7 @@ impl Worker {
                     break;
                 };
                 let written = found.is_some();
-                let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+                let state = State::read(found.as_ref(), now);
                 crowd.add(&self.found(policy, state, written, now));
             }
             self.show_crowd(port, policy, crowd);
@@ -108,8 +108,8 @@ impl Worker {
 
     pub(super) fn beat<P: Port + ?Sized>(&mut self, port: &mut P, now: Timestamp) {
         let (me, watch, configuration) = (self.me, &self.watch, self.configuration);
-        let beaten = update(port, &self.members_key(), |bytes| {
-            let mut members = Members::decode(bytes, now);
+        let beaten = update(port, &self.members_key(), |found| {
+            let mut members = Members::decode(found.map(Versioned::bytes), now);
             let owner = members.beat(me, configuration, now, watch);
             let standing = members.standing(configuration, now, watch);
             Change::Write(members.encode(), (owner, members.slot(owner), standing))
@@ -256,7 +256,7 @@ impl Worker {
     ) -> Option<Found> {
         let found = port.get(&self.guard(target)?.1.key).ok()?;
         let written = found.is_some();
-        let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+        let state = State::read(found.as_ref(), now);
         let mut due = false;
         if let Phase::HalfOpen(HalfOpen { until, probes, .. }) = state.breaker.phase() {
             self.holders.extend(probes.iter().map(|probe| probe.owner));

@@ -7,7 +7,7 @@
 use super::{Event, Guard, Operation, Port, Scope, Target, Worker, report_conflicts};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
-use crate::store::{Change, update};
+use crate::store::{Change, Versioned, update};
 use std::collections::HashMap;
 
 const MAGIC: &[u8] = b"RK";
@@ -111,8 +111,8 @@ impl Worker {
         };
         let Some(own) = guards.first().map(|guard| guard.key.clone()) else { return };
         let table = [own.as_slice(), b"#keys"].concat();
-        let learnt = update(port, &table, |bytes| {
-            let mut names = decode(bytes);
+        let learnt = update(port, &table, |found| {
+            let mut names = decode(found.map(Versioned::bytes));
             match new.filter(|new| names.len() < keys.bound() && !names.iter().any(|name| name == new)) {
                 Some(new) => {
                     names.push(new.to_vec());

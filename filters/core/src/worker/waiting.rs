@@ -152,7 +152,7 @@ impl Worker {
                 unknown.insert(target);
                 continue;
             };
-            let state = State::decode(found.as_ref().map(|found| found.bytes.as_slice()), now);
+            let state = State::read(found.as_ref(), now);
             still.extend(state.bulkhead.waiters().map(|(owner, id)| (target, owner, id)));
         }
         let has_news = |waiting: &&Waiting| match waiting.place {

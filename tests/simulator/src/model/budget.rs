@@ -90,9 +90,9 @@ pub struct Budget {
 
 impl Budget {
     /// One in place of one that was lost.
-    pub fn lost(now: u64) -> Self {
+    pub fn lost(now: u64, next: u64) -> Self {
         let window = Window { began: now, slice: 1_000_000_000, present: 0, events: Vec::new() };
-        Self { window: Some(window), next: now, ..Self::default() }
+        Self { window: Some(window), next, ..Self::default() }
     }
 
     /// Goes by a configuration's `ttl` from now on.

@@ -10,6 +10,7 @@ use crate::view;
 use crate::vm::Task;
 use resilience_core::breaker::{Admission, Ticket};
 use resilience_core::state::State;
+use resilience_core::store::Expected;
 use resilience_core::time::Timestamp;
 
 impl Oracle {
@@ -17,7 +18,7 @@ impl Oracle {
     ///
     /// # Errors
     /// What is wrong.
-    pub fn wrote(&mut self, vm: VmId, policy: usize, bytes: &[u8]) -> Verdict {
+    pub fn wrote(&mut self, vm: VmId, policy: usize, bytes: &[u8], over: Expected) -> Verdict {
         let Some(writer) = self.vms.get(&vm) else { return Err(format!("VM {vm} writes after its end")) };
         let Some(deed) = &writer.deed else { return Err(format!("VM {vm} writes with nothing to do")) };
         let value = view::value(bytes);
@@ -48,7 +49,7 @@ impl Oracle {
         if let Some(wrong) = budget.as_ref().and_then(view::budget::Budget::wrong) {
             return Err(format!("VM {vm}, in budget {policy}: {wrong}\n  it is: {budget:?}"));
         }
-        let (damaged, base) = (latest.is_damaged(), latest.whole_at(begun.now));
+        let (damaged, base) = (latest.is_damaged(), latest.written_over(over, begun.now));
         let shown = Shown { breaker: shape, room, budget };
         let Some(explained) = explain(writer, deed, rules, policy, &base, &shown, history) else {
             return Err(format!(

@@ -7,6 +7,7 @@ use crate::model::budget::Budget;
 use crate::model::room::Room;
 use crate::view;
 use resilience_core::breaker::{Outcome, Probe, State};
+use resilience_core::store::Expected;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -66,14 +67,31 @@ impl Entry {
     /// The budget as somebody reads it at `now`.
     #[must_use]
     pub fn budget_at(&self, now: u64) -> Budget {
-        self.budget().map_or_else(|| Budget::lost(now), |budget| budget.read(now))
+        self.budget().map_or_else(|| Budget::lost(now, now), |budget| budget.read(now))
     }
 
     /// All of it as somebody reads it at `now`.
     #[must_use]
     pub fn whole_at(&self, now: u64) -> Whole {
-        let model = self.model().map_or_else(|| Model::fresh(now), |model| model.read(now));
-        Whole { model, room: self.room_at(now), budget: self.budget_at(now) }
+        self.beginning_with(now, now)
+    }
+
+    /// All of it as somebody reads it at `now` who then writes over it: what is lost gets numbers that nothing had before, not
+    /// even where it was lost before at the same time.
+    #[must_use]
+    pub fn written_over(&self, over: Expected, now: u64) -> Whole {
+        let writes = match over {
+            Expected::Version(version) => u64::from(version),
+            Expected::Absent => 0,
+        };
+        self.beginning_with(now.saturating_add(4 * writes), now)
+    }
+
+    fn beginning_with(&self, first: u64, now: u64) -> Whole {
+        let model = self.model().map_or_else(|| Model::fresh(first), |model| model.read(now));
+        let room = self.room().cloned().unwrap_or_else(|| Room::new(first));
+        let budget = self.budget().map_or_else(|| Budget::lost(now, first), |budget| budget.read(now));
+        Whole { model, room, budget }
     }
 
     /// The bulkhead as it stands there.
