@@ -73,8 +73,14 @@ fn wanted(policy: &Policy, said: Option<&Said>) -> Option<Wanted> {
     if retry.is_none() && budget.is_none() {
         return None;
     }
-    let none = |denied| Some(Wanted { wish: Wish::Retries(0), denied: Some(denied) });
+    // A budget that only looks on leaves all of it to the route.
+    let is_routes = retry.is_none() && budget.is_some_and(|budget| budget.mode == PatternMode::Shadow);
+    let wish = if is_routes { Wish::Route } else { Wish::Retries(0) };
+    let none = |denied| Some(Wanted { wish, denied: Some(denied) });
     let Some(said) = said else { return none(Denied::NotIdempotent) };
+    if said.is_retry && is_routes {
+        return none(Denied::CallersRetry);
+    }
     if said.is_retry {
         return Some(Wanted { wish: Wish::Spent, denied: Some(Denied::CallersRetry) });
     }

@@ -119,6 +119,7 @@ impl Wanted {
     pub fn at(self, is_probe: bool, time: &Allowance, now: Timestamp) -> Self {
         let most = match self.wish {
             Wish::Spent | Wish::Retries(0) => return self,
+            Wish::Route if self.denied.is_some() => return self,
             Wish::Route => USUAL,
             Wish::Retries(most) => most,
         };

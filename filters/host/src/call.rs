@@ -68,7 +68,7 @@ impl Call {
     }
 }
 
-/// What a request holds that goes to the upstream.
+/// What a request holds that goes to the upstream: its retries until its answer has begun, its permit until its end.
 #[derive(Debug)]
 pub(crate) struct Holds {
     pub(crate) target: Target,
@@ -76,6 +76,10 @@ pub(crate) struct Holds {
     /// Its retries, as long as there may be more of them.
     pub(crate) grant: Option<Grant>,
     pub(crate) is_grpc: bool,
+    /// Whether it failed before its answer had begun: then one more retry would have been made.
+    pub(crate) failed: bool,
+    /// Whether its answer had begun at the last sign of life.
+    pub(crate) lingers: bool,
 }
 
 /// Retries that are over.
@@ -91,11 +95,11 @@ impl Holds {
         self.grant.is_some_and(|grant| grant.reserve.is_some())
     }
 
-    /// There are no more retries. `failed` says whether one more would have been made.
-    pub(crate) fn end_retries(&mut self, failed: bool) -> Option<Retries> {
+    /// There are no more retries.
+    pub(crate) fn take_retries(&mut self) -> Option<Retries> {
         let grant = self.grant.take()?;
         let ended = grant.end(if grant.may_retry() { retries_made() } else { Some(0) });
-        Some(Retries { ended, denied: grant.denied.filter(|_| failed && ended.exhausted) })
+        Some(Retries { ended, denied: grant.denied.filter(|_| self.failed && ended.exhausted) })
     }
 }
 

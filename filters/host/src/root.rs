@@ -14,7 +14,6 @@ use resilience_core::config::{Document, Policy};
 use resilience_core::control;
 use resilience_core::decision::{Decision, Plan, decide, settle, state_by_mode};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
-use resilience_core::members::TICK;
 use resilience_core::outcome::Rules;
 use resilience_core::steering::{Edit, Said, edits};
 use resilience_core::time::Timestamp;
@@ -222,13 +221,6 @@ impl Root {
         if self.timer.is_later_than(at) {
             self.set_timer();
         }
-    }
-
-    /// The same at the next sign of life; returns when.
-    pub(crate) fn set_alarm_soon(&mut self, call: u32) -> Timestamp {
-        let at = self.now.after(TICK);
-        self.set_alarm(call, at);
-        at
     }
 
     /// Whether there was a sign of life since this was asked last.

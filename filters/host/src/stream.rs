@@ -140,7 +140,8 @@ impl Stream {
             self.alarm = Some(deadline);
             root.set_alarm(self.id, deadline);
         }
-        self.holds = Some(Holds { target, permit, grant, is_grpc: asked.is_grpc() });
+        self.holds =
+            Some(Holds { target, permit, grant, is_grpc: asked.is_grpc(), failed: false, lingers: false });
         self.call = Some(Call { ticket, ..call });
     }
 
@@ -179,14 +180,13 @@ impl Stream {
         let policy = self.call.as_ref().and_then(|call| root.policy(call.target.policy));
         let Some(reply) = policy.map(|policy| timed_out(policy, root.exposes(), is_grpc)) else { return };
         if send(&reply) == Action::Continue {
-            self.alarm = Some(root.set_alarm_soon(self.id));
             return;
         }
         let Some(call) = self.call.take() else { return };
         let with_it = self.whole_since.map(|since| root.now().since(since));
         let before = self.whole_since.map(|since| call.waited.saturating_add(since.since(call.began)));
         let outcome = outcome::of_our_timeout(before.unwrap_or_default(), with_it);
-        self.settle(root, Some((call, outcome)), None);
+        self.settle(root, Some((call, outcome)), true, None);
     }
 
     /// The end of a wait, heard of in a callback that is not this stream's.
@@ -272,16 +272,24 @@ impl Stream {
         let Some(call) = self.call.take() else { return };
         let judge = |rules| outcome::of_answer(rules, call.answer, &call.stream_info());
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        self.settle(root, Some((call, outcome)), None);
+        // With what is written anyway: else the retries wait for the end.
+        let writes = call.ticket.is_some() && (outcome != Outcome::Ignored || call.is_probe());
+        self.settle(root, Some((call, outcome)), writes, None);
     }
 
-    /// Counts what a call has proved, and gives back what it holds: its retries, of which there are no more, and its `permit`, if
-    /// it ends with this.
-    fn settle(&mut self, root: &mut Root, call: Option<(Call, Outcome)>, permit: Option<Permit>) {
+    /// Counts what a call has proved, and gives back its retries, if there are `no_more`, and its `permit`, if it ends with this.
+    fn settle(
+        &mut self,
+        root: &mut Root,
+        call: Option<(Call, Outcome)>,
+        no_more: bool,
+        permit: Option<Permit>,
+    ) {
         let Some(holds) = &mut self.holds else { return };
         // Nothing is retried once the answer has begun.
-        let failed = !self.answered && call.as_ref().is_some_and(|(_, outcome)| outcome.is_failure());
-        let (target, retries) = (holds.target, holds.end_retries(failed));
+        let failed = call.as_ref().is_some_and(|(_, outcome)| outcome.is_failure());
+        holds.failed |= failed && !self.answered;
+        let (target, retries) = (holds.target, if no_more { holds.take_retries() } else { None });
         let returned = Returned { permit, spent: retries.and_then(|retries| retries.spent()) };
         match call {
             Some((call, outcome)) => call.settle(root, outcome, returned),
@@ -293,14 +301,18 @@ impl Stream {
         }
     }
 
-    /// Gives back the retries that are kept for a request whose answer takes its time: there will be none. Returns whether there
-    /// was anything to give back. Heard of in a callback that is not this stream's.
-    pub(crate) fn end_retries(&mut self, root: &mut Root) -> bool {
-        let keeps = self.answered && self.holds.as_ref().is_some_and(Holds::keeps_retries);
-        if !keeps || calls::set_effective_context(self.id).is_err() {
+    /// With a sign of life: gives back the retries that are kept for a request whose answer had begun at the one before. Returns
+    /// whether there were any. Heard of in a callback that is not this stream's.
+    pub(crate) fn give_back_retries(&mut self, root: &mut Root) -> bool {
+        let Some(holds) = self.holds.as_mut().filter(|holds| self.answered && holds.keeps_retries()) else {
+            return false;
+        };
+        // Most answers are whole by then, and their retries come back with the rest.
+        let lingers = std::mem::replace(&mut holds.lingers, true);
+        if !lingers || calls::set_effective_context(self.id).is_err() {
             return false;
         }
-        self.settle(root, None, None);
+        self.settle(root, None, true, None);
         true
     }
 
@@ -315,7 +327,7 @@ impl Stream {
             (call, outcome)
         });
         let permit = self.holds.as_mut().and_then(|holds| holds.permit.take());
-        self.settle(root, judged, permit);
+        self.settle(root, judged, true, permit);
     }
 }
 

@@ -34,8 +34,9 @@ impl Hasher for Identity {
     }
 }
 
-/// To how many requests this is done with one sign of life: each costs an update of the shared state.
-const RETRIES_ENDED: usize = 256;
+/// Of how many requests whose answers take their time retries are given back with one sign of life: each costs an update of
+/// the shared state.
+const GIVEN_BACK: usize = 256;
 
 type Contexts<T> = HashMap<u32, T, BuildHasherDefault<Identity>>;
 
@@ -72,17 +73,17 @@ impl Vm {
     }
 
     /// With each sign of life: gives back the retries that are kept for requests whose answers take their time.
-    fn end_retries(&mut self, id: u32) {
+    fn give_back_retries(&mut self, id: u32) {
         let Some(root) = self.roots.get_mut(&id) else { return };
         if !root.has_beaten() {
             return;
         }
-        let mut left = RETRIES_ENDED;
+        let mut left = GIVEN_BACK;
         for stream in self.streams.values_mut().filter(|stream| stream.root == id) {
             if left == 0 {
                 return;
             }
-            left = left.saturating_sub(usize::from(stream.end_retries(root)));
+            left = left.saturating_sub(usize::from(stream.give_back_retries(root)));
         }
     }
 
@@ -141,7 +142,7 @@ pub fn on_tick(root: u32) {
     with(|vm| {
         vm.time_out(root);
         vm.resume(root, Root::tick);
-        vm.end_retries(root);
+        vm.give_back_retries(root);
     });
 }
 

@@ -73,8 +73,9 @@ impl Grant {
     pub fn on_paper(self, wanted: Wanted) -> Self {
         let short = match wanted.wish {
             Wish::Route => !self.uncapped,
-            Wish::Retries(most) => self.retries < most || wanted.denied.is_some(),
-            Wish::Spent => true,
+            Wish::Retries(most) => self.retries < most,
+            // Whoever is in charge makes none of it.
+            Wish::Spent => false,
         };
         Self { reserve: self.reserve, on_paper: short, ..wanted.unbounded() }
     }
@@ -238,6 +239,8 @@ impl Budget {
         let Wanted { wish, denied } = wanted;
         let most = match wish {
             Wish::Retries(most) => most,
+            // In shadow mode a route also repeats what it should not.
+            Wish::Route if denied.is_some() => 0,
             Wish::Route => self.seen.max(USUAL),
             Wish::Spent => {
                 if active(Bug::CallersRetryPays) {
@@ -262,7 +265,13 @@ impl Budget {
         // Of a route it is only known what it was seen to make.
         let makes = if telling { self.seen } else { most };
         let denied = if retries < makes { Some(Denied::Budget) } else { denied };
-        Grant { retries, uncapped: telling && retries >= most, denied, reserve, on_paper: false }
+        Grant {
+            retries,
+            uncapped: telling && retries >= most && denied.is_none(),
+            denied,
+            reserve,
+            on_paper: false,
+        }
     }
 
     /// What a newcomer may have.

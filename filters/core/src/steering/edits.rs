@@ -57,6 +57,7 @@ fn retries(policy: &Policy, said: Option<&Said>, grant: Grant, edits: &mut Vec<E
                 }
             }
         }
+        Some(_) if asks_for(said, 0) => return,
         Some(_) => {}
         None if !caps || grant.uncapped || asks_for(said, grant.retries) => return,
         None => {}
@@ -72,7 +73,7 @@ fn asks_for(said: Option<&Said>, retries: u8) -> bool {
 
 fn timeouts(said: Option<&Said>, time: &Allowance, now: Timestamp, edits: &mut Vec<Edit>) {
     let rest = time.rest(now);
-    if let Some(rest) = rest {
+    if let Some(rest) = rest.filter(|rest| said.and_then(|said| said.timeout) != Some(*rest)) {
         edits.push(Edit::Set(TIMEOUT.to_owned(), millis(rest)));
     }
     // Also one that is no shorter than the whole, which Envoy takes for none: it stands in place of the route's.
@@ -91,7 +92,7 @@ fn pass_on(
     edits: &mut Vec<Edit>,
 ) {
     let has = |is: fn(&Said) -> bool| said.map_or(!trusted, is);
-    let mut replace = |name: &str, value: Option<String>| match value {
+    let mut replace = |name: &str, value: Option<String>| match value.filter(|_| said.is_some()) {
         Some(value) => edits.push(Edit::Set(name.to_owned(), value)),
         None if !trusted => edits.push(Edit::Remove(name.to_owned())),
         None => {}

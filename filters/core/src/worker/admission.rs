@@ -341,6 +341,9 @@ impl Patterns {
             pass.grant = Some(wanted.unbounded());
             return;
         };
+        // The route of one that only looks on does what it does.
+        let is_routes = budget.shadow && arrival.wanted.is_some_and(|wanted| wanted.wish == Wish::Route);
+        let wanted = if is_routes { Wanted { wish: Wish::Route, ..wanted } } else { wanted };
         let granted = state.budget.enter(&budget.settings, owner, wanted, now);
         pass.grant = Some(match budget.shadow {
             true => granted.on_paper(wanted),

@@ -165,3 +165,17 @@ fn memory_and_keys_do_not_grow_with_retries() {
     assert_eq!(played(400), before);
     assert_eq!(shop.host.keys().len(), 2, "the policy's and the members'");
 }
+
+/// What fails after its answer has begun would not have been retried.
+#[test]
+fn a_failure_in_trailers_is_no_denied_retry() {
+    for (end, denied) in [(End::Grpc(14), 0), (End::ResetInBody, 0), (End::Status(500), 1)] {
+        let config = charged(1);
+        let shop = Shop::with(&config, 1);
+        let taken: Vec<_> = (0..FLOOR).map(|_| hold(shop.vm())).collect();
+        assert_eq!(balance(&shop, &config), (FLOOR, FLOOR), "{end:?}");
+        leave(&hold(shop.vm()), 1, end);
+        assert_eq!(shop.metric(DENIED), denied, "{end:?}");
+        drop(taken);
+    }
+}

@@ -109,7 +109,9 @@ fn an_answer_that_has_begun_may_take_its_time() {
     answer(attempted(&stream, 1), End::Status(200)).unwrap();
     assert_eq!(balance(&shop, &config), (FLOOR, 1));
     ring(&shop, 200);
-    // Its retries need not wait for its end: there is none any more.
+    // Its retries need not wait for its end: there is none any more. Most answers are whole at the second beat.
+    shop.pass(TICK).unwrap();
+    assert_eq!(balance(&shop, &config), (FLOOR, 1));
     shop.pass(TICK).unwrap();
     assert_eq!((stream.local_response(), balance(&shop, &config)), (None, (FLOOR, 0)));
     shop.pass(TICK * 4).unwrap();
@@ -126,7 +128,13 @@ fn retries_of_answers_that_last_come_back_with_the_beat() {
     for (index, stream) in streams.iter().enumerate() {
         answer(attempted(stream, 1 + u64::from(index == 0)), End::Status(200)).unwrap();
     }
+    shop.pass(TICK).unwrap();
     assert_eq!(balance(&shop, &config), (FLOOR, 5));
+    // Nothing is read of a stream that cannot be reached: it might be another's.
+    shop.vm().fail_kind("proxy_set_effective_context", status::BAD_ARGUMENT);
+    shop.pass(TICK).unwrap();
+    assert_eq!((balance(&shop, &config), shop.metric(GRANTED)), ((FLOOR, 5), 0));
+    shop.vm().clear_faults();
     shop.pass(TICK).unwrap();
     assert_eq!((balance(&shop, &config), shop.metric(GRANTED)), ((FLOOR - 1, 0), 1));
     for stream in &streams {

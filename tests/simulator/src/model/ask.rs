@@ -6,7 +6,9 @@ use super::room::{Claim, Home, Permit, Room, Wake};
 use super::{Model, Outcome, Ticket, Transition};
 use resilience_core::answer::Reason;
 use resilience_core::breaker::{Admission, Owner, State};
+use resilience_core::budget::Wish;
 use resilience_core::bulkhead;
+use resilience_core::retry::Wanted;
 use resilience_core::worker::{Arrival, Pass, Patterns, Refused, Verdict};
 use std::time::Duration;
 
@@ -142,7 +144,11 @@ impl Whole {
         now: u64,
     ) -> Option<Grant> {
         let is_probe = ticket.is_some_and(|ticket| ticket.probe.is_some());
-        let wanted = wanted(arrival.wanted?, is_probe, &arrival.time, now);
+        let narrowed = wanted(arrival.wanted?, is_probe, &arrival.time, now);
+        // One that only looks on leaves a route's retries to the route.
+        let shadow = rules.rates.is_some_and(|rates| rates.shadow);
+        let is_routes = shadow && arrival.wanted?.wish == Wish::Route;
+        let wanted = if is_routes { Wanted { wish: Wish::Route, ..narrowed } } else { narrowed };
         Some(match &rules.rates {
             Some(rates) => self.budget.enter(rates, owner, wanted, now),
             None => Grant::open(wanted),

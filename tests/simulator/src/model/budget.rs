@@ -175,12 +175,14 @@ impl Budget {
         let open = Grant::open(wanted);
         let (most, telling) = match wanted.wish {
             Wish::Retries(most) => (most, false),
+            // One that only looks on keeps nothing for what it would not have repeated.
+            Wish::Route if wanted.denied.is_some() => (0, true),
             Wish::Route => (self.seen.max(3), true),
             Wish::Spent => {
                 if self.available(rates, now) >= 1 {
                     self.made(1, now);
                 }
-                return Grant { on_paper: rates.shadow, ..open };
+                return open;
             }
         };
         self.pay(rates, now);
@@ -195,12 +197,18 @@ impl Budget {
         let reserve = (retries > 0).then(|| self.keep(owner, retries, telling));
         let short = retries < most;
         if rates.shadow {
-            return Grant { reserve, on_paper: short || wanted.denied.is_some(), ..open };
+            return Grant { reserve, on_paper: short || telling && wanted.denied.is_some(), ..open };
         }
         // Of a route it is known only what it was seen to make.
         let misses = retries < if telling { self.seen } else { most };
         let denied = if misses { Some(Denied::Budget) } else { wanted.denied };
-        Grant { retries, uncapped: telling && !short, denied, reserve, on_paper: false }
+        Grant {
+            retries,
+            uncapped: telling && !short && wanted.denied.is_none(),
+            denied,
+            reserve,
+            on_paper: false,
+        }
     }
 
     fn keep(&mut self, owner: u64, retries: u8, telling: bool) -> Reserve {
