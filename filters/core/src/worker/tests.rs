@@ -237,7 +237,7 @@ fn a_damaged_value_is_repaired_before_anybody_gets_a_ticket_of_it() {
     port.changed(P);
     let (first, second) = (enter(&mut one, &mut port, ms(10)), enter(&mut other, &mut port, ms(20)));
     assert_eq!(first, second, "both of the one repaired value");
-    assert_eq!(first.generation, ms(10).as_nanos());
+    assert!(first.generation > ms(10).as_nanos(), "and above all before");
     one.record(&mut port, P, old, Outcome::Failure, ms(30));
     assert!(port.state().breaker.is_clean(), "a ticket from before the damage fits nothing");
 }
