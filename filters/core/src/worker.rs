@@ -5,6 +5,7 @@
 mod admission;
 #[cfg(test)]
 mod agreement_tests;
+mod asking;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
