@@ -1,4 +1,4 @@
-//! One call to the upstream: what is known of it, and what it holds until its end.
+//! One call to the upstream: what is known of it, and what it holds.
 
 use crate::facts::property;
 use crate::metrics::PolicyMetrics;
@@ -60,7 +60,7 @@ impl Call {
         }
     }
 
-    /// Counts what the call proved, and gives back what is `returned`, if it ends with this.
+    /// Counts what the call proved, and gives back what is `returned` with it.
     pub(crate) fn settle(self, root: &mut Root, outcome: Outcome, returned: Returned) {
         let policy = self.target.policy;
         let slow = self.slow.or_else(|| root.is_slow(policy, self.began)).unwrap_or(false);

@@ -267,7 +267,7 @@ impl Root {
     }
 
     /// Counts what a call proved: nothing, where the route and the upstream cluster that it took are not those of the breaker
-    /// that let it in. Takes what is `returned`, if it ends with this.
+    /// that let it in. Takes what is `returned` with it.
     pub(crate) fn complete(&mut self, call: &Call, outcome: Outcome, returned: Returned) {
         self.now = clock().unwrap_or(self.now);
         let Self { policies, worker, document, metrics, now, .. } = self;
@@ -289,7 +289,7 @@ impl Root {
         });
     }
 
-    /// Takes what a request gives back at its end.
+    /// Takes what a request gives back whose outcome is not told with it.
     pub(crate) fn release(&mut self, target: Target, returned: Returned) {
         if !returned.is_empty() {
             self.with_worker(|worker, port, now| worker.release(port, target, returned, now));

@@ -39,7 +39,7 @@ pub(crate) struct Stream {
     /// The call to the upstream whose outcome is still to be found out. `None` where the request is not ours, where we
     /// answered it ourselves, and once it is judged: then nothing that still comes is evidence.
     call: Option<Call>,
-    /// What it holds until its end, once it was let through.
+    /// What it holds, once it was let through.
     holds: Option<Holds>,
     /// When it ends, whoever answers it.
     alarm: Option<Timestamp>,

@@ -93,7 +93,7 @@ impl<F: FnOnce() -> bool> Question<F> {
 }
 
 impl Worker {
-    /// Takes in what an admitted request proved, and what it gives back if it ends. Exactly once per ticket, per permit and per
+    /// Takes in what an admitted request proved, and what it gives back with that. Exactly once per ticket, per permit and per
     /// reservation.
     ///
     /// The request may have gone elsewhere than to the breaker's upstream: then it proved nothing, and `is_evidence`, which
@@ -131,7 +131,7 @@ impl Worker {
         question.known(outcome)
     }
 
-    /// Takes what a request gives back whose outcome is told already.
+    /// Takes what a request gives back whose outcome is not told with it.
     pub fn release<P: Port + ?Sized>(
         &mut self,
         port: &mut P,

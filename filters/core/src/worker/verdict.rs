@@ -107,11 +107,11 @@ pub struct Completion {
     pub ticket: Option<Ticket>,
     /// What it proved.
     pub outcome: Outcome,
-    /// What it gives back, if it ends now.
+    /// What it gives back with that.
     pub returned: Returned,
 }
 
-/// What a request gives back at its end.
+/// What a request gives back: its permit at its end, its retries there or before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Returned {
     /// Its permit, if it has one.
