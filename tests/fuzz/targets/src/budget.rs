@@ -121,7 +121,8 @@ impl Play {
                 assert!(retries <= most && !uncapped, "{grant:?}");
                 assert_eq!(denied, (retries < most).then_some(Denied::Budget), "{grant:?}");
             }
-            Wish::Route => assert_eq!(uncapped, denied.is_none(), "{grant:?}"),
+            // One that is told a number is told one at most, and misses only what it was seen to make.
+            Wish::Route => assert!(if uncapped { denied.is_none() } else { retries <= 1 }, "{grant:?}"),
             Wish::Spent => assert_eq!((retries, uncapped), (0, false), "{grant:?}"),
         }
         self.kept.extend(reserve);
