@@ -5,9 +5,8 @@ mod plan_tests;
 
 use crate::answer::{Reason, Refusal, retry_after};
 use crate::breaker::State;
-use crate::budget::Wish;
 use crate::config::{BreakerMode, PatternMode, Policy};
-use crate::retry::{Denied, Wanted};
+use crate::retry::{Denied, Wanted, Wish};
 use crate::steering::Said;
 use crate::time::Timestamp;
 use crate::timeout::Allowance;

@@ -3,7 +3,6 @@
 #[cfg(test)]
 mod tests;
 
-use crate::budget::{Grant, USUAL, Wish};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
 use crate::timeout::Allowance;
@@ -103,6 +102,20 @@ impl fmt::Display for Denied {
     }
 }
 
+/// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
+pub(crate) const USUAL: u8 = 3;
+
+/// What a request would have of the budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// So many retries at most.
+    Retries(u8),
+    /// As many as its route's own retry policy makes of it, which nobody tells us.
+    Route,
+    /// It is somebody's retry itself: it pays nothing, and costs one.
+    Spent,
+}
+
 /// How often a request would be retried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wanted {
@@ -133,16 +146,5 @@ impl Wanted {
         // What is said to the router must not be more than the route makes of itself: one is safe to say.
         let fitting = if self.wish == Wish::Route { fitting.min(1) } else { fitting };
         Self { wish: Wish::Retries(fitting), denied: Some(Denied::Deadline) }
-    }
-
-    /// What it gets where no budget has a say.
-    #[must_use]
-    pub const fn unbounded(self) -> Grant {
-        let Self { wish, denied } = self;
-        match wish {
-            Wish::Retries(retries) => Grant { retries, denied, ..Grant::NONE },
-            Wish::Route => Grant { uncapped: true, denied, ..Grant::NONE },
-            Wish::Spent => Grant { denied, ..Grant::NONE },
-        }
     }
 }

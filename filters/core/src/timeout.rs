@@ -13,6 +13,9 @@ pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const BACK_OFF_BASE: Duration = Duration::from_millis(25);
 const BACK_OFF_MOST: Duration = Duration::from_millis(250);
 
+/// A request that is there whole within so much of its headers took no time to speak of.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
 /// How long a request may take.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -71,6 +74,13 @@ impl Allowance {
         }
         wanted
     }
+}
+
+/// Whether a request that began at `began`, and is there whole now, came at once: then the router's clock, which starts when
+/// it has the whole request, is as good as one that started with its headers.
+#[must_use]
+pub fn came_at_once(began: Timestamp, now: Timestamp) -> bool {
+    now.since(began) < AT_ONCE
 }
 
 /// How long Envoy waits at most before a retry, counted from 1.

@@ -40,7 +40,7 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn is_probe(&self) -> bool {
-        self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+        self.ticket.is_some_and(|ticket| ticket.is_probe())
     }
 
     /// Why the stream is where it is. The flags are read only where the answer is not simply the upstream's.
@@ -99,7 +99,7 @@ impl Holds {
     pub(crate) fn take_retries(&mut self) -> Option<Retries> {
         let grant = self.grant.take()?;
         let ended = grant.end(if grant.may_retry() { retries_made() } else { Some(0) });
-        Some(Retries { ended, denied: grant.denied.filter(|_| self.failed && ended.exhausted) })
+        Some(Retries { ended, denied: ended.missed(&grant, self.failed) })
     }
 }
 

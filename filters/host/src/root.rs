@@ -17,17 +17,14 @@ use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
 use resilience_core::steering::{Edit, Said, edits};
 use resilience_core::time::Timestamp;
+use resilience_core::timeout::came_at_once;
 use resilience_core::timer::Timer;
 use resilience_core::worker::{Arrival, Completion, Pass, Resumed, Returned, Target, Verdict, Worker};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
 
 /// How many messages are read at once. The host calls for each message that is left, so none stays behind; those who are
 /// woken need not wait for the last of many.
 const MESSAGES: usize = 64;
-
-/// A request whose body is there within so much of its headers came whole.
-const AT_ONCE: Duration = Duration::from_millis(5);
 
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
@@ -187,14 +184,11 @@ impl Root {
             return Arrived { at, target, class: None, asked, decision };
         };
         let said = if policy.heeds_headers() { said(policy, document.trust_caller_headers) } else { None };
-        let class = policy.priority().map(|priority| {
-            let read = || priority.source.as_ref().and_then(named_class);
+        let class = policy.priority().map(|priority| match (&priority.source, &said) {
             // What was read with all the other headers need not be read once more.
-            let named = match (&priority.source, &said) {
-                (Some(ClassSource::Header(_)), Some(said)) => said.class.clone(),
-                _ => read(),
-            };
-            priority.class(named.as_deref())
+            (Some(ClassSource::Header(_)), Some(said)) => priority.class(said.class.as_deref()),
+            (Some(source), _) => priority.class(named_class(source).as_deref()),
+            (None, _) => priority.class(None),
         });
         let plan = Plan::new(policy, said.as_ref(), at);
         let arrival = Arrival { call, class, time: plan.time, wanted: plan.wanted };
@@ -208,7 +202,7 @@ impl Root {
     }
 
     /// What is to be changed in the headers of a request that goes to the upstream.
-    pub(crate) fn edits(&self, index: usize, asked: &Asked, grant: Option<Grant>) -> Vec<Edit> {
+    pub(crate) fn edits(&self, index: usize, asked: &Asked, grant: Option<Grant>) -> Vec<Edit<'_>> {
         let Some(policy) = self.policy(index) else { return Vec::new() };
         let Asked { said, plan } = asked;
         edits(policy, self.document.trust_caller_headers, said.as_ref(), &plan.time, grant, self.now)
@@ -235,7 +229,7 @@ impl Root {
     /// Whether a request that began at `began` has taken no time to speak of to arrive.
     pub(crate) fn has_just_begun(&mut self, began: Timestamp) -> bool {
         self.now = clock().unwrap_or(self.now);
-        self.now.since(began) < AT_ONCE
+        came_at_once(began, self.now)
     }
 
     /// The requests whose time is over.

@@ -273,7 +273,7 @@ impl Stream {
         let judge = |rules| outcome::of_answer(rules, call.answer, &call.stream_info());
         let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
         // With what is written anyway: else the retries wait for the end.
-        let writes = call.ticket.is_some() && (outcome != Outcome::Ignored || call.is_probe());
+        let writes = call.ticket.is_some_and(|ticket| ticket.tells(outcome));
         self.settle(root, Some((call, outcome)), writes, None);
     }
 
@@ -348,7 +348,7 @@ fn answer(root: &mut Root, policy: usize, class: Option<usize>, refusal: Refusal
 }
 
 /// Changes the request's headers.
-fn write(edit: &Edit) {
+fn write(edit: &Edit<'_>) {
     let written = match edit {
         Edit::Set(name, value) => calls::replace_header(Map::RequestHeaders, name, value.as_bytes()),
         Edit::Remove(name) => calls::remove_header(Map::RequestHeaders, name),

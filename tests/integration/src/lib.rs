@@ -3,6 +3,7 @@
 
 mod canary;
 mod clients;
+pub mod endings;
 mod stage;
 mod trap;
 

@@ -112,6 +112,20 @@ pub struct Ticket {
     pub probe: Option<Probe>,
 }
 
+impl Ticket {
+    /// Whether it is that of a probe.
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// Whether an outcome is to be told: one that proves nothing only gives a probe's place back.
+    #[must_use]
+    pub fn tells(&self, outcome: Outcome) -> bool {
+        outcome != Outcome::Ignored || self.is_probe()
+    }
+}
+
 /// The answer to a request that wants in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {

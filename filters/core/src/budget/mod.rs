@@ -27,27 +27,14 @@ pub use settings::Settings;
 use crate::breaker::Owner;
 use crate::ledger::{Entry, Ledger};
 use crate::planted::{Bug, active};
-use crate::retry::{Denied, Wanted};
+use crate::retry::{Denied, USUAL, Wanted, Wish};
 use crate::time::Timestamp;
 use std::time::Duration;
 use window::Window;
 
-/// A route whose own policy is in charge is taken to retry this often, until it is seen to do so more often.
-pub(crate) const USUAL: u8 = 3;
 /// A request is granted a second retry only while so many times what is in flight could have as many: an outage fills the
 /// house, and those who are still to come want one, too.
 const PREPARED: i64 = 4;
-
-/// What a request would have of the budget.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wish {
-    /// So many retries at most.
-    Retries(u8),
-    /// As many as its route's own retry policy makes of it, which nobody tells us.
-    Route,
-    /// It is somebody's retry itself: it pays nothing, and costs one.
-    Spent,
-}
 
 /// What a request gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +55,17 @@ impl Grant {
     /// No retry at all.
     pub const NONE: Self = Self { retries: 0, uncapped: false, denied: None, reserve: None, on_paper: false };
 
+    /// What a request gets where no budget has a say.
+    #[must_use]
+    pub const fn unbounded(wanted: Wanted) -> Self {
+        let Wanted { wish, denied } = wanted;
+        match wish {
+            Wish::Retries(retries) => Self { retries, denied, ..Self::NONE },
+            Wish::Route => Self { uncapped: true, denied, ..Self::NONE },
+            Wish::Spent => Self { denied, ..Self::NONE },
+        }
+    }
+
     /// What becomes of it where the budget is in shadow mode: the request gets all that it `wanted`.
     #[must_use]
     pub fn on_paper(self, wanted: Wanted) -> Self {
@@ -77,7 +75,7 @@ impl Grant {
             // Whoever is in charge makes none of it.
             Wish::Spent => false,
         };
-        Self { reserve: self.reserve, on_paper: short, ..wanted.unbounded() }
+        Self { reserve: self.reserve, on_paper: short, ..Self::unbounded(wanted) }
     }
 
     /// Whether there may be retries to count.
@@ -114,6 +112,14 @@ pub struct Ended {
     pub beyond: bool,
     /// Whether it had used up what it was granted.
     pub exhausted: bool,
+}
+
+impl Ended {
+    /// Why a request that `failed` was not retried once more, if its `grant` is why.
+    #[must_use]
+    pub fn missed(&self, grant: &Grant, failed: bool) -> Option<Denied> {
+        grant.denied.filter(|_| failed && self.exhausted)
+    }
 }
 
 /// Retries that are kept for a request. Settled exactly once.

@@ -1,5 +1,6 @@
 //! Bulkheads: what they mean and what they inherit.
 
+use super::mode::SOFTENED;
 use super::tests::errors;
 use super::*;
 use crate::bulkhead::{Class, ClassSource, Priority, Queue, Settings};
@@ -206,18 +207,7 @@ fn null_switches_an_inherited_bulkhead_off() {
 
 #[test]
 fn a_policy_only_softens_its_bulkhead() {
-    use PatternMode::{Disabled, Enforce, Shadow};
-    for (outer, inner, expected) in [
-        ("enforce", "enforce", Enforce),
-        ("enforce", "shadow", Shadow),
-        ("enforce", "disabled", Disabled),
-        ("shadow", "enforce", Shadow),
-        ("shadow", "shadow", Shadow),
-        ("shadow", "disabled", Disabled),
-        ("disabled", "enforce", Disabled),
-        ("disabled", "shadow", Disabled),
-        ("disabled", "disabled", Disabled),
-    ] {
+    for (outer, inner, expected) in SOFTENED {
         let keys =
             format!(r#""mode": "{outer}", "bulkhead": {{"mode": "{inner}", "max_concurrent_calls": 1}}"#);
         assert_eq!(parse(&keys, "").bulkhead.unwrap().mode, expected, "{outer} {inner}");

@@ -70,3 +70,17 @@ impl PatternMode {
         }
     }
 }
+
+/// What comes of a policy's mode and that of a pattern in it.
+#[cfg(test)]
+pub(super) const SOFTENED: [(&str, &str, PatternMode); 9] = [
+    ("enforce", "enforce", PatternMode::Enforce),
+    ("enforce", "shadow", PatternMode::Shadow),
+    ("enforce", "disabled", PatternMode::Disabled),
+    ("shadow", "enforce", PatternMode::Shadow),
+    ("shadow", "shadow", PatternMode::Shadow),
+    ("shadow", "disabled", PatternMode::Disabled),
+    ("disabled", "enforce", PatternMode::Disabled),
+    ("disabled", "shadow", PatternMode::Disabled),
+    ("disabled", "disabled", PatternMode::Disabled),
+];

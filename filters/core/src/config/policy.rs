@@ -111,9 +111,9 @@ impl Policy {
     /// Whether it has to know what headers say of the time and the retries of its requests.
     #[must_use]
     pub fn heeds_headers(&self) -> bool {
-        let budget = self.retry_budget.as_ref().map(|budget| budget.mode);
-        let timeout = self.timeout.as_ref().map(|timeout| timeout.mode);
-        self.steers() || budget == Some(PatternMode::Shadow) || timeout == Some(PatternMode::Shadow)
+        let modes = [self.retry_budget.as_ref().map(|it| it.mode), self.timeout.as_ref().map(|it| it.mode)];
+        self.enforced_retry().is_some()
+            || modes.into_iter().flatten().any(|mode| mode != PatternMode::Disabled)
     }
 
     /// The classes of its requests, where its bulkhead tells them apart.

@@ -1,5 +1,6 @@
 //! Timeouts, retries and their budget: what they mean and what they inherit.
 
+use super::mode::SOFTENED;
 use super::tests::errors;
 use super::*;
 use crate::budget;
@@ -214,18 +215,7 @@ fn retries_without_a_word_of_a_budget_have_the_default_one() {
 
 #[test]
 fn a_policy_only_softens_its_patterns() {
-    use PatternMode::{Disabled, Enforce, Shadow};
-    for (outer, inner, expected) in [
-        ("enforce", "enforce", Enforce),
-        ("enforce", "shadow", Shadow),
-        ("enforce", "disabled", Disabled),
-        ("shadow", "enforce", Shadow),
-        ("shadow", "shadow", Shadow),
-        ("shadow", "disabled", Disabled),
-        ("disabled", "enforce", Disabled),
-        ("disabled", "shadow", Disabled),
-        ("disabled", "disabled", Disabled),
-    ] {
+    for (outer, inner, expected) in SOFTENED {
         let section = format!(r#"{{"mode": "{inner}"}}"#);
         let keys = format!(
             r#", "mode": "{outer}", "timeout": {section}, "retry": {section}, "retry_budget": {section}"#

@@ -1,6 +1,7 @@
 //! Which requests may be repeated, and how often.
 
 use super::*;
+use crate::budget::Grant;
 use crate::testing::ms;
 use std::time::Duration;
 #[cfg(target_arch = "wasm32")]
@@ -70,7 +71,7 @@ fn what_does_not_fit_is_not_begun() {
 
 #[test]
 fn without_a_budget_all_is_granted() {
-    let grants = [wanted(3), ROUTE, SPENT, REFUSED].map(Wanted::unbounded);
+    let grants = [wanted(3), ROUTE, SPENT, REFUSED].map(Grant::unbounded);
     let expected = [
         Grant { retries: 3, ..Grant::NONE },
         Grant { uncapped: true, ..Grant::NONE },

@@ -2,8 +2,8 @@
 
 use super::tests::value;
 use super::*;
-use crate::budget::{Settings, Spent, Wish};
-use crate::retry::Wanted;
+use crate::budget::{Settings, Spent};
+use crate::retry::{Wanted, Wish};
 use crate::testing::{Line, ME, claim, ms};
 use proptest::prelude::*;
 use std::time::Duration;

@@ -291,8 +291,8 @@ proptest! {
 
 #[test]
 fn a_budgets_window_that_begins_far_ahead_starts_afresh_and_nobody_loses_what_is_kept() {
-    use crate::budget::{Settings, Wish};
-    use crate::retry::Wanted;
+    use crate::budget::Settings;
+    use crate::retry::{Wanted, Wish};
     use std::time::Duration;
     let settings = Settings::new(0, 1, Duration::from_secs(10), None);
     for (ahead, kept) in [(0, true), (59, true), (61, false), (100_000, false)] {

@@ -8,34 +8,35 @@ use crate::budget::Grant;
 use crate::config::{PatternMode, Policy};
 use crate::time::Timestamp;
 use crate::timeout::Allowance;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// A change of a request's headers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Edit {
+pub enum Edit<'a> {
     /// This value in place of any.
-    Set(String, String),
+    Set(&'a str, Cow<'a, str>),
     /// None of this name.
-    Remove(String),
+    Remove(&'a str),
 }
 
 /// What is to be changed in the headers of a request of `policy` that goes to the upstream at `now`. To change any has Envoy
 /// match its route again, so nothing is written that would be so anyway. `said` is `None` where the headers cannot be
 /// read.
 #[must_use]
-pub fn edits(
-    policy: &Policy,
+pub fn edits<'a>(
+    policy: &'a Policy,
     trusted: bool,
     said: Option<&Said>,
     time: &Allowance,
     grant: Option<Grant>,
     now: Timestamp,
-) -> Vec<Edit> {
+) -> Vec<Edit<'a>> {
     let mut edits = Vec::new();
     if !trusted && policy.steers() {
         // Where nobody can tell which are there, all of them go.
         let found = said.map_or(&STEERING[..], |said| &said.steering);
-        edits.extend(found.iter().map(|name| Edit::Remove((*name).to_owned())));
+        edits.extend(found.iter().map(|name| Edit::Remove(name)));
     }
     if let Some(grant) = grant {
         retries(policy, said, grant, &mut edits);
@@ -47,13 +48,13 @@ pub fn edits(
     edits
 }
 
-fn retries(policy: &Policy, said: Option<&Said>, grant: Grant, edits: &mut Vec<Edit>) {
+fn retries<'a>(policy: &'a Policy, said: Option<&Said>, grant: Grant, edits: &mut Vec<Edit<'a>>) {
     let caps = policy.retry_budget.as_ref().is_some_and(|budget| budget.mode == PatternMode::Enforce);
     match policy.enforced_retry().map(|retry| &retry.settings) {
         Some(retry) if grant.retries > 0 => {
             for (name, words) in [(RETRY_ON, &retry.retry_on), (RETRY_GRPC_ON, &retry.retry_grpc_on)] {
                 if !words.is_empty() {
-                    edits.push(Edit::Set(name.to_owned(), words.clone()));
+                    edits.push(Edit::Set(name, Cow::Borrowed(words)));
                 }
             }
         }
@@ -62,7 +63,7 @@ fn retries(policy: &Policy, said: Option<&Said>, grant: Grant, edits: &mut Vec<E
         None if !caps || grant.uncapped || asks_for(said, grant.retries) => return,
         None => {}
     }
-    edits.push(Edit::Set(MAX_RETRIES.to_owned(), grant.retries.to_string()));
+    edits.push(Edit::Set(MAX_RETRIES, grant.retries.to_string().into()));
 }
 
 /// Whether the request says so itself, and is believed.
@@ -71,30 +72,30 @@ fn asks_for(said: Option<&Said>, retries: u8) -> bool {
     retries < u8::MAX && said.is_some_and(|said| said.max_retries == Some(retries))
 }
 
-fn timeouts(said: Option<&Said>, time: &Allowance, now: Timestamp, edits: &mut Vec<Edit>) {
+fn timeouts(said: Option<&Said>, time: &Allowance, now: Timestamp, edits: &mut Vec<Edit<'_>>) {
     let rest = time.rest(now);
     if let Some(rest) = rest.filter(|rest| said.and_then(|said| said.timeout) != Some(*rest)) {
-        edits.push(Edit::Set(TIMEOUT.to_owned(), millis(rest)));
+        edits.push(Edit::Set(TIMEOUT, millis(rest).into()));
     }
     // Also one that is no shorter than the whole, which Envoy takes for none: it stands in place of the route's.
     let per_try = time.per_try.map(|per_try| rest.map_or(per_try, |rest| rest.min(per_try)));
     if let Some(per_try) = per_try.filter(|per_try| said.and_then(|said| said.per_try) != Some(*per_try)) {
-        edits.push(Edit::Set(PER_TRY_TIMEOUT.to_owned(), millis(per_try)));
+        edits.push(Edit::Set(PER_TRY_TIMEOUT, millis(per_try).into()));
     }
 }
 
 /// Tells the upstream what is left of the time, in the words that the request has for it.
-fn pass_on(
-    policy: &Policy,
+fn pass_on<'a>(
+    policy: &'a Policy,
     trusted: bool,
     said: Option<&Said>,
     rest: Option<Duration>,
-    edits: &mut Vec<Edit>,
+    edits: &mut Vec<Edit<'a>>,
 ) {
     let has = |is: fn(&Said) -> bool| said.map_or(!trusted, is);
-    let mut replace = |name: &str, value: Option<String>| match value.filter(|_| said.is_some()) {
-        Some(value) => edits.push(Edit::Set(name.to_owned(), value)),
-        None if !trusted => edits.push(Edit::Remove(name.to_owned())),
+    let mut replace = |name: &'a str, value: Option<String>| match value.filter(|_| said.is_some()) {
+        Some(value) => edits.push(Edit::Set(name, value.into())),
+        None if !trusted => edits.push(Edit::Remove(name)),
         None => {}
     };
     if has(|said| said.has_grpc_timeout) {

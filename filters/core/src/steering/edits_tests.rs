@@ -12,8 +12,8 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
 
 /// The changes as `name: value`, and `-name` for one that is removed.
-fn shown(edits: &[Edit]) -> Vec<String> {
-    let shown = |edit: &Edit| match edit {
+fn shown(edits: &[Edit<'_>]) -> Vec<String> {
+    let shown = |edit: &Edit<'_>| match edit {
         Edit::Set(name, value) => format!("{name}: {value}"),
         Edit::Remove(name) => format!("-{name}"),
     };

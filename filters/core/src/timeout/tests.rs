@@ -59,6 +59,13 @@ fn what_is_waited_for_does_not_fit_any_more() {
 }
 
 #[test]
+fn what_took_less_than_five_milliseconds_came_at_once() {
+    for (took, expected) in [(0, true), (4, true), (5, false), (9000, false)] {
+        assert_eq!(came_at_once(ms(1000), ms(1000 + took)), expected, "{took}");
+    }
+}
+
+#[test]
 fn grpc_timeouts_are_read() {
     let good = [
         ("1H", 3_600_000),

@@ -5,10 +5,10 @@ use super::waiting::FULL;
 use super::{Arrival, Event, Operation, Pass, Pattern, Port, Refused, Target, Verdict, Worker};
 use crate::answer::Reason;
 use crate::breaker::{Admission, Owner, Settings, State as BreakerState, Ticket};
-use crate::budget::{Grant, Wish};
+use crate::budget::Grant;
 use crate::bulkhead::Address;
 use crate::planted::{Bug, active};
-use crate::retry::{Denied, Wanted};
+use crate::retry::{Denied, Wish};
 use crate::store::Unavailable;
 use crate::time::Timestamp;
 
@@ -30,7 +30,7 @@ impl Worker {
     ) -> Verdict {
         self.flush(port, now);
         let Some((patterns, _)) = self.guard(target) else {
-            let grant = arrival.wanted(false, now).map(Wanted::unbounded);
+            let grant = arrival.wanted(false, now).map(Grant::unbounded);
             return Verdict::Admitted(Pass { grant, ..Pass::default() });
         };
         match (&patterns.breaker, &patterns.bulkhead) {
@@ -39,7 +39,7 @@ impl Worker {
                 let mut verdict = verdict_of(self.ask_breaker(port, target, now), shadow);
                 if let Verdict::Admitted(pass) = &mut verdict {
                     let is_probe = !shadow && pass.is_probe();
-                    pass.grant = arrival.wanted(is_probe, now).map(Wanted::unbounded);
+                    pass.grant = arrival.wanted(is_probe, now).map(Grant::unbounded);
                 }
                 verdict
             }
@@ -140,7 +140,7 @@ impl Worker {
                 let denied = wanted.denied.or(wants.then_some(Denied::Budget));
                 Grant { denied, ..Grant::NONE }
             }
-            _ => wanted.unbounded(),
+            _ => Grant::unbounded(wanted),
         });
         match bulkhead {
             None => verdict,

@@ -4,11 +4,11 @@ use super::guard::Ramp;
 use super::waiting::FULL;
 use super::{Arrival, Effects, Pass, Patterns, Refused, Verdict};
 use crate::answer::Reason;
-use crate::breaker::{Admission, Outcome, Owner, Phase};
-use crate::budget::Wish;
+use crate::breaker::{Admission, Outcome, Owner, Phase, Ticket};
+use crate::budget::Grant;
 use crate::bulkhead::{self, Address, Permit};
 use crate::planted::{Bug, active};
-use crate::retry::Wanted;
+use crate::retry::{Wanted, Wish};
 use crate::state::State;
 use crate::time::Timestamp;
 
@@ -31,7 +31,7 @@ impl Arrival {
 
 impl Pass {
     pub(super) fn is_probe(&self) -> bool {
-        self.ticket.is_some_and(|ticket| ticket.probe.is_some())
+        self.ticket.is_some_and(|ticket| ticket.is_probe())
     }
 
     /// Takes over what a breaker says.
@@ -66,7 +66,7 @@ impl Patterns {
             self.grant(state, address.owner, arrival, &mut pass, now);
             return (Verdict::Admitted(pass), false);
         };
-        let probe = pass.ticket.filter(|ticket| ticket.probe.is_some());
+        let probe = pass.ticket.filter(Ticket::is_probe);
         // A probe never waits.
         let may_wait = probe.is_none() || active(Bug::ProbeWaits);
         let room = room(state, &bulkhead.settings, address, arrival, may_wait, effects);
@@ -120,7 +120,7 @@ impl Patterns {
         let enforces = self.breaker.as_ref().is_some_and(|breaker| !breaker.shadow);
         let Some(wanted) = arrival.wanted(enforces && pass.is_probe(), now) else { return };
         let Some(budget) = &self.budget else {
-            pass.grant = Some(wanted.unbounded());
+            pass.grant = Some(Grant::unbounded(wanted));
             return;
         };
         // The route of one that only looks on does what it does.

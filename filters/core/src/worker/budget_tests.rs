@@ -4,9 +4,9 @@ use super::fake::{Fake, P, bulkhead};
 use super::*;
 use crate::answer::Reason;
 use crate::breaker::{self, Outcome};
-use crate::budget::{self, Grant, Reserve, Wish};
+use crate::budget::{self, Grant, Reserve};
 use crate::bulkhead;
-use crate::retry::{Denied, Wanted};
+use crate::retry::{Denied, Wanted, Wish};
 use crate::testing::{ms, settings};
 use std::time::Duration;
 #[cfg(target_arch = "wasm32")]

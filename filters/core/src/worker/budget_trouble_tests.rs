@@ -4,8 +4,7 @@ use super::budget_tests::{arrival, budget, granted, pass_of, patterns, ready, sh
 use super::fake::{Fake, MEMBERS, P, POLICY, TROUBLES, bulkhead};
 use super::*;
 use crate::breaker::Outcome;
-use crate::budget::Wish;
-use crate::retry::Denied;
+use crate::retry::{Denied, Wish};
 use crate::testing::{ms, settings};
 use std::time::Duration;
 #[cfg(target_arch = "wasm32")]

@@ -47,7 +47,7 @@ impl Frees {
 
 impl Pending {
     fn is_probe(&self) -> bool {
-        self.evidence.is_some_and(|(ticket, _)| ticket.probe.is_some())
+        self.evidence.is_some_and(|(ticket, _)| ticket.is_probe())
     }
 
     const fn gives_back(&self) -> bool {
@@ -218,7 +218,7 @@ impl Worker {
             {
                 let outcome = question.settle(outcome);
                 let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
-                if (outcome != Outcome::Ignored || ticket.probe.is_some()) && !lost {
+                if ticket.tells(outcome) && !lost {
                     let transitions = &mut effects.transitions;
                     let recorded =
                         state.breaker.record(&breaker.settings, &ticket, outcome, now, transitions);
@@ -255,7 +255,7 @@ impl Worker {
         let Some((patterns, guard)) = self.guard(target) else { return true };
         let Some(breaker) = &patterns.breaker else { return true };
         let lost = outcome == Outcome::Ignored && active(Bug::NotHandedBack);
-        if !lost && ticket.probe.is_some() {
+        if !lost && ticket.is_probe() {
             return false;
         }
         match outcome {
@@ -282,5 +282,5 @@ fn is_weighed(
         let view = View::of(state);
         view.is_some_and(|view| view.absorbs_success(&breaker.settings, standing, ticket, now))
     };
-    ticket.probe.is_some() || outcome != Outcome::Success || !absorbed()
+    ticket.is_probe() || outcome != Outcome::Success || !absorbed()
 }

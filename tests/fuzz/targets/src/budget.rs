@@ -3,8 +3,8 @@
 use crate::input::Input;
 use crate::state::LONGEST_VALUE;
 use resilience_core::breaker::Owner;
-use resilience_core::budget::{Budget, Grant, Reserve, Settings, Spent, Wish};
-use resilience_core::retry::{Denied, Wanted};
+use resilience_core::budget::{Budget, Grant, Reserve, Settings, Spent};
+use resilience_core::retry::{Denied, Wanted, Wish};
 use resilience_core::state::State;
 use resilience_core::time::Timestamp;
 use std::time::Duration;

@@ -133,7 +133,7 @@ fn granted(policy: &Policy, plan: &Plan, is_probe: bool, now: Timestamp) -> Opti
     let budget = policy.retry_budget.as_ref().filter(|budget| budget.mode == PatternMode::Enforce);
     Some(match budget {
         Some(budget) => Budget::default().enter(&budget.settings, Owner(1), wanted, now),
-        None => wanted.unbounded(),
+        None => Grant::unbounded(wanted),
     })
 }
 

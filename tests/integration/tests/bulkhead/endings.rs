@@ -1,8 +1,7 @@
 //! Every way a request can end gives its permit back, once: those of the evidence's table, and what is no evidence.
 
-use crate::table::TABLE;
-use crate::world::{World, filters_behind, route_of};
 use crate::*;
+use resilience_integration_tests::endings::{TABLE, World, filters_behind, route_of};
 use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host, with_http2};
 use std::sync::Arc;
 

@@ -1,16 +1,5 @@
 //! Bulkheads in a real Envoy: one limit for all workers, which never leaks. The upstream counts what is in flight.
 
-// The endings are those of the evidence, played again: what a row counts as is of no interest here.
-#[allow(dead_code, reason = "a part of another test's table is used")]
-#[path = "../evidence/client.rs"]
-mod client;
-#[allow(dead_code, reason = "a part of another test's table is used")]
-#[path = "../evidence/table.rs"]
-mod table;
-#[allow(dead_code, reason = "a part of another test's table is used")]
-#[path = "../evidence/world.rs"]
-mod world;
-
 mod breaker;
 mod compartments;
 mod death;

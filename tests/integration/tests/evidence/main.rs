@@ -1,10 +1,8 @@
 //! What each way a request can end counts as, in a real Envoy. The table is the page `docs/evidence.md`: one of the
 //! tests here compares them, so that neither can change alone.
 
-mod client;
-mod table;
-mod world;
-
+use resilience_integration_tests::endings::Outcome::{Failure, Ignored, Success};
+use resilience_integration_tests::endings::{Row, TABLE, World, filters_behind, route_of};
 use resilience_integration_tests::{Calls, Edge, WORKERS, document, envoy, filter, listener, policy};
 use resilience_test_harness::Protocol::Http1;
 use resilience_test_harness::config::{
@@ -14,9 +12,6 @@ use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
-use table::Outcome::{Failure, Ignored, Success};
-use table::{Row, TABLE};
-use world::{World, filters_behind, route_of};
 
 /// What came of a row, to be compared and shown.
 struct Seen {
@@ -33,24 +28,22 @@ impl fmt::Display for Seen {
     }
 }
 
-impl Row {
-    fn expected(&self) -> Seen {
-        let count = |outcome| u64::from(self.outcome == outcome);
-        Seen {
-            logged: format!("{} {} {}", self.status, self.details, self.flags),
-            calls: Calls { success: count(Success), failure: count(Failure), ignored: count(Ignored) },
-            refused: if self.outcome == Failure { WORKERS } else { 0 },
-        }
+fn expected_of(row: &Row) -> Seen {
+    let count = |outcome| u64::from(row.outcome == outcome);
+    Seen {
+        logged: format!("{} {} {}", row.status, row.details, row.flags),
+        calls: Calls { success: count(Success), failure: count(Failure), ignored: count(Ignored) },
+        refused: if row.outcome == Failure { WORKERS } else { 0 },
     }
+}
 
-    /// As the page has it.
-    fn line(&self) -> String {
-        let status = if self.status == 0 { "none".to_owned() } else { self.status.to_string() };
-        let details = self.details.replace('*', "…");
-        let flags = if self.flags == "-" { "none".to_owned() } else { format!("`{}`", self.flags) };
-        let outcome = format!("{:?}", self.outcome).to_lowercase();
-        format!("| {} | {status} | `{details}` | {flags} | {outcome} |", self.ending)
-    }
+/// As the page has it.
+fn line_of(row: &Row) -> String {
+    let status = if row.status == 0 { "none".to_owned() } else { row.status.to_string() };
+    let details = row.details.replace('*', "…");
+    let flags = if row.flags == "-" { "none".to_owned() } else { format!("`{}`", row.flags) };
+    let outcome = format!("{:?}", row.outcome).to_lowercase();
+    format!("| {} | {status} | `{details}` | {flags} | {outcome} |", row.ending)
 }
 
 /// What is expected may end in `*`.
@@ -118,7 +111,7 @@ async fn every_ending_counts_as_the_table_says() {
             let answer = clients.worker(worker).send(Request::get(&format!("/{name}"))).await.unwrap();
             refused += usize::from(answer.header("x-resilience").contains("reason=circuit_open"));
         }
-        let (expected, seen) = (row.expected(), Seen { logged, calls, refused });
+        let (expected, seen) = (expected_of(row), Seen { logged, calls, refused });
         if !fits(&expected.logged, &seen.logged) || (calls, refused) != (expected.calls, expected.refused) {
             wrong.push(format!("{}\n  expected: {expected}\n  was:      {seen}", row.ending));
         }
@@ -127,7 +120,7 @@ async fn every_ending_counts_as_the_table_says() {
 
     // Each request was counted once: nothing came on top later.
     for (name, row) in &rows {
-        let passed = WORKERS - row.expected().refused;
+        let passed = WORKERS - expected_of(row).refused;
         eventually(&format!("{} calls of {name}: {}", 1 + passed, row.ending), PATIENCE, async || {
             let Calls { success, failure, ignored } = edge.calls(name).await;
             (success + failure + ignored == 1 + passed as u64).then_some(())
@@ -169,7 +162,7 @@ fn the_page_has_the_rows_of_the_table() {
     let page = include_str!("../../../../docs/evidence.md");
     let head = |line: &&str| !line.starts_with("| Ending |") && !line.starts_with("|--");
     let documented: Vec<&str> = page.lines().filter(|line| line.starts_with('|')).filter(head).collect();
-    let tested: Vec<String> = TABLE.iter().map(Row::line).collect();
+    let tested: Vec<String> = TABLE.iter().map(line_of).collect();
     // One by one first: a difference in one line is then shown as that.
     for (documented, tested) in documented.iter().zip(&tested) {
         assert_eq!(documented, tested);

@@ -1,9 +1,8 @@
 //! Every way a request can end gives back what it had reserved and not used: those of the evidence's table, and what the
 //! filter itself ends.
 
-use crate::table::{Row, TABLE};
-use crate::world::{World, filters_behind, route_of};
 use crate::*;
+use resilience_integration_tests::endings::{Row, TABLE, World, filters_behind, route_of};
 use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host, with_http2};
 use std::sync::Arc;
 

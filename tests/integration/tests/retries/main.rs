@@ -1,17 +1,6 @@
 //! Retries and their budget in a real Envoy with four workers: Envoy makes them, the filter says how many a request may have,
 //! and the upstream counts.
 
-// The endings are those of the evidence, played again: what a row counts as is of no interest here.
-#[allow(dead_code, reason = "a part of another test's table is used")]
-#[path = "../evidence/client.rs"]
-mod client;
-#[allow(dead_code, reason = "a part of another test's table is used")]
-#[path = "../evidence/table.rs"]
-mod table;
-#[allow(dead_code, reason = "a part of another test's table is used")]
-#[path = "../evidence/world.rs"]
-mod world;
-
 mod bound;
 mod breaker;
 mod callers;

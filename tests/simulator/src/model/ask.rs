@@ -6,9 +6,8 @@ use super::room::{Claim, Home, Permit, Room, Wake};
 use super::{Model, Outcome, Ticket, Transition};
 use resilience_core::answer::Reason;
 use resilience_core::breaker::{Admission, Owner, State};
-use resilience_core::budget::Wish;
 use resilience_core::bulkhead;
-use resilience_core::retry::Wanted;
+use resilience_core::retry::{Wanted, Wish};
 use resilience_core::worker::{Arrival, Pass, Patterns, Refused, Verdict};
 use std::time::Duration;
 

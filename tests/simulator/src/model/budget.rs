@@ -3,8 +3,7 @@
 
 use super::grant::{Grant, PAYS, Rates, Reserve, SLICES};
 use crate::view;
-use resilience_core::budget::Wish;
-use resilience_core::retry::{Denied, Wanted};
+use resilience_core::retry::{Denied, Wanted, Wish};
 use std::collections::BTreeMap;
 
 /// What began further ahead of whoever reads it is not believed.

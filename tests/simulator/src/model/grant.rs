@@ -1,8 +1,7 @@
 //! What a request wants of a retry budget, and what it gets: in an operator's words, and in numbers.
 
 use crate::view;
-use resilience_core::budget::Wish;
-use resilience_core::retry::{Denied, Wanted};
+use resilience_core::retry::{Denied, Wanted, Wish};
 use resilience_core::timeout::Allowance;
 use std::time::Duration;
 

@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What else listens.
-pub(super) struct World {
-    pub(super) upstream: Upstream,
+#[derive(Debug)]
+pub struct World {
+    /// Does as it is told by each request.
+    pub upstream: Upstream,
     /// Fails twice before it answers.
-    pub(super) flaky: Upstream,
+    pub flaky: Upstream,
     /// Allows nothing.
     denying: Upstream,
     /// Answers with more than Envoy's limit for a connection's buffers, one mebibyte.
@@ -19,7 +21,8 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn new() -> Self {
+    /// All that is needed to play every row.
+    pub async fn new() -> Self {
         let (flaky, denying, large) =
             (Upstream::start().await, Upstream::start().await, Upstream::start().await);
         flaky.script([Behaviour::status(503), Behaviour::status(503)]);
@@ -28,7 +31,9 @@ impl World {
         Self { upstream: Upstream::start().await, flaky, denying, large, nonsense: speaks_nonsense().await }
     }
 
-    pub(super) fn clusters(&self) -> Vec<Value> {
+    /// Envoy's clusters for it.
+    #[must_use]
+    pub fn clusters(&self) -> Vec<Value> {
         let upstream = [self.upstream.addr()];
         let nobody = [refused_address()];
         let limited = |mut cluster: Value, limit: &str| {
@@ -85,7 +90,7 @@ async fn speaks_nonsense() -> SocketAddr {
 }
 
 /// The filters between ours and the router. Each is off except on the routes that switch it on.
-pub(super) fn filters_behind() -> Vec<Value> {
+pub fn filters_behind() -> Vec<Value> {
     let http = |name: &str, message: &str, config: Value| {
         let mut filter = typed(
             &format!("envoy.filters.http.{name}"),
@@ -121,7 +126,7 @@ fn every() -> Value {
 const ENOUGH: &str = "2s";
 
 /// The route of a row's path; `None` where there is to be none.
-pub(super) fn route_of(kind: &str, prefix: &str) -> Option<Value> {
+pub fn route_of(kind: &str, prefix: &str) -> Option<Value> {
     let to = |cluster: &str| route(kind, prefix, cluster);
     let with = |mut route: Value, key: &str, value: Value| {
         route["route"][key] = value;

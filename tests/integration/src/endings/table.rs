@@ -1,30 +1,38 @@
 //! The rows of the table: how a request ended, how that shows, and what it counts as.
 
-use crate::client::Client::{
+use super::client::Client::{
     self, Get, GoneBeforeHeaders, GoneInBody, GoneInCall, Grpc, HalfPost, HalfPostAndGone, Post,
 };
 use Outcome::{Failure, Ignored, Success};
 use resilience_test_harness::Protocol::{Http1, Http2};
 
 /// One way to end.
-pub(super) struct Row {
+#[derive(Debug)]
+pub struct Row {
     /// What happened, in words.
-    pub(super) ending: &'static str,
-    /// What Envoy was set up to do: see [`crate::world::route_of`].
-    pub(super) route: &'static str,
+    pub ending: &'static str,
+    /// What Envoy was set up to do: see [`super::world::route_of`].
+    pub route: &'static str,
     /// What the client did.
-    pub(super) client: Client,
-    /// `%RESPONSE_CODE%`, `%RESPONSE_CODE_DETAILS%` and `%RESPONSE_FLAGS%`. Details that end in `*` may go on.
-    pub(super) status: u16,
-    pub(super) details: &'static str,
-    pub(super) flags: &'static str,
-    pub(super) outcome: Outcome,
+    pub client: Client,
+    /// `%RESPONSE_CODE%`.
+    pub status: u16,
+    /// `%RESPONSE_CODE_DETAILS%`; what ends in `*` may go on.
+    pub details: &'static str,
+    /// `%RESPONSE_FLAGS%`.
+    pub flags: &'static str,
+    /// What it counts as.
+    pub outcome: Outcome,
 }
 
+/// What a request counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
+pub enum Outcome {
+    /// The upstream is well.
     Success,
+    /// The upstream is not.
     Failure,
+    /// It proves nothing of the upstream.
     Ignored,
 }
 
@@ -40,7 +48,7 @@ const fn row(
 
 /// In the order of the page.
 #[rustfmt::skip]
-pub(super) const TABLE: &[Row] = &[
+pub const TABLE: &[Row] = &[
     // The upstream answers.
     row("the upstream answers 200", "plain", Get("status=200"), (200, "via_upstream", "-"), Success),
     row("the upstream answers 204", "plain", Get("status=204; body="), (204, "via_upstream", "-"), Success),

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 
 /// What a client does; words are the upstream's `x-behave`.
-#[derive(Clone, Copy)]
-pub(super) enum Client {
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
     /// Sends a GET and waits for its end.
     Get(&'static str),
     /// The same as a gRPC call.
@@ -40,7 +40,7 @@ async fn reached(upstream: &Upstream, path: &str) {
 
 impl Client {
     /// Plays the request up to its end, as far as the client sees one.
-    pub(super) async fn play(self, edge: SocketAddr, upstream: &Upstream, path: &str) -> Result<(), String> {
+    pub async fn play(self, edge: SocketAddr, upstream: &Upstream, path: &str) -> Result<(), String> {
         let told = |request: Request, words: &str| {
             if words.is_empty() { request } else { request.header("x-behave", words) }
         };
