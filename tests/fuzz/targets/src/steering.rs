@@ -138,14 +138,14 @@ fn granted(policy: &Policy, plan: &Plan, is_probe: bool, now: Timestamp) -> Opti
 }
 
 /// The headers as they go on.
-fn written_to(headers: &Headers, written: &[Edit]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
+fn written_to(headers: &Headers, written: &[Edit<'_>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut after: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
     for (name, value) in headers {
         after.entry(name.clone()).or_default().push(value.clone());
     }
     for edit in written {
         match edit {
-            Edit::Set(name, value) => drop(after.insert(name.clone().into(), vec![value.clone().into()])),
+            Edit::Set(name, value) => drop(after.insert((*name).into(), vec![value.as_bytes().to_vec()])),
             Edit::Remove(name) => drop(after.remove(name.as_bytes())),
         }
     }
@@ -156,10 +156,10 @@ fn written_to(headers: &Headers, written: &[Edit]) -> BTreeMap<Vec<u8>, Vec<Vec<
 fn check_stranger(
     policy: &Policy,
     headers: &Headers,
-    written: &[Edit],
+    written: &[Edit<'_>],
     after: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
 ) {
-    let sets = |name: &str| written.iter().any(|edit| matches!(edit, Edit::Set(set, _) if set == name));
+    let sets = |name: &str| written.iter().any(|edit| matches!(edit, Edit::Set(set, _) if *set == name));
     let has = |name: &str| headers.iter().any(|(other, _)| other == name.as_bytes());
     for name in STEERING.into_iter().filter(|_| policy.steers()) {
         assert!(sets(name) || !after.contains_key(name.as_bytes()), "{name} goes on: {headers:?}");
@@ -174,7 +174,7 @@ fn check_stranger(
 
 fn check_written(
     policy: &Policy,
-    written: &[Edit],
+    written: &[Edit<'_>],
     after: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
     time: &Allowance,
     now: Timestamp,
@@ -187,7 +187,7 @@ fn check_written(
         assert_eq!(twice, 1, "{written:?}");
     }
     let number = |name: &str| -> Option<u64> {
-        let is = |edit: &&Edit| matches!(edit, Edit::Set(set, _) if set == name);
+        let is = |edit: &&Edit<'_>| matches!(edit, Edit::Set(set, _) if *set == name);
         written.iter().find(is)?;
         let value = after.get(name.as_bytes())?.first()?;
         Some(std::str::from_utf8(value).expect("digits").parse().expect("a number"))
