@@ -1,79 +1,34 @@
-//! The answers we make: plain refusals and static fallbacks.
+//! The answers we make: plain refusals, and those of the fallback.
 
-use crate::config::{Body, Fallback, Policy};
+use crate::config::Policy;
+use crate::fallback::{Body, Caller, Cause, Entries, Fail, Reroute, Static, Strategy};
 use std::fmt;
 use std::time::Duration;
 
+mod reason;
+mod replacement;
 mod template;
 #[cfg(test)]
 mod tests;
 
+pub use reason::{Reason, Reasons};
+pub use replacement::{Failed, Replacement, replace};
 pub use template::{Escape, Template};
 
-/// Why a request is answered without the upstream.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Reason {
-    /// The breaker is open, or half-open with no probe left.
-    CircuitOpen,
-    /// No permit: the bulkhead is full, the queue is full, or the wait was over.
-    BulkheadFull,
-    /// The deadline cannot be met.
-    DeadlineExceeded,
-}
-
-impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 3] = [Self::CircuitOpen, Self::BulkheadFull, Self::DeadlineExceeded];
-
-    /// The reason's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::CircuitOpen => "circuit_open",
-            Self::BulkheadFull => "bulkhead_full",
-            Self::DeadlineExceeded => "deadline_exceeded",
-        }
-    }
-
-    /// The status of a refusal that nothing replaces.
-    const fn status(self) -> u16 {
-        match self {
-            Self::CircuitOpen | Self::BulkheadFull => 503,
-            Self::DeadlineExceeded => 504,
-        }
-    }
-
-    /// The status's name.
-    const fn title(self) -> &'static str {
-        match self {
-            Self::CircuitOpen | Self::BulkheadFull => "Service Unavailable",
-            Self::DeadlineExceeded => "Gateway Timeout",
-        }
-    }
-
-    /// The status a gRPC caller gets (`google.rpc.Code`).
-    const fn grpc_status(self) -> u8 {
-        match self {
-            Self::CircuitOpen => 14,
-            Self::BulkheadFull => 8,
-            Self::DeadlineExceeded => 4,
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+/// The header that tells of us.
+pub const MARKER: &str = "x-resilience";
 
 /// What made an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// Nothing but the refusal itself.
     None,
-    /// A static fallback.
+    /// A fixed answer.
     Static,
+    /// Another route of this Envoy.
+    Reroute,
+    /// A loud failure.
+    Fail,
 }
 
 impl fmt::Display for Source {
@@ -81,6 +36,8 @@ impl fmt::Display for Source {
         f.write_str(match self {
             Self::None => "none",
             Self::Static => "static",
+            Self::Reroute => "reroute",
+            Self::Fail => "fail",
         })
     }
 }
@@ -100,13 +57,10 @@ pub fn retry_after(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-/// Who asked.
-pub trait Caller {
-    /// Whether the answer must be gRPC's.
-    fn is_grpc(&mut self) -> bool;
-
-    /// The request's `x-request-id`. Asked for only where an answer shows it.
-    fn request_id(&mut self) -> Vec<u8>;
+/// What an answer says of a policy: an item of RFC 9651 with parameters.
+#[must_use]
+pub fn marker(policy: &str, reason: Reason, source: Source) -> String {
+    format!("{policy};reason={reason};source={source}")
 }
 
 /// An answer, ready to be sent.
@@ -139,40 +93,103 @@ pub fn forged() -> Reply {
     }
 }
 
-/// Answers a refused request: by the first fallback that applies, else plainly. With `expose` false outsiders learn
-/// neither the policy nor the reason.
-#[must_use]
-pub fn refuse(policy: &Policy, expose: bool, refusal: Refusal, caller: &mut dyn Caller) -> Reply {
-    let fallback = policy.fallback.iter().find(|entry| entry.on.contains(&refusal.reason));
-    let mut reply = match fallback {
-        Some(entry) => from_static(policy, entry, expose, refusal, caller),
-        None => plain(expose, refusal.reason.status(), refusal.reason.title(), refusal.reason.name()),
-    };
-    let tells = reply.source == Source::None || reply.tells_when_to_retry();
-    let reason = refusal.reason;
-    if caller.is_grpc() {
-        to_grpc(&mut reply, expose, reason.status(), reason.grpc_status(), reason.name());
-    }
-    let retry_after = refusal.retry_after.filter(|_| tells);
-    finish(&mut reply, policy, expose, reason.name(), retry_after);
-    reply
+/// What a policy does about a request, or an answer, that failed.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Instead<'a> {
+    /// This is the answer.
+    Answer(Reply),
+    /// The request goes elsewhere, if the guard there lets it in.
+    Reroute {
+        /// Which entry says so.
+        place: usize,
+        /// Where.
+        to: &'a Reroute,
+    },
+    /// No entry applies.
+    Nothing,
 }
 
-/// Answers a request whose time was over before its upstream had answered.
+/// What the first entry says that applies and was not `tried`. With `expose` false outsiders learn neither the policy nor the
+/// reason.
 #[must_use]
-pub fn timed_out(policy: &Policy, expose: bool, is_grpc: bool) -> Reply {
-    const REASON: &str = "timeout";
-    let mut reply = plain(expose, 504, "Gateway Timeout", REASON);
-    if is_grpc {
-        to_grpc(&mut reply, expose, 504, 4, REASON);
+pub fn instead<'a>(
+    policy: &'a Policy,
+    expose: bool,
+    cause: &Cause,
+    caller: &Caller,
+    tried: Entries,
+) -> Instead<'a> {
+    let Some((place, entry)) = policy.fallback.pick(cause, caller, tried) else { return Instead::Nothing };
+    let reply = match &entry.strategy {
+        Strategy::Reroute(to) => return Instead::Reroute { place, to },
+        Strategy::Static(answer) => from_static(policy, answer, expose, cause, caller),
+        Strategy::Fail(fail) => loud(policy, *fail, expose, cause, caller),
+    };
+    Instead::Answer(reply)
+}
+
+/// The answer where no fallback applies: to a refused request, or to one whose time was over.
+#[must_use]
+pub fn plain(policy: &Policy, expose: bool, cause: &Cause, caller: &Caller) -> Reply {
+    let reply = problem(expose, cause.reason.status(), cause.reason, Source::None);
+    finish(reply, policy, expose, cause, caller, cause.retry_after)
+}
+
+fn loud(policy: &Policy, fail: Fail, expose: bool, cause: &Cause, caller: &Caller) -> Reply {
+    let reply = problem(expose, fail.status, cause.reason, Source::Fail);
+    finish(reply, policy, expose, cause, caller, fail.retry_after.or(cause.retry_after))
+}
+
+fn from_static(policy: &Policy, answer: &Static, expose: bool, cause: &Cause, caller: &Caller) -> Reply {
+    let body = match &answer.body {
+        // A gRPC caller never sees it.
+        _ if caller.is_grpc => Vec::new(),
+        Body::None => Vec::new(),
+        Body::Bytes(bytes) => bytes.clone(),
+        Body::Template(template) => template.render(&policy.name, expose, cause, &caller.request_id),
+    };
+    let reply = Reply {
+        status: answer.status,
+        details: String::new(),
+        headers: answer.headers.to_vec(),
+        body,
+        grpc_status: None,
+        source: Source::Static,
+    };
+    // Statuses for which RFC 9110 and RFC 6585 give `Retry-After` a meaning here.
+    let retry_after = cause.retry_after.filter(|_| matches!(answer.status, 429 | 503));
+    finish(reply, policy, expose, cause, caller, retry_after)
+}
+
+/// RFC 9457's problem details.
+fn problem(expose: bool, status: u16, reason: Reason, source: Source) -> Reply {
+    let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let title = title.unwrap_or("Error");
+    let detail = if expose { format!(r#","detail":"{reason}""#) } else { String::new() };
+    Reply {
+        status,
+        details: String::new(),
+        headers: vec![("content-type".to_owned(), "application/problem+json".to_owned())],
+        body: format!(r#"{{"title":"{title}","status":{status}{detail}}}"#).into_bytes(),
+        grpc_status: None,
+        source,
     }
-    finish(&mut reply, policy, expose, REASON, None);
-    reply
 }
 
 /// What every answer of ours says beside its own.
-fn finish(reply: &mut Reply, policy: &Policy, expose: bool, reason: &str, retry_after: Option<u64>) {
-    let discourage = policy.discourage_retries && (reply.is_refusal() || reply.grpc_status.is_some());
+fn finish(
+    mut reply: Reply,
+    policy: &Policy,
+    expose: bool,
+    cause: &Cause,
+    caller: &Caller,
+    retry_after: Option<u64>,
+) -> Reply {
+    let reason = cause.reason;
+    if caller.is_grpc {
+        to_grpc(&mut reply, expose, reason);
+    }
+    let discourage = policy.discourage_retries && (reply.is_error() || reply.grpc_status.is_some());
     if discourage {
         // An Envoy in front of us retries a 503 like any other, unless this stops it.
         reply.set_default("x-envoy-ratelimited", || "true".to_owned());
@@ -181,21 +198,16 @@ fn finish(reply: &mut Reply, policy: &Policy, expose: bool, reason: &str, retry_
         reply.set_default("retry-after", || seconds.to_string());
     }
     if expose {
-        let marker = format!("{};reason={reason};source={}", policy.name, reply.source);
-        reply.headers.push(("x-resilience".to_owned(), marker));
+        reply.headers.push((MARKER.to_owned(), marker(&policy.name, reason, reply.source)));
     }
     reply.details = format!("resilience:{}:{reason}", policy.name);
+    reply
 }
 
 impl Reply {
     /// An answer that a well-meaning retry would only repeat.
-    fn is_refusal(&self) -> bool {
+    fn is_error(&self) -> bool {
         self.status == 429 || (500..=599).contains(&self.status)
-    }
-
-    /// Statuses for which RFC 9110 and RFC 6585 give `Retry-After` a meaning here.
-    fn tells_when_to_retry(&self) -> bool {
-        matches!(self.status, 429 | 503)
     }
 
     /// Adds a header unless the operator wrote it.
@@ -204,40 +216,14 @@ impl Reply {
             self.headers.push((name.to_owned(), value()));
         }
     }
-}
 
-/// RFC 9457's problem details.
-fn plain(expose: bool, status: u16, title: &str, reason: &str) -> Reply {
-    let detail = if expose { format!(r#","detail":"{reason}""#) } else { String::new() };
-    Reply {
-        status,
-        details: String::new(),
-        headers: vec![("content-type".to_owned(), "application/problem+json".to_owned())],
-        body: format!(r#"{{"title":"{title}","status":{status}{detail}}}"#).into_bytes(),
-        grpc_status: None,
-        source: Source::None,
-    }
-}
-
-fn from_static(
-    policy: &Policy,
-    entry: &Fallback,
-    expose: bool,
-    refusal: Refusal,
-    caller: &mut dyn Caller,
-) -> Reply {
-    let body = match &entry.answer.body {
-        Body::None => Vec::new(),
-        Body::Bytes(bytes) => bytes.clone(),
-        Body::Template(template) => template.render(&policy.name, expose, refusal, caller),
-    };
-    Reply {
-        status: entry.answer.status,
-        details: String::new(),
-        headers: entry.answer.headers.to_vec(),
-        body,
-        grpc_status: None,
-        source: Source::Static,
+    /// Says first what others have said who are further away: the marker is a list, the nearest hop last.
+    pub fn marked_after(&mut self, earlier: &str) {
+        let own = self.headers.iter_mut().find(|(name, _)| name == MARKER);
+        match own {
+            Some((_, own)) if !earlier.is_empty() => *own = format!("{earlier}, {own}"),
+            _ => {}
+        }
     }
 }
 
@@ -245,10 +231,10 @@ fn from_static(
 ///
 /// The HTTP status is for callers that became gRPC on the way to us, by Envoy's gRPC-Web filter for one: Envoy answers them
 /// in HTTP, and that filter makes the gRPC status of it.
-fn to_grpc(reply: &mut Reply, expose: bool, status: u16, grpc_status: u8, reason: &str) {
-    reply.status = status;
+fn to_grpc(reply: &mut Reply, expose: bool, reason: Reason) {
+    reply.status = reason.status();
     reply.headers.retain(|(name, _)| name != "content-type");
-    reply.grpc_status = Some(grpc_status);
-    let message = if expose { reason } else { "unavailable" };
+    reply.grpc_status = Some(reason.grpc_status());
+    let message = if expose { reason.name() } else { "unavailable" };
     reply.body = message.as_bytes().to_vec();
 }

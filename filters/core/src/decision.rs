@@ -11,6 +11,7 @@ use crate::steering::Said;
 use crate::time::Timestamp;
 use crate::timeout::Allowance;
 use crate::worker::{Pass, Refused, Verdict};
+use std::time::Duration;
 
 /// What happens to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,8 +91,53 @@ fn wanted(policy: &Policy, said: Option<&Said>) -> Option<Wanted> {
     Some(Wanted { wish: most.map_or(Wish::Route, Wish::Retries), denied: None })
 }
 
+/// A breaker is open of a policy that another one needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dependency {
+    /// Its requests are refused; the rest of the wait, where time alone ends it.
+    Open(Option<Duration>),
+    /// They go on: one of the two is in shadow mode.
+    Shadowed,
+}
+
+/// Whether a policy's request is refused because of one of the policies that it needs. `open` asks for the rest of the wait of
+/// the breaker of one of `policies`; `None` where it is not open. Of several that are open the last to come back counts.
+pub fn dependency(
+    policies: &[Policy],
+    policy: &Policy,
+    mut open: impl FnMut(usize) -> Option<Duration>,
+) -> Option<Dependency> {
+    let mut found = None;
+    for needed in &*policy.when_open {
+        let breaker = policies.get(*needed).and_then(|needed| needed.circuit_breaker.as_ref());
+        let wait = match breaker.map(|breaker| breaker.mode) {
+            None | Some(BreakerMode::Disabled) => continue,
+            Some(BreakerMode::ForcedOpen | BreakerMode::ShadowForcedOpen) => None,
+            Some(BreakerMode::Enforce | BreakerMode::Shadow) => match open(*needed) {
+                Some(wait) => Some(wait),
+                None => continue,
+            },
+        };
+        let is_shadow = breaker.is_some_and(|breaker| breaker.mode.is_shadow()) || policy.shadow;
+        found = Some(match (found, is_shadow) {
+            (None, true) => Dependency::Shadowed,
+            (Some(known), true) => known,
+            (Some(Dependency::Open(known)), false) => {
+                Dependency::Open(known.zip(wait).map(|(known, wait)| known.max(wait)))
+            }
+            (None | Some(Dependency::Shadowed), false) => Dependency::Open(wait),
+        });
+    }
+    found
+}
+
 /// Decides over a request of `policy`; `admit` asks what its patterns keep, and is called only where the answer matters.
-pub fn decide(policy: &Policy, late: Option<Late>, admit: impl FnOnce() -> Verdict) -> Decision {
+pub fn decide(
+    policy: &Policy,
+    late: Option<Late>,
+    dependency: impl FnOnce() -> Option<Dependency>,
+    admit: impl FnOnce() -> Verdict,
+) -> Decision {
     if late == Some(Late::Refused) {
         return Decision::Refuse(Refusal { reason: Reason::DeadlineExceeded, retry_after: None });
     }
@@ -100,14 +146,32 @@ pub fn decide(policy: &Policy, late: Option<Late>, admit: impl FnOnce() -> Verdi
         // Nobody can tell when it will be over.
         return Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: None });
     }
-    settle(policy, late, admit())
+    let dependency = dependency();
+    if let Some(Dependency::Open(wait)) = dependency {
+        return Decision::Refuse(needs_another(wait));
+    }
+    settle(policy, late, dependency, admit())
+}
+
+/// The refusal of a request because of another policy's breaker, which is open for the rest of a `wait`, if that has an end.
+#[must_use]
+pub fn needs_another(wait: Option<Duration>) -> Refusal {
+    Refusal { reason: Reason::DependencyOpen, retry_after: wait.map(retry_after) }
 }
 
 /// What a verdict means for a request of `policy`, also at the end of a wait. `late` is what its [`Plan`] said.
 #[must_use]
-pub fn settle(policy: &Policy, late: Option<Late>, verdict: Verdict) -> Decision {
+pub fn settle(
+    policy: &Policy,
+    late: Option<Late>,
+    dependency: Option<Dependency>,
+    verdict: Verdict,
+) -> Decision {
     match verdict {
         Verdict::Admitted(mut pass) => {
+            if dependency == Some(Dependency::Shadowed) {
+                pass.shadowed.push(Reason::DependencyOpen);
+            }
             let mode = policy.circuit_breaker.as_ref().map(|breaker| breaker.mode);
             if mode == Some(BreakerMode::ShadowForcedOpen) {
                 pass.shadowed.push(Reason::CircuitOpen);

@@ -13,6 +13,7 @@ mod codec;
 pub mod config;
 pub mod control;
 pub mod decision;
+pub mod fallback;
 mod ledger;
 pub mod matcher;
 pub mod members;

@@ -14,6 +14,7 @@ mod tests;
 
 pub use rules::{Answer, Criteria, Rules, Standing};
 
+use crate::answer::Reason;
 use crate::breaker::Outcome;
 use std::time::Duration;
 
@@ -30,6 +31,12 @@ const RETRY_GIVEN_UP: &[u8] = b"request_payload_exceeded_retry_buffer_limit";
 /// No healthy upstream (`UH`), upstream timeout (`UT`), local reset (`LR`), remote reset (`UR`), connection failure (`UF`),
 /// connection termination (`UC`), maximum stream duration (`UMSDR`), upstream protocol error (`UPE`).
 const UPSTREAM_FAILED: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 19 | 1 << 23;
+/// No healthy upstream, or no connection.
+const NOT_CONNECTED: u64 = 1 << 1 | 1 << 5;
+/// Upstream timeout, maximum stream duration.
+const TIMED_OUT: u64 = 1 << 2 | 1 << 19;
+/// Envoy's own limits for a cluster (`UO`).
+const OVERFLOW: u64 = 1 << 7;
 /// The client left: closed its connection (`DC`), or reset its stream as HTTP/2 clients do (`DR`).
 const CLIENT_LEFT: u64 = 1 << 14 | 1 << 28;
 /// Nothing moved on the stream for too long (`SI`).
@@ -129,6 +136,36 @@ fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
     }
     let failed = info.flags & UPSTREAM_FAILED != 0 || info.details == RETRY_GIVEN_UP;
     if failed || blames_upstream { Outcome::Failure } else { Outcome::Ignored }
+}
+
+/// Why an answer, of which the headers have come, is a failure to the caller, if it is. What is evidence is another question:
+/// that Envoy's own limits were reached, or that time went by in our queue, proves nothing of the upstream, and is no answer to
+/// the caller either.
+#[must_use]
+pub fn failure(rules: &Rules, answer: Answer, info: &StreamInfo) -> Option<Reason> {
+    let StreamInfo { details, flags, .. } = info;
+    if is_via_upstream(details) {
+        return rules.judge(answer).is_failure().then_some(Reason::UpstreamFailure);
+    }
+    let has = |flag: u64| flags & flag != 0;
+    let out_of_time = (has(STREAM_IDLE) || details == MAX_DURATION) && answer.status.is_gateway_timeout();
+    if details == RETRY_GIVEN_UP {
+        Some(Reason::UpstreamFailure)
+    } else if has(TIMED_OUT) || out_of_time {
+        Some(Reason::Timeout)
+    } else if has(NOT_CONNECTED) {
+        Some(Reason::ConnectFailure)
+    } else if has(UPSTREAM_FAILED) {
+        Some(Reason::Reset)
+    } else {
+        has(OVERFLOW).then_some(Reason::ConnectFailure)
+    }
+}
+
+/// Whether an answer whose headers have come may be a failure that is not the upstream's own: worth asking why it is there.
+#[must_use]
+pub fn may_have_failed(status: Status) -> bool {
+    status.http.is_none_or(|status| status >= 500) || status.grpc.is_some_and(|status| status != 0)
 }
 
 /// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message

@@ -1,6 +1,6 @@
 //! Bodies with places to fill in.
 
-use super::{Caller, Refusal};
+use crate::fallback::Cause;
 
 /// How a value is made safe for the body it goes into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,30 +93,34 @@ impl Template {
         Self { parts: parts.into_boxed_slice(), tail: rest.into(), escape }
     }
 
-    /// The body for one refusal. What a client sends is shown with replacement characters where it is not UTF-8; what
-    /// outsiders are not told is left empty.
-    pub(super) fn render(
-        &self,
-        policy: &str,
-        expose: bool,
-        refusal: Refusal,
-        caller: &mut dyn Caller,
-    ) -> Vec<u8> {
+    /// Whether it shows the request's id.
+    #[must_use]
+    pub fn shows_request_id(&self) -> bool {
+        self.parts.iter().any(|(_, place)| *place == Place::RequestId)
+    }
+
+    /// How many bytes of text it keeps.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let texts = self.parts.iter().map(|(text, _)| text.len());
+        texts.fold(self.tail.len(), usize::saturating_add)
+    }
+
+    /// The body for one request. What outsiders are not told is left empty.
+    pub(super) fn render(&self, policy: &str, expose: bool, cause: &Cause, request_id: &str) -> Vec<u8> {
         let mut out = String::new();
         for (text, place) in &self.parts {
             out.push_str(text);
             match place {
                 Place::Policy | Place::Reason if !expose => {}
                 Place::Policy => self.escape.apply(policy, &mut out),
-                Place::Reason => self.escape.apply(refusal.reason.name(), &mut out),
+                Place::Reason => self.escape.apply(cause.reason.name(), &mut out),
                 Place::RetryAfter => {
-                    if let Some(seconds) = refusal.retry_after {
+                    if let Some(seconds) = cause.retry_after {
                         out.push_str(&seconds.to_string());
                     }
                 }
-                Place::RequestId => {
-                    self.escape.apply(&String::from_utf8_lossy(&caller.request_id()), &mut out);
-                }
+                Place::RequestId => self.escape.apply(request_id, &mut out),
             }
         }
         out.push_str(&self.tail);

@@ -1,45 +1,15 @@
 //! `fallback`: what answers instead.
 
 use super::decode::{
-    DUPLICATE, Errors, Object, all, header_name, integer, is_header_value, list, one_of, some, string,
+    DUPLICATE, Errors, Object, all, header_name, integer, is_header_value, list, one_of, some, string, word,
 };
 use super::json::{Node, Value};
-use crate::answer::{Escape, Reason, Template};
+use crate::answer::{Escape, Reason, Reasons, Template};
+use crate::fallback::{Body, Fallback, Fallbacks, Static, Strategy, When};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// One entry of the list.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fallback {
-    /// The reasons it answers.
-    pub on: Vec<Reason>,
-    /// The answer.
-    pub answer: Static,
-}
-
-/// A fixed answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Static {
-    /// HTTP status.
-    pub status: u16,
-    /// Headers, names in lower case.
-    pub headers: Box<[(String, String)]>,
-    /// The body.
-    pub body: Body,
-}
-
-/// The body of a fixed answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Body {
-    /// None.
-    None,
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// A text with places to fill in.
-    Template(Template),
-}
 
 const STATUS: std::ops::RangeInclusive<u32> = 200..=599;
 /// Headers that are Envoy's to write, or ours.
@@ -55,9 +25,9 @@ const RESERVED: [&str; 8] = [
 ];
 const BODIES: [&str; 3] = ["text", "json", "base64"];
 
-pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Arc<[Fallback]>> {
+pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Arc<Fallbacks>> {
     let entries = list(node, "a list of fallbacks", errors)?;
-    all(entries, |entry| decode_entry(entry, errors)).map(Arc::from)
+    all(entries, |entry| decode_entry(entry, errors)).map(|entries| Arc::new(Fallbacks::new(entries)))
 }
 
 fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
@@ -66,27 +36,21 @@ fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
     let answer =
         object.require("static", "a fixed answer", errors).and_then(|node| decode_static(node, errors));
     object.finish(errors);
-    Some(Fallback { on: on.unwrap_or_else(|| Some(Reason::ALL.to_vec()))?, answer: answer? })
+    Some(Fallback {
+        on: on.unwrap_or(Some(Reasons::ALL))?,
+        statuses: None,
+        when: When::default(),
+        strategy: Strategy::Static(answer?),
+    })
 }
 
-fn reasons(node: &Node, errors: &mut Errors) -> Option<Vec<Reason>> {
-    const REFUSAL: &str = "refusal";
-    let mut names = vec![REFUSAL];
-    names.extend(Reason::ALL.map(Reason::name));
+fn reasons(node: &Node, errors: &mut Errors) -> Option<Reasons> {
+    const GROUPS: [(&str, Reasons); 2] = [("refusal", Reasons::REFUSALS), ("failure", Reasons::FAILURES)];
+    let mut words = GROUPS.to_vec();
+    words.extend(Reason::ALL.map(|reason| (reason.name(), Reasons::from(reason))));
     let items = some(node, "a list of reasons", errors)?;
-    let mut reasons = Vec::new();
-    for item in items {
-        let named = match &item.value {
-            Value::String(name) if name == REFUSAL => Reason::ALL.to_vec(),
-            Value::String(name) => Reason::ALL.into_iter().filter(|reason| reason.name() == name).collect(),
-            _ => Vec::new(),
-        };
-        if named.is_empty() {
-            errors.expected(item, one_of(&names));
-        }
-        reasons.extend(named);
-    }
-    (reasons.len() >= items.len()).then_some(reasons)
+    let named = all(items, |item| word(item, &words, errors))?;
+    Some(named.into_iter().fold(Reasons::NONE, Reasons::with))
 }
 
 fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {

@@ -37,7 +37,6 @@ mod timeout;
 
 pub use bulkhead::Bulkhead;
 pub use duration::parse as parse_duration;
-pub use fallback::{Body, Fallback, Static};
 pub use matching::{HostPattern, Match, PathPattern};
 pub use mode::{BreakerMode, PatternMode};
 pub use policy::{CircuitBreaker, Policy};
@@ -45,6 +44,7 @@ pub use retry::Retry;
 pub use retry_budget::RetryBudget;
 pub use timeout::Timeout;
 
+use crate::fallback::Fallbacks;
 use crate::outcome::Rules;
 use decode::{Errors, Object};
 use json::{Node, Policies, Value};
@@ -154,7 +154,7 @@ struct Defaults<'a> {
     node: &'a Node,
     outcome: Option<Arc<Rules>>,
     /// Read once, like the rules, and shared by all that inherit it whole: ten thousand policies must not hold a page each.
-    fallback: Option<Arc<[Fallback]>>,
+    fallback: Option<Arc<Fallbacks>>,
 }
 
 impl<'a> Defaults<'a> {

@@ -47,6 +47,14 @@ pub(super) const MODES: [(&str, Mode); 4] = [
 pub(super) const PATTERN_MODES: [(&str, PatternMode); 3] =
     [("enforce", PatternMode::Enforce), ("shadow", PatternMode::Shadow), ("disabled", PatternMode::Disabled)];
 
+impl BreakerMode {
+    /// Whether it only counts what it decides.
+    #[must_use]
+    pub const fn is_shadow(self) -> bool {
+        matches!(self, Self::Shadow | Self::ShadowForcedOpen)
+    }
+}
+
 impl Mode {
     /// What a breaker of this mode does in a policy of `outer`: a policy can only soften its patterns.
     pub(super) const fn within(self, outer: Self) -> BreakerMode {

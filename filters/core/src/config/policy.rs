@@ -1,7 +1,7 @@
 //! `policies[]`.
 
 use super::decode::{Errors, Object, boolean, flip, integer, string, word};
-use super::fallback::{self, Fallback};
+use super::fallback;
 use super::json::{Node, Value};
 use super::matching::{self, Match};
 use super::mode::{BreakerMode, MODES, Mode, PatternMode};
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::breaker::Settings;
 use crate::bulkhead::Priority;
+use crate::fallback::Fallbacks;
 use crate::outcome::Rules;
 use crate::retry::Safety;
 use crate::timeout as time;
@@ -29,6 +30,10 @@ pub struct Policy {
     pub matches: Vec<Match>,
     /// Whether the policy is switched off: its requests pass as if it were not there.
     pub disabled: bool,
+    /// Whether the policy only looks on: what would be answered instead is counted, and the failed answer passes.
+    pub shadow: bool,
+    /// The policies, by index, whose open breaker has this one's requests refused.
+    pub when_open: Box<[usize]>,
     /// How many upstream clusters have a breaker of their own; `None` where all requests share one.
     pub max_keys: Option<u16>,
     /// What is evidence; `None` for the built-in rules.
@@ -44,7 +49,7 @@ pub struct Policy {
     /// The retry budget, if there is one: retries that nobody set one for have the default one.
     pub retry_budget: Option<RetryBudget>,
     /// What answers instead, in order.
-    pub fallback: Arc<[Fallback]>,
+    pub fallback: Arc<Fallbacks>,
     /// Whether answers tell an Envoy in front not to retry.
     pub discourage_retries: bool,
 }
@@ -183,6 +188,8 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
         name: name?,
         matches: matches?,
         disabled: mode == Mode::Disabled,
+        shadow: mode == Mode::Shadow,
+        when_open: Box::default(),
         max_keys: max_keys?,
         outcome: flip(outcome)?,
         circuit_breaker: breaker.map(|(own, settings)| CircuitBreaker { settings, mode: own.within(mode) }),

@@ -11,6 +11,7 @@ use crate::planted::{Bug, active};
 use crate::retry::{Denied, Wish};
 use crate::store::Unavailable;
 use crate::time::Timestamp;
+use std::time::Duration;
 
 /// What all patterns made of a newcomer.
 pub(super) struct Asked {
@@ -44,6 +45,22 @@ impl Worker {
                 verdict
             }
             _ => self.admit_by_all(port, target, arrival, now),
+        }
+    }
+
+    /// The rest of a breaker's wait, where it is open; `None` where it is not, where its wait is over, where there is none, and
+    /// where the store gives no answer: whoever asks for another's breaker has an upstream of its own that may be healthy.
+    pub fn open_for<P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        target: Target,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let (patterns, guard) = self.guard(target)?;
+        patterns.breaker.as_ref()?;
+        match guard.look(port, target, now) {
+            Ok(Some(View::Open { until })) if now < until => Some(until.since(now)),
+            _ => None,
         }
     }
 

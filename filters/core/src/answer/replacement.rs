@@ -1,0 +1,113 @@
+//! How an answer of ours takes the place of one that failed.
+//!
+//! To rewrite it where it stands keeps what filters in front of us do to it on its way on, such as CORS and compression. To
+//! send another past them is what is left where it has no body that ours could go into.
+
+use super::{MARKER, Reply};
+use crate::fallback::Caller;
+use crate::outcome::is_grpc_type;
+use std::collections::BTreeSet;
+
+/// What has been seen of a failed answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed<'a> {
+    /// Its headers, names in lower case.
+    pub headers: Vec<(&'a [u8], &'a [u8])>,
+    /// Whether it ends with them.
+    pub ends: bool,
+}
+
+/// How it is replaced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Replacement {
+    /// It stays, and this is changed.
+    InPlace(Rewrite),
+    /// It is thrown away, and this is sent.
+    Direct(Reply),
+}
+
+/// What is changed of an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rewrite {
+    /// The names of headers that go.
+    pub remove: Vec<String>,
+    /// Headers that are set.
+    pub set: Vec<(String, String)>,
+    /// What takes the place of its body.
+    pub body: Vec<u8>,
+}
+
+/// What is as true of our answer: Envoy's own, and what lets a browser read it. All else tells of a body, a session or a
+/// place that ours has nothing to do with.
+const KEPT: [&str; 4] = ["vary", "x-envoy-attempt-count", "x-envoy-upstream-service-time", "x-request-id"];
+const KEPT_PREFIX: &str = "access-control-";
+const STATUS: &str = ":status";
+const CONTENT_LENGTH: &str = "content-length";
+
+/// Puts `reply` in the place of a failed answer. `mark` is what its way has to say of it, if anything.
+#[must_use]
+pub fn replace(mut reply: Reply, failed: &Failed<'_>, caller: &Caller, mark: Option<&str>) -> Replacement {
+    reply.marked_after(&failed.marks(mark));
+    let Some(room) = failed.room_for(&reply, caller) else { return Replacement::Direct(reply) };
+    let Reply { status, headers: mut set, body, grpc_status, .. } = reply;
+    set.insert(0, (STATUS.to_owned(), grpc_status.map_or(status, |_| 200).to_string()));
+    if let Some(status) = grpc_status {
+        // What Envoy makes of a local reply by itself.
+        set.push(("content-type".to_owned(), "application/grpc".to_owned()));
+        set.push(("grpc-status".to_owned(), status.to_string()));
+        set.push(("grpc-message".to_owned(), String::from_utf8_lossy(&body).into_owned()));
+    }
+    if let Room { length: Some(length), .. } = room {
+        set.push((CONTENT_LENGTH.to_owned(), length.to_string()));
+    }
+    let is_set = |name: &str| set.iter().any(|(known, _)| known == name);
+    let names: BTreeSet<&str> =
+        failed.headers.iter().filter_map(|(name, _)| std::str::from_utf8(name).ok()).collect();
+    let remove =
+        names.into_iter().filter(|name| !is_kept(name) && !is_set(name)).map(str::to_owned).collect();
+    let body = if room.takes_body { body } else { Vec::new() };
+    Replacement::InPlace(Rewrite { remove, set, body })
+}
+
+fn is_kept(name: &str) -> bool {
+    KEPT.contains(&name) || name.starts_with(KEPT_PREFIX)
+}
+
+/// What an answer in its place may have.
+struct Room {
+    /// What it says of its length.
+    length: Option<usize>,
+    takes_body: bool,
+}
+
+impl Failed<'_> {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| *value)
+    }
+
+    /// What those say of it that are further away, and what its way says.
+    fn marks(&self, mark: Option<&str>) -> String {
+        let theirs = self.headers.iter().filter(|(name, _)| *name == MARKER.as_bytes());
+        let mut marks: Vec<_> = theirs.map(|(_, value)| String::from_utf8_lossy(value)).collect();
+        marks.extend(mark.map(Into::into));
+        marks.join(", ")
+    }
+
+    /// Whether `reply` can take its place.
+    fn room_for(&self, reply: &Reply, caller: &Caller) -> Option<Room> {
+        if reply.grpc_status.is_some() {
+            // Only where no messages came is there a status to change, and nothing behind it.
+            let is_status_alone = self.ends && self.first("content-type").is_some_and(is_grpc_type);
+            return is_status_alone.then_some(Room { length: None, takes_body: false });
+        }
+        let length = reply.body.len();
+        let says_length = !matches!(reply.status, 204 | 304);
+        if self.ends {
+            let is_whole = length == 0 || caller.is_head;
+            return is_whole.then_some(Room { length: says_length.then_some(length), takes_body: false });
+        }
+        // A length that was told is kept by a body that comes for certain; else it may be that none does.
+        let is_certain = self.first(CONTENT_LENGTH).is_some() && says_length;
+        Some(Room { length: is_certain.then_some(length), takes_body: true })
+    }
+}
