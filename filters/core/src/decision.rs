@@ -1,6 +1,8 @@
 //! What a policy makes of what its patterns say.
 
 #[cfg(test)]
+mod dependency_tests;
+#[cfg(test)]
 mod plan_tests;
 
 use crate::answer::{Reason, Refusal, retry_after};
