@@ -14,6 +14,13 @@ unsafe extern "C" {
         data: *mut *mut u8,
         len: *mut usize,
     ) -> u32;
+    pub(crate) fn proxy_set_buffer_bytes(
+        kind: u32,
+        start: usize,
+        max: usize,
+        data: *const u8,
+        len: usize,
+    ) -> u32;
     pub(crate) fn proxy_get_property(
         path: *const u8,
         path_len: usize,

@@ -81,6 +81,7 @@ pub enum MetricKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metric(u32);
 
+const BUFFER_RESPONSE_BODY: u32 = 1;
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
 const CLOCK_REALTIME: u32 = 0;
 const CLOCK_MONOTONIC: u32 = 1;
@@ -321,6 +322,18 @@ pub fn send_local_response(response: &LocalResponse<'_>) -> Result<()> {
             headers.len(),
             response.grpc_status.map_or(-1, i32::from),
         )
+    })
+}
+
+/// Puts `bytes` in the place of the piece of the response's body that the host hands over; only in the callback of the
+/// response's body.
+///
+/// # Errors
+/// The host's status.
+pub fn replace_response_body(bytes: &[u8]) -> Result<()> {
+    // SAFETY: `bytes` outlives the call.
+    check(unsafe {
+        abi::proxy_set_buffer_bytes(BUFFER_RESPONSE_BODY, 0, usize::MAX, bytes.as_ptr(), bytes.len())
     })
 }
 
