@@ -83,7 +83,7 @@ fn it_is_asked_before_anything_is_taken() {
 
 #[test]
 fn a_deadline_from_before_shortens_what_is_bounded() {
-    let at = |seconds| Timestamp::from_nanos(seconds * 1_000_000_000);
+    let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
     let plan = |deadline| Plan { time: Allowance { deadline, per_try: None }, ..Plan::default() };
     let deadline = |own, before: Option<Timestamp>| {
         let plan = plan(own).within(before, at(5));
