@@ -146,8 +146,7 @@ fn a_failure_that_is_replaced_in_place_costs_a_second_look_and_what_is_written()
         "replace_header_map_value x-resilience",
         "replace_header_map_value content-length",
         "increment_metric resilience_fallbacks_total;policy=checkout;reason=upstream_failure;source=static",
-        // The first piece and the last; the one between is dropped.
-        "set_buffer_bytes ",
+        // Into the first piece: the middle is dropped, and the last is empty.
         "set_buffer_bytes ",
     ];
     assert_eq!(calls, [&JUDGED[..], &replaced].concat());
