@@ -64,7 +64,7 @@ fn entry(node: &Node, place: usize, whole: &mut Whole, errors: &mut Errors) -> O
     let Some((key, _, strategy)) = written.pop() else {
         // An unknown key may be one of them that is misspelt, and is told as that.
         if all_known {
-            errors.expected(node, one_of(&STRATEGIES));
+            errors.expected(node, format_args!("exactly {}", one_of(&STRATEGIES)));
         }
         return None;
     };

@@ -17,8 +17,14 @@ mod decode;
 mod duration;
 mod fallback;
 #[cfg(test)]
+mod fallback_mistakes_tests;
+#[cfg(test)]
+mod fallback_tests;
+#[cfg(test)]
 mod hostile_tests;
 mod json;
+#[cfg(test)]
+mod large_tests;
 mod matching;
 mod mode;
 mod outcome;
@@ -26,6 +32,8 @@ mod outcome;
 mod outcome_tests;
 mod policy;
 mod references;
+#[cfg(test)]
+mod references_tests;
 mod retry;
 mod retry_budget;
 #[cfg(test)]
