@@ -225,8 +225,7 @@ fn places_are_filled_in() {
     assert_eq!(body(&reply), expected);
 
     let forced = Refusal { retry_after: None, ..REFUSAL };
-    let reply =
-        refuse(&with_static(r#"{"status": 200, "text": "[%RETRY_AFTER%]"}"#), true, forced, &caller);
+    let reply = refuse(&with_static(r#"{"status": 200, "text": "[%RETRY_AFTER%]"}"#), true, forced, &caller);
     assert_eq!(body(&reply), "[]");
 }
 
@@ -278,8 +277,7 @@ fn what_a_client_sends_cannot_break_out_of_the_body() {
 #[test]
 fn a_long_request_id_is_cut() {
     let caller = Asker { id: vec![b'"'; 60_000], ..Asker::default() };
-    let reply =
-        refuse(&with_static(r#"{"status": 200, "json": "%REQUEST_ID%"}"#), true, REFUSAL, &caller);
+    let reply = refuse(&with_static(r#"{"status": 200, "json": "%REQUEST_ID%"}"#), true, REFUSAL, &caller);
     assert_eq!(reply.body.len(), 2 + 2 * 256);
 }
 

@@ -136,7 +136,10 @@ fn a_deadline_is_asked_before_everybody_else() {
         let refused = decide(&breaker(mode), Some(Late::Refused), None, never);
         assert_eq!(refused, refusal(Reason::DeadlineExceeded), "{mode}");
     }
-    assert_eq!(decide(&breaker("forced_open"), Some(Late::Shadowed), None, never), refusal(Reason::CircuitOpen));
+    assert_eq!(
+        decide(&breaker("forced_open"), Some(Late::Shadowed), None, never),
+        refusal(Reason::CircuitOpen)
+    );
 }
 
 #[test]
