@@ -3,7 +3,8 @@
 mod in_place;
 
 use resilience_module_tests::shop::{
-    End, OrFail, Shop, VIA_UPSTREAM, answer, arrive, config_and, describe, enter, policy_and, request,
+    End, OrFail, SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, config_and, describe, enter, policy_and,
+    request,
 };
 use resilience_module_tests::{Action, FakeStream, FakeVm, Headers, LocalResponse, Map, Received, headers};
 
@@ -93,7 +94,11 @@ fn asking(method: &str, more: &[(&str, &str)]) -> Headers {
 fn answers(stream: &FakeStream, given: &Given<'_>) -> Came {
     describe(stream, VIA_UPSTREAM, 0);
     stream.set_property(b"upstream\0address", "127.0.0.1:8080");
-    plays(stream, given)
+    let mut given = given.clone();
+    if !given.headers.iter().any(|(name, _)| *name == SERVICE_TIME.0) {
+        given.headers.push(SERVICE_TIME);
+    }
+    plays(stream, &given)
 }
 
 /// An answer comes, whosever it is.
