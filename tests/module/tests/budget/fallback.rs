@@ -228,15 +228,15 @@ fn a_refusal_looks_at_what_it_needs_of_the_request() {
         let read_before = entries == BY_CALLER;
         let mut expected: Vec<_> = begin.to_vec();
         expected.insert(if read_before { 3 } else { 5 }, look);
-        expected.extend(source.as_deref());
         expected.push(reply);
+        expected.extend(source.as_deref());
         for whole in [true, false] {
             assert_eq!(refused(entries, whole), expected, "{entries}");
         }
     }
     let mut expected: Vec<_> = begin.to_vec();
     let source = counted("static");
-    expected.extend(["get_header_map_pairs ", &source, reply]);
+    expected.extend(["get_header_map_pairs ", reply, &source]);
     assert_eq!(refused(REFUSALS, true), expected);
 }
 

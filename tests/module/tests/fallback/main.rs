@@ -1,12 +1,17 @@
 //! Fallbacks in the real module: what becomes of an answer that failed, and of a request that is refused.
 
+mod direct;
+mod grpc;
 mod in_place;
+mod reasons;
 
 use resilience_module_tests::shop::{
     End, OrFail, SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, config_and, describe, enter, policy_and,
     request,
 };
-use resilience_module_tests::{Action, FakeStream, FakeVm, Headers, LocalResponse, Map, Received, headers};
+use resilience_module_tests::{
+    Action, FakeStream, FakeVm, Headers, LocalResponse, Received, headers, status,
+};
 
 /// Takes the place of whatever failed, and looks at nothing of a request for it.
 const OURS: &str = r#"{"static": {"status": 200, "headers": {"x-a": "1"}, "text": "ours"}}"#;
