@@ -3,11 +3,11 @@
 mod direct;
 mod grpc;
 mod in_place;
+mod ours;
 mod reasons;
 
 use resilience_module_tests::shop::{
-    End, OrFail, SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, config_and, describe, enter, policy_and,
-    request,
+    SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, describe, enter, policy_and, request,
 };
 use resilience_module_tests::{
     Action, FakeStream, FakeVm, Headers, LocalResponse, Received, headers, status,
