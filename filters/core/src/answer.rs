@@ -12,7 +12,7 @@ mod template;
 mod tests;
 
 pub use reason::{Reason, Reasons};
-pub use replacement::{Failed, Replacement, replace};
+pub use replacement::{Failed, Replacement, Rewrite, replace};
 pub use template::{Escape, Template};
 
 /// The header that tells of us.

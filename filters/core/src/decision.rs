@@ -64,6 +64,16 @@ impl Plan {
         };
         Self { time, wanted: wanted(policy, said), late: is_over.then_some(late) }
     }
+
+    /// The same for a request that has a `deadline` already, which shortens its time where that is bounded at all.
+    #[must_use]
+    pub fn within(mut self, deadline: Option<Timestamp>, now: Timestamp) -> Self {
+        if let Some((own, other)) = self.time.deadline.zip(deadline) {
+            self.time.deadline = Some(own.min(other));
+            self.late = self.time.is_over(now).then_some(Late::Refused);
+        }
+        self
+    }
 }
 
 /// How often a request would be retried; `None` where the policy has no say in that.
@@ -135,7 +145,7 @@ pub fn dependency(
 pub fn decide(
     policy: &Policy,
     late: Option<Late>,
-    dependency: impl FnOnce() -> Option<Dependency>,
+    dependency: Option<Dependency>,
     admit: impl FnOnce() -> Verdict,
 ) -> Decision {
     if late == Some(Late::Refused) {
@@ -146,7 +156,6 @@ pub fn decide(
         // Nobody can tell when it will be over.
         return Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: None });
     }
-    let dependency = dependency();
     if let Some(Dependency::Open(wait)) = dependency {
         return Decision::Refuse(needs_another(wait));
     }

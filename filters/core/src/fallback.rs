@@ -101,8 +101,8 @@ pub enum Body {
 pub struct Reroute {
     /// The cluster's name.
     pub cluster: String,
-    /// The name of the policy that guards it.
-    pub policy: String,
+    /// The policy that guards it, by its index in the document.
+    pub guard: usize,
 }
 
 /// A failure that nobody can overlook.
@@ -168,8 +168,8 @@ const fn bit(place: usize) -> u32 {
 pub struct Caller {
     /// Whether its answer must be gRPC's.
     pub is_grpc: bool,
-    /// Whether it is known to be a HEAD.
-    pub is_head: bool,
+    /// Whether it is a HEAD; `None` where its method was not looked at.
+    pub is_head: Option<bool>,
     /// Its `x-request-id`; where it is not UTF-8 with replacement characters.
     pub request_id: Box<str>,
     /// The entries whose `when` it meets.
@@ -216,7 +216,7 @@ impl Fallbacks {
         let method = first(b":method").unwrap_or_default();
         let mut caller = Caller {
             is_grpc: first(b"content-type").is_some_and(is_grpc_type),
-            is_head: method == b"HEAD",
+            is_head: Some(method == b"HEAD"),
             ..Caller::default()
         };
         if !self.reads_request {

@@ -1,11 +1,13 @@
 //! One call to the upstream: what is known of it, and what it holds.
 
-use crate::facts::property;
+use crate::facts::{cluster, property};
 use crate::metrics::PolicyMetrics;
 use crate::root::{Root, clock};
+use resilience_core::answer::Reason;
 use resilience_core::breaker::{Outcome, Ticket};
 use resilience_core::budget::{Ended, Grant, Spent};
 use resilience_core::bulkhead::Permit;
+use resilience_core::fallback::Caller;
 use resilience_core::matcher::Seen;
 use resilience_core::outcome::{Answer, StreamInfo, is_via_upstream};
 use resilience_core::retry::Denied;
@@ -36,6 +38,28 @@ pub(crate) struct Call {
     pub(crate) slow: Option<bool>,
     /// What has been seen of the answer.
     pub(crate) answer: Answer,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// From where it was sent here, if its own policy refused it.
+    pub(crate) rerouted: Option<Rerouted>,
+}
+
+/// The way of a request that its own policy has refused, and that goes elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Rerouted {
+    /// Its own policy.
+    pub(crate) policy: usize,
+    /// Why it was refused there.
+    pub(crate) reason: Reason,
+    /// Where it goes.
+    pub(crate) cluster: String,
+}
+
+impl Rerouted {
+    /// Whether it went there: nothing but the operator's routes leads there. Known once the router has it.
+    pub(crate) fn has_arrived(&self) -> bool {
+        cluster().is_some_and(|cluster| cluster == self.cluster.as_bytes())
+    }
 }
 
 impl Call {
@@ -75,7 +99,6 @@ pub(crate) struct Holds {
     pub(crate) permit: Option<Permit>,
     /// Its retries, as long as there may be more of them.
     pub(crate) grant: Option<Grant>,
-    pub(crate) is_grpc: bool,
     /// Whether it failed before its answer had begun: then one more retry would have been made.
     pub(crate) failed: bool,
     /// Whether its answer had begun at the last sign of life.

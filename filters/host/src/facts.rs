@@ -1,9 +1,10 @@
 //! What a request is, read from the host piece by piece.
 
-use crate::calls::{self, Level, Map, log};
-use resilience_core::answer::Caller;
+use crate::calls::{self, Level, Map, Pairs, log};
+use resilience_core::answer::Reasons;
 use resilience_core::bulkhead::ClassSource;
 use resilience_core::config::Policy;
+use resilience_core::fallback::{Caller, Fallbacks};
 use resilience_core::matcher::Facts;
 use resilience_core::outcome::is_grpc_type;
 use resilience_core::steering::Said;
@@ -38,16 +39,6 @@ pub(crate) fn cluster() -> Option<Vec<u8>> {
     property(b"xds\0cluster_name")
 }
 
-impl Caller for CurrentRequest {
-    fn is_grpc(&mut self) -> bool {
-        is_grpc(header(Map::RequestHeaders, "content-type"))
-    }
-
-    fn request_id(&mut self) -> Vec<u8> {
-        header(Map::RequestHeaders, "x-request-id").unwrap_or_default()
-    }
-}
-
 /// What a request says of its class.
 pub(crate) fn named_class(source: &ClassSource) -> Option<Vec<u8>> {
     match source {
@@ -56,11 +47,45 @@ pub(crate) fn named_class(source: &ClassSource) -> Option<Vec<u8>> {
     }
 }
 
-/// What a request's headers say of its time and its retries: all of them in one read. `None` where they cannot be read.
-pub(crate) fn said(policy: &Policy, trusted: bool) -> Option<Said> {
-    let headers = calls::header_pairs(Map::RequestHeaders);
-    let headers = readable(headers.map(Some), "the request's headers")?;
-    Some(Said::read(policy, trusted, headers.iter()))
+/// What a request's headers say.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// Of its time and its retries; `None` where they cannot be read, or nobody asks.
+    pub(crate) said: Option<Said>,
+    /// Of who asks, where a failed answer may be replaced.
+    pub(crate) caller: Option<Caller>,
+}
+
+/// Reads all headers of a request at once, if its policy needs more of them than a few.
+pub(crate) fn read(policy: &Policy, trusted: bool) -> Read {
+    let fallback = &policy.fallback;
+    let replaces = fallback.answers(Reasons::FAILURES);
+    let heeds = policy.heeds_headers();
+    if !(heeds || replaces && fallback.reads_request()) {
+        return Read::default();
+    }
+    let Some(headers) = request_headers() else { return Read::default() };
+    Read {
+        said: heeds.then(|| Said::read(policy, trusted, headers.iter())),
+        caller: replaces.then(|| fallback.caller(headers.iter())),
+    }
+}
+
+/// Who asks, where that was not read with everything else. `is_grpc` is what is known of that.
+pub(crate) fn caller(fallback: &Fallbacks, is_grpc: Option<bool>) -> Caller {
+    let headers = if fallback.reads_request() { request_headers() } else { None };
+    match headers {
+        Some(headers) => fallback.caller(headers.iter()),
+        None => fallback.stranger(is_grpc.unwrap_or_else(is_grpc_request)),
+    }
+}
+
+fn is_grpc_request() -> bool {
+    is_grpc(header(Map::RequestHeaders, "content-type"))
+}
+
+fn request_headers() -> Option<Pairs> {
+    readable(calls::header_pairs(Map::RequestHeaders).map(Some), "the request's headers")
 }
 
 /// Whether a content type, if there is one, is gRPC's.

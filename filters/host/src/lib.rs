@@ -5,6 +5,7 @@
 
 #[allow(unsafe_code)]
 mod abi;
+mod answering;
 mod call;
 pub mod calls;
 mod facts;

@@ -1,22 +1,24 @@
 //! One request, from its headers to its end.
 
+mod request;
+mod response;
+
+use crate::answering::{Body, send};
 use crate::call::{Call, Holds};
-use crate::calls::{self, Direction, Level, LocalResponse, Map, log};
-use crate::facts::{CurrentRequest, header, is_grpc, property};
-use crate::root::{Arrived, Asked, Root};
-use resilience_core::answer::{Refusal, Reply, Source, forged, refuse, timed_out};
+use crate::calls::{self, Direction, Level, Map, log};
+use crate::facts::{CurrentRequest, header, property};
+use crate::root::Root;
+use request::Held;
+use resilience_core::answer::{Instead, Reason, Reply, Source, forged, instead, plain};
 use resilience_core::breaker::Outcome;
 use resilience_core::bulkhead::Permit;
-use resilience_core::decision::Decision;
-use resilience_core::outcome::{self, Answer, Rules, Standing, Status, parse_status};
-use resilience_core::steering::Edit;
+use resilience_core::fallback::{Cause, Entries};
+use resilience_core::outcome::{self, Status};
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Pass, Resumed, Returned, Verdict};
-use std::time::Duration;
+use resilience_core::worker::{Resumed, Returned, Verdict};
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
-const MARKER: &str = "x-resilience";
 
 /// What a callback tells the host to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,13 +51,8 @@ pub(crate) struct Stream {
     whole_since: Option<Timestamp>,
     /// Whether its answer has begun.
     answered: bool,
-}
-
-/// A request that is held back.
-#[derive(Debug)]
-struct Held {
-    call: Call,
-    asked: Asked,
+    /// What takes the place of its answer's body, if anything.
+    body: Option<Body>,
 }
 
 impl Stream {
@@ -70,6 +67,7 @@ impl Stream {
             is_whole: false,
             whole_since: None,
             answered: false,
+            body: None,
         }
     }
 
@@ -91,58 +89,7 @@ impl Stream {
         }
         let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
         self.is_whole = is_whole;
-        let cluster = root.cluster(policy);
-        let Arrived { at, target, class, asked, decision } = root.decide(policy, cluster.as_deref(), self.id);
-        let answer = Answer::default();
-        let call = Call {
-            target,
-            ticket: None,
-            class,
-            began: at,
-            waited: Duration::ZERO,
-            has_deadline: asked.plan.time.deadline.is_some(),
-            seen,
-            cluster,
-            slow: None,
-            answer,
-        };
-        self.obey(root, Held { call, asked }, decision)
-    }
-
-    /// Does with a request what was decided.
-    fn obey(&mut self, root: &mut Root, held: Held, decision: Decision) -> Action {
-        match decision {
-            Decision::Call(pass) => {
-                self.begin(root, held, pass);
-                Action::Continue
-            }
-            Decision::Wait => {
-                self.held = Some(held);
-                Action::Pause
-            }
-            Decision::Refuse(refusal) => answer(root, held.call.target.policy, held.call.class, refusal),
-        }
-    }
-
-    /// The request goes to the upstream.
-    fn begin(&mut self, root: &mut Root, held: Held, pass: Pass) {
-        let Held { call, asked } = held;
-        let Pass { ticket, permit, grant, shadowed } = pass;
-        let target = call.target;
-        root.metrics(target.policy, |metrics| {
-            shadowed.into_iter().for_each(|reason| metrics.shadow(reason));
-        });
-        root.edits(target.policy, &asked, grant).iter().for_each(write);
-        if !self.is_whole
-            && let Some(deadline) = asked.plan.time.deadline
-        {
-            // The router's own clock starts when it has the whole request.
-            self.alarm = Some(deadline);
-            root.set_alarm(self.id, deadline);
-        }
-        self.holds =
-            Some(Holds { target, permit, grant, is_grpc: asked.is_grpc(), failed: false, lingers: false });
-        self.call = Some(Call { ticket, ..call });
+        self.arrive(root, policy, seen)
     }
 
     /// More of the request's body; `is_last` where it ends with this.
@@ -176,17 +123,38 @@ impl Stream {
             log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
             return;
         }
-        let is_grpc = self.holds.as_ref().is_some_and(|holds| holds.is_grpc);
-        let policy = self.call.as_ref().and_then(|call| root.policy(call.target.policy));
-        let Some(reply) = policy.map(|policy| timed_out(policy, root.exposes(), is_grpc)) else { return };
+        let Some(reply) = self.timed_out(root) else { return };
         if send(&reply) == Action::Continue {
             return;
         }
         let Some(call) = self.call.take() else { return };
+        if reply.source != Source::None {
+            root.metrics(call.target.policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
+        }
         let with_it = self.whole_since.map(|since| root.now().since(since));
         let before = self.whole_since.map(|since| call.waited.saturating_add(since.since(call.began)));
         let outcome = outcome::of_our_timeout(before.unwrap_or_default(), with_it);
         self.settle(root, Some((call, outcome)), true, None);
+    }
+
+    /// What answers a request whose time is over.
+    fn timed_out(&self, root: &mut Root) -> Option<Reply> {
+        let mark = self.mark(root);
+        let call = self.call.as_ref()?;
+        let (policy, expose) = (root.policy(call.target.policy)?, root.exposes());
+        // What it would get without a fallback.
+        let status = if call.caller.is_grpc {
+            Status { http: None, grpc: Some(4) }
+        } else {
+            Status { http: Some(504), grpc: None }
+        };
+        let cause = Cause::failure(Reason::Timeout, status);
+        let mut reply = match instead(policy, expose, &cause, &call.caller, Entries::default()) {
+            Instead::Answer(reply) => reply,
+            Instead::Reroute { .. } | Instead::Nothing => plain(policy, expose, &cause, &call.caller),
+        };
+        reply.marked_after(mark.as_deref().unwrap_or_default());
+        Some(reply)
     }
 
     /// The end of a wait, heard of in a callback that is not this stream's.
@@ -199,8 +167,9 @@ impl Stream {
             return root.abandon(resumed);
         }
         root.metrics(policy, |metrics| metrics.waited(resumed.waited));
-        (held.call.began, held.call.waited) = (root.now(), resumed.waited);
-        let decision = root.decide_again(policy, &held.asked.plan, resumed.verdict);
+        held.call.began = root.now();
+        held.call.waited = held.call.waited.saturating_add(resumed.waited);
+        let decision = root.decide_again(&held.asked.plan, resumed);
         if self.obey(root, held, decision) == Action::Continue
             && let Err(status) = calls::continue_stream(Direction::Request)
         {
@@ -222,59 +191,10 @@ impl Stream {
         }
     }
 
-    pub(crate) fn response_headers(&mut self, root: &mut Root) {
-        if self.held.take().is_some() {
-            // Somebody else has answered it: it waits for nothing any more.
-            root.withdraw(self.id);
-        }
-        self.cancel_alarm(root);
-        self.judge_headers(root);
-        self.answered = true;
-        if !root.exposes() {
-            // One that is not there is removed at no cost to speak of.
-            let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
-        }
-    }
-
     fn cancel_alarm(&mut self, root: &mut Root) {
         if let Some(alarm) = self.alarm.take() {
             root.cancel_alarm(self.id, alarm);
         }
-    }
-
-    fn judge_headers(&mut self, root: &mut Root) {
-        let Some(call) = &mut self.call else { return };
-        call.slow = root.is_slow(call.target.policy, call.began);
-        let Some(rules) = root.rules(call.target.policy) else { return };
-        call.answer = read_answer(rules);
-        let settled = match rules.standing(call.answer, call.is_probe()) {
-            Standing::Settled => true,
-            Standing::SettledUnlessGrpc => !is_grpc(header(Map::ResponseHeaders, "content-type")),
-            Standing::Provisional => false,
-        };
-        if settled {
-            self.judge_answer(root);
-        }
-    }
-
-    pub(crate) fn response_trailers(&mut self, root: &mut Root) {
-        let Some(call) = &mut self.call else { return };
-        let Some(rules) = root.rules(call.target.policy) else { return };
-        call.answer.status.grpc = grpc_status(Map::ResponseTrailers).or(call.answer.status.grpc);
-        // A success may still be cut off.
-        if call.is_probe() || rules.judge(call.answer) != Outcome::Success {
-            self.judge_answer(root);
-        }
-    }
-
-    /// Counts what the answer proves, before the stream ends.
-    fn judge_answer(&mut self, root: &mut Root) {
-        let Some(call) = self.call.take() else { return };
-        let judge = |rules| outcome::of_answer(rules, call.answer, &call.stream_info());
-        let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
-        // With what is written anyway: else the retries wait for the end.
-        let writes = call.ticket.is_some_and(|ticket| ticket.tells(outcome));
-        self.settle(root, Some((call, outcome)), writes, None);
     }
 
     /// Counts what a call has proved, and gives back its retries, if there are `no_more`, and its `permit`, if it ends with this.
@@ -329,63 +249,4 @@ impl Stream {
         let permit = self.holds.as_mut().and_then(|holds| holds.permit.take());
         self.settle(root, judged, true, permit);
     }
-}
-
-fn answer(root: &mut Root, policy: usize, class: Option<usize>, refusal: Refusal) -> Action {
-    let expose = root.exposes();
-    let Some(reply) = root.policy(policy).map(|policy| refuse(policy, expose, refusal, &mut CurrentRequest))
-    else {
-        return Action::Continue;
-    };
-    let class = root.class_name(policy, class).map(str::to_owned);
-    root.metrics(policy, |metrics| {
-        metrics.rejection(refusal.reason, class.as_deref());
-        if reply.source != Source::None {
-            metrics.fallback(refusal.reason, reply.source);
-        }
-    });
-    send(&reply)
-}
-
-/// Changes the request's headers.
-fn write(edit: &Edit<'_>) {
-    let written = match edit {
-        Edit::Set(name, value) => calls::replace_header(Map::RequestHeaders, name, value.as_bytes()),
-        Edit::Remove(name) => calls::remove_header(Map::RequestHeaders, name),
-    };
-    if let Err(status) = written {
-        log(Level::Warn, &format!("a header of a request could not be changed: {status}"));
-    }
-}
-
-/// Sends a reply. If the host does not take it the request goes on: to pause it would hang it.
-fn send(reply: &Reply) -> Action {
-    let sent = calls::send_local_response(&LocalResponse {
-        status: reply.status,
-        details: &reply.details,
-        headers: &reply.headers,
-        body: &reply.body,
-        grpc_status: reply.grpc_status,
-    });
-    match sent {
-        Ok(()) => Action::Pause,
-        Err(status) => {
-            log(Level::Warn, &format!("a reply could not be sent, the request goes on: {status}"));
-            Action::Continue
-        }
-    }
-}
-
-/// What the answer's headers say. All of them in one read cost no more than the two that every answer is judged by.
-fn read_answer(rules: &Rules) -> Answer {
-    let answer = calls::header_pairs(Map::ResponseHeaders).ok().map(|headers| rules.read(headers.iter()));
-    // Nothing that could be read has no status; one by one each may still be had.
-    answer.filter(|answer| answer.status.http.is_some()).unwrap_or_else(|| {
-        let http = header(Map::ResponseHeaders, ":status").and_then(|value| parse_status(&value));
-        Answer::from(Status { http, grpc: grpc_status(Map::ResponseHeaders) })
-    })
-}
-
-fn grpc_status(map: Map) -> Option<u16> {
-    parse_status(&header(map, "grpc-status")?)
 }

@@ -7,6 +7,7 @@ use crate::calls::{self, Level, Queue, log};
 use crate::root::{Root, fingerprint};
 use crate::stream::Stream;
 
+pub use crate::answering::BodyAction;
 pub use crate::stream::Action;
 use resilience_core::worker::Resumed;
 use std::cell::RefCell;
@@ -166,9 +167,19 @@ pub fn on_request_body(id: u32, is_last: bool) -> Action {
     with(|vm| vm.stream(id, |stream, root| stream.request_body(root, is_last)))
 }
 
-/// `proxy_on_response_headers`.
-pub fn on_response_headers(id: u32) {
-    with(|vm| vm.stream(id, Stream::response_headers));
+/// `proxy_on_response_headers`; it `ends` where nothing follows them.
+#[must_use]
+pub fn on_response_headers(id: u32, ends: bool) -> Action {
+    with(|vm| vm.stream(id, |stream, root| stream.response_headers(root, ends)))
+}
+
+/// `proxy_on_response_body`.
+#[must_use]
+pub fn on_response_body(id: u32, size: usize, is_last: bool) -> BodyAction {
+    with(|vm| {
+        let stream = vm.streams.get_mut(&id);
+        stream.map_or(BodyAction::Continue, |stream| stream.response_body(size, is_last))
+    })
 }
 
 /// `proxy_on_response_trailers`.
@@ -249,9 +260,13 @@ macro_rules! export {
             }
 
             #[unsafe(no_mangle)]
-            extern "C" fn proxy_on_response_headers(id: u32, _count: u32, _end: bool) -> vm::Action {
-                vm::on_response_headers(id);
-                vm::Action::Continue
+            extern "C" fn proxy_on_response_headers(id: u32, _count: u32, end: bool) -> vm::Action {
+                vm::on_response_headers(id, end)
+            }
+
+            #[unsafe(no_mangle)]
+            extern "C" fn proxy_on_response_body(id: u32, size: usize, end: bool) -> vm::BodyAction {
+                vm::on_response_body(id, size, end)
             }
 
             #[unsafe(no_mangle)]

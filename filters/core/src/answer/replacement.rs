@@ -35,6 +35,9 @@ pub struct Rewrite {
     pub set: Vec<(String, String)>,
     /// What takes the place of its body.
     pub body: Vec<u8>,
+    /// Whether that may also be put where the upstream's body turns out to be empty. After a HEAD nothing may follow the headers,
+    /// and over HTTP/2 an upstream may still say so in a frame of its own.
+    pub fills_empty: bool,
 }
 
 /// What is as true of our answer: Envoy's own, and what lets a browser read it. All else tells of a body, a session or a
@@ -57,7 +60,7 @@ pub fn replace(mut reply: Reply, failed: &Failed<'_>, caller: &Caller, mark: Opt
         set.push(("grpc-status".to_owned(), status.to_string()));
         set.push(("grpc-message".to_owned(), String::from_utf8_lossy(&body).into_owned()));
     }
-    if let Room { length: Some(length), .. } = room {
+    if let Some(length) = room.length {
         set.push((CONTENT_LENGTH.to_owned(), length.to_string()));
     }
     let is_set = |name: &str| set.iter().any(|(known, _)| known == name);
@@ -66,7 +69,7 @@ pub fn replace(mut reply: Reply, failed: &Failed<'_>, caller: &Caller, mark: Opt
     let remove =
         names.into_iter().filter(|name| !is_kept(name) && !is_set(name)).map(str::to_owned).collect();
     let body = if room.takes_body { body } else { Vec::new() };
-    Replacement::InPlace(Rewrite { remove, set, body })
+    Replacement::InPlace(Rewrite { remove, set, body, fills_empty: room.fills_empty })
 }
 
 fn is_kept(name: &str) -> bool {
@@ -74,10 +77,12 @@ fn is_kept(name: &str) -> bool {
 }
 
 /// What an answer in its place may have.
+#[derive(Default)]
 struct Room {
     /// What it says of its length.
     length: Option<usize>,
     takes_body: bool,
+    fills_empty: bool,
 }
 
 impl Failed<'_> {
@@ -93,21 +98,35 @@ impl Failed<'_> {
         marks.join(", ")
     }
 
+    /// Whether it tells of bytes that follow, or, after a HEAD, would have followed a GET.
+    fn tells_of_bytes(&self) -> bool {
+        let length = self.first(CONTENT_LENGTH).and_then(|value| std::str::from_utf8(value).ok());
+        length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > 0)
+    }
+
     /// Whether `reply` can take its place.
     fn room_for(&self, reply: &Reply, caller: &Caller) -> Option<Room> {
         if reply.grpc_status.is_some() {
             // Only where no messages came is there a status to change, and nothing behind it.
             let is_status_alone = self.ends && self.first("content-type").is_some_and(is_grpc_type);
-            return is_status_alone.then_some(Room { length: None, takes_body: false });
+            return is_status_alone.then(Room::default);
         }
         let length = reply.body.len();
         let says_length = !matches!(reply.status, 204 | 304);
-        if self.ends {
-            let is_whole = length == 0 || caller.is_head;
-            return is_whole.then_some(Room { length: says_length.then_some(length), takes_body: false });
+        let told = says_length.then_some(length);
+        let is_head = caller.is_head == Some(true) || (self.ends && self.tells_of_bytes());
+        if is_head || (self.ends && length == 0) {
+            return Some(Room { length: told, ..Room::default() });
         }
-        // A length that was told is kept by a body that comes for certain; else it may be that none does.
-        let is_certain = self.first(CONTENT_LENGTH).is_some() && says_length;
-        Some(Room { length: is_certain.then_some(length), takes_body: true })
+        if self.ends {
+            return None;
+        }
+        // A length is told only where bytes come for certain that ours can take the place of: without any, the caller would
+        // wait for ever for what it was told.
+        Some(Room {
+            length: told.filter(|_| self.tells_of_bytes()),
+            takes_body: true,
+            fills_empty: caller.is_head == Some(false) || self.first("transfer-encoding").is_some(),
+        })
     }
 }

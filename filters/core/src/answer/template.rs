@@ -101,7 +101,7 @@ impl Template {
 
     /// How many bytes of text it keeps.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         let texts = self.parts.iter().map(|(text, _)| text.len());
         texts.fold(self.tail.len(), usize::saturating_add)
     }

@@ -63,6 +63,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether its content type is gRPC's.
+    #[must_use]
+    pub const fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
     /// Whether it is a gRPC answer whose status has not come.
     #[must_use]
     pub fn lacks_grpc_status(&self) -> bool {

@@ -19,7 +19,7 @@ pub fn header_pairs(map: Map) -> Result<Pairs> {
 
 impl Pairs {
     /// The names and values, in order. Ends early where the bytes are not what the ABI describes.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let (count, rest) = word(&self.0).unwrap_or_default();
         let lengths = usize::try_from(count).ok().and_then(|count| count.checked_mul(8));
         let split = lengths.and_then(|lengths| rest.split_at_checked(lengths));

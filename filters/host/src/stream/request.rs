@@ -1,0 +1,172 @@
+//! The way in: what becomes of a request, and where a refused one goes.
+
+use super::{REROUTE, Stream};
+use crate::answering::send;
+use crate::call::{Call, Holds, Rerouted};
+use crate::calls::{self, Level, Map, log};
+use crate::root::{Arrived, Asked, Root};
+use crate::stream::Action;
+use resilience_core::answer::{Instead, Reason, Reasons, Refusal, Source, instead, plain};
+use resilience_core::decision::Decision;
+use resilience_core::fallback::{Caller, Cause, Entries};
+use resilience_core::matcher::Seen;
+use resilience_core::outcome::Answer;
+use resilience_core::steering::Edit;
+use resilience_core::time::Timestamp;
+use resilience_core::worker::{Pass, Resumed, Verdict};
+use std::time::Duration;
+
+/// A request that is held back, or about to be let in or refused.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) call: Call,
+    pub(super) asked: Asked,
+    /// What its own policy said, where that is not the one that is asked now.
+    refused: Option<Refused>,
+}
+
+/// A request that its own policy has refused.
+#[derive(Debug)]
+struct Refused {
+    policy: usize,
+    cause: Cause,
+    caller: Caller,
+    /// The entries of its fallback that could not help.
+    tried: Entries,
+    /// When it must be answered, if that can still be.
+    deadline: Option<Timestamp>,
+    waited: Duration,
+}
+
+impl Stream {
+    /// A request of a policy comes.
+    pub(super) fn arrive(&mut self, root: &mut Root, policy: usize, seen: Seen) -> Action {
+        let cluster = root.cluster(policy);
+        let arrived = root.decide(policy, cluster.as_deref(), self.id, None);
+        let (call, asked, decision) = begun(arrived, seen, cluster);
+        self.obey(root, Held { call, asked, refused: None }, decision)
+    }
+
+    /// Does with a request what was decided.
+    pub(super) fn obey(&mut self, root: &mut Root, held: Held, decision: Decision) -> Action {
+        match decision {
+            Decision::Call(pass) => self.begin(root, held, pass),
+            Decision::Wait => {
+                self.held = Some(held);
+                Action::Pause
+            }
+            Decision::Refuse(refusal) => self.refuse(root, held, refusal),
+        }
+    }
+
+    /// The request goes to the upstream.
+    fn begin(&mut self, root: &mut Root, held: Held, pass: Pass) -> Action {
+        let Held { call, mut asked, refused } = held;
+        let target = call.target;
+        if let (Some(rerouted), Some(refused)) = (&call.rerouted, refused) {
+            if let Err(status) =
+                calls::replace_header(Map::RequestHeaders, REROUTE, rerouted.cluster.as_bytes())
+            {
+                log(Level::Warn, &format!("a request could not be sent elsewhere: {status}"));
+                let (verdict, waited) = (Verdict::Admitted(pass), Duration::ZERO);
+                root.abandon(Resumed { call: self.id, target, verdict, waited });
+                return self.answer(root, refused);
+            }
+            root.metrics(refused.policy, |metrics| {
+                metrics.fallback(refused.cause.reason, Source::Reroute);
+            });
+        }
+        let Pass { ticket, permit, grant, shadowed } = pass;
+        root.metrics(target.policy, |metrics| {
+            shadowed.into_iter().for_each(|reason| metrics.shadow(reason));
+        });
+        root.edits(target.policy, &asked, grant).iter().for_each(write);
+        if !self.is_whole
+            && let Some(deadline) = asked.plan.time.deadline
+        {
+            // The router's own clock starts when it has the whole request.
+            self.alarm = Some(deadline);
+            root.set_alarm(self.id, deadline);
+        }
+        self.holds = Some(Holds { target, permit, grant, failed: false, lingers: false });
+        let caller = root.caller(target.policy, &mut asked, Reasons::FAILURES, self.is_whole);
+        self.call = Some(Call { ticket, caller, ..call });
+        Action::Continue
+    }
+
+    /// The request is not let in by the policy that was asked.
+    fn refuse(&mut self, root: &mut Root, held: Held, refusal: Refusal) -> Action {
+        let Held { call, mut asked, refused } = held;
+        let policy = call.target.policy;
+        let class = root.class_name(policy, call.class).map(str::to_owned);
+        root.metrics(policy, |metrics| metrics.rejection(refusal.reason, class.as_deref()));
+        let refused = refused.map(|own| Refused { waited: call.waited, ..own });
+        let refused = refused.unwrap_or_else(|| Refused {
+            policy,
+            cause: Cause::refusal(refusal.reason, refusal.retry_after),
+            caller: root.caller(policy, &mut asked, Reasons::REFUSALS, false),
+            tried: Entries::default(),
+            deadline: asked.plan.time.deadline.filter(|_| refusal.reason != Reason::DeadlineExceeded),
+            waited: call.waited,
+        });
+        self.answer(root, refused)
+    }
+
+    /// Has its fallback answer a refused request, by the next entry that applies.
+    fn answer(&mut self, root: &mut Root, mut refused: Refused) -> Action {
+        let Refused { policy, cause, .. } = refused;
+        let expose = root.exposes();
+        let Some(own) = root.policy(policy) else { return Action::Continue };
+        match instead(own, expose, &cause, &refused.caller, refused.tried) {
+            Instead::Nothing => send(&plain(own, expose, &cause, &refused.caller)),
+            Instead::Answer(reply) => {
+                root.metrics(policy, |metrics| metrics.fallback(cause.reason, reply.source));
+                send(&reply)
+            }
+            Instead::Reroute { place, to } => {
+                let (cluster, guard) = (to.cluster.clone(), to.guard);
+                refused.tried.insert(place);
+                self.reroute(root, refused, cluster, guard)
+            }
+        }
+    }
+
+    /// Asks the guard of another cluster.
+    fn reroute(&mut self, root: &mut Root, refused: Refused, cluster: String, guard: usize) -> Action {
+        let arrived = root.decide(guard, Some(cluster.as_bytes()), self.id, refused.deadline);
+        let (mut call, asked, decision) = begun(arrived, Seen::default(), None);
+        call.waited = refused.waited;
+        call.rerouted = Some(Rerouted { policy: refused.policy, reason: refused.cause.reason, cluster });
+        self.obey(root, Held { call, asked, refused: Some(refused) }, decision)
+    }
+}
+
+fn begun(arrived: Arrived, seen: Seen, cluster: Option<Vec<u8>>) -> (Call, Asked, Decision) {
+    let Arrived { at, target, class, asked, decision } = arrived;
+    let call = Call {
+        target,
+        ticket: None,
+        class,
+        began: at,
+        waited: Duration::ZERO,
+        has_deadline: asked.plan.time.deadline.is_some(),
+        seen,
+        cluster,
+        slow: None,
+        answer: Answer::default(),
+        caller: Caller::default(),
+        rerouted: None,
+    };
+    (call, asked, decision)
+}
+
+/// Changes the request's headers.
+fn write(edit: &Edit<'_>) {
+    let written = match edit {
+        Edit::Set(name, value) => calls::replace_header(Map::RequestHeaders, name, value.as_bytes()),
+        Edit::Remove(name) => calls::remove_header(Map::RequestHeaders, name),
+    };
+    if let Err(status) = written {
+        log(Level::Warn, &format!("a header of a request could not be changed: {status}"));
+    }
+}

@@ -1,0 +1,167 @@
+//! The way out: what an answer proves, and what takes its place if it failed.
+
+use super::Stream;
+use crate::answering::{self, BodyAction, send};
+use crate::calls::{self, Map};
+use crate::facts::{header, is_grpc};
+use crate::root::Root;
+use crate::stream::Action;
+use resilience_core::answer::{
+    Failed, Instead, MARKER, Reasons, Replacement, Source, instead, marker, replace,
+};
+use resilience_core::breaker::Outcome;
+use resilience_core::fallback::{Caller, Cause, Entries};
+use resilience_core::outcome::{
+    self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, may_have_failed, parse_status,
+};
+
+/// An answer that failed, and has not begun for the caller.
+struct Failure {
+    policy: usize,
+    cause: Cause,
+    caller: Caller,
+}
+
+impl Stream {
+    /// The headers of an answer; it `ends` with them where no body and no trailers follow.
+    pub(crate) fn response_headers(&mut self, root: &mut Root, ends: bool) -> Action {
+        if self.held.take().is_some() {
+            // Somebody else has answered it: it waits for nothing any more.
+            root.withdraw(self.id);
+        }
+        self.cancel_alarm(root);
+        let mark = self.mark(root);
+        let failure = self.judge_headers(root);
+        self.answered = true;
+        if let Some(failure) = failure
+            && let Some(action) = self.replace(root, &failure, mark.as_deref(), ends)
+        {
+            return action;
+        }
+        if let Some(mark) = mark {
+            answering::mark(&mark);
+        } else if !root.exposes() {
+            // One that is not there is removed at no cost to speak of.
+            let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
+        }
+        Action::Continue
+    }
+
+    /// A piece of an answer's body, of `size` bytes.
+    pub(crate) fn response_body(&mut self, size: usize, is_last: bool) -> BodyAction {
+        self.body.as_mut().map_or(BodyAction::Continue, |body| body.next(size, is_last))
+    }
+
+    pub(crate) fn response_trailers(&mut self, root: &mut Root) {
+        if self.body.is_some() {
+            answering::drop_trailers();
+        }
+        let Some(call) = &mut self.call else { return };
+        let Some(rules) = root.rules(call.target.policy) else { return };
+        call.answer.status.grpc = grpc_status(Map::ResponseTrailers).or(call.answer.status.grpc);
+        // A success may still be cut off.
+        if call.is_probe() || rules.judge(call.answer) != Outcome::Success {
+            let info = call.stream_info();
+            self.judge_answer(root, &info);
+        }
+    }
+
+    /// What there is to say of the way of a request that was sent elsewhere.
+    pub(super) fn mark(&self, root: &mut Root) -> Option<String> {
+        let rerouted = self.call.as_ref()?.rerouted.as_ref()?;
+        if !rerouted.has_arrived() {
+            root.went_astray(rerouted);
+            return None;
+        }
+        let policy = root.policy(rerouted.policy).filter(|_| root.exposes())?;
+        Some(marker(&policy.name, rerouted.reason, Source::Reroute))
+    }
+
+    /// Counts what an answer's headers prove, as far as they do, and tells whether it is a failure that can be replaced.
+    fn judge_headers(&mut self, root: &mut Root) -> Option<Failure> {
+        let call = self.call.as_mut()?;
+        call.slow = root.is_slow(call.target.policy, call.began);
+        let policy = root.policy(call.target.policy)?;
+        let rules = policy.rules();
+        call.answer = read_answer(rules);
+        let is_settled = match rules.standing(call.answer, call.is_probe()) {
+            Standing::Settled => true,
+            Standing::SettledUnlessGrpc => !is_grpc(header(Map::ResponseHeaders, "content-type")),
+            Standing::Provisional => false,
+        };
+        let replaces = policy.fallback.answers(Reasons::FAILURES);
+        let is_suspect = replaces && (is_settled || may_have_failed(call.answer.status));
+        if !is_settled && !is_suspect {
+            return None;
+        }
+        let info = call.stream_info();
+        let reason = if is_suspect { outcome::failure(rules, call.answer, &info) } else { None };
+        // What the upstream's answer comes to may still change, Envoy's own does not.
+        let is_final = is_settled || !is_via_upstream(&info.details);
+        let failure = reason.filter(|_| is_final).map(|reason| {
+            let mut caller = std::mem::take(&mut call.caller);
+            caller.is_grpc |= call.answer.is_grpc();
+            Failure { policy: call.target.policy, cause: Cause::failure(reason, call.answer.status), caller }
+        });
+        if is_settled || failure.is_some() {
+            self.judge_answer(root, &info);
+        }
+        failure
+    }
+
+    /// Counts what the answer proves, before the stream ends.
+    fn judge_answer(&mut self, root: &mut Root, info: &StreamInfo) {
+        let Some(call) = self.call.take() else { return };
+        let judge = |rules| outcome::of_answer(rules, call.answer, info);
+        let outcome = root.rules(call.target.policy).map_or(Outcome::Ignored, judge);
+        // With what is written anyway: else the retries wait for the end.
+        let writes = call.ticket.is_some_and(|ticket| ticket.tells(outcome));
+        self.settle(root, Some((call, outcome)), writes, None);
+    }
+
+    /// Has the fallback take a failed answer's place; `None` where it stays as it is.
+    fn replace(
+        &mut self,
+        root: &mut Root,
+        failure: &Failure,
+        mark: Option<&str>,
+        ends: bool,
+    ) -> Option<Action> {
+        let Failure { policy: index, cause, caller } = failure;
+        let policy = root.policy(*index)?;
+        let Instead::Answer(reply) = instead(policy, root.exposes(), cause, caller, Entries::default())
+        else {
+            return None;
+        };
+        if policy.shadow {
+            root.metrics(*index, |metrics| metrics.shadow(cause.reason));
+            return None;
+        }
+        let source = reply.source;
+        let headers = calls::header_pairs(Map::ResponseHeaders).ok()?;
+        let failed = Failed { headers: headers.iter().collect(), ends };
+        let action = match replace(reply, &failed, caller, mark) {
+            Replacement::Direct(reply) => send(&reply),
+            Replacement::InPlace(rewrite) => {
+                self.body = Some(answering::rewrite(rewrite));
+                Action::Continue
+            }
+        };
+        root.metrics(*index, |metrics| metrics.fallback(cause.reason, source));
+        Some(action)
+    }
+}
+
+/// What the answer's headers say. All of them in one read cost no more than the two that every answer is judged by.
+fn read_answer(rules: &Rules) -> Answer {
+    let answer = calls::header_pairs(Map::ResponseHeaders).ok().map(|headers| rules.read(headers.iter()));
+    // Nothing that could be read has no status; one by one each may still be had.
+    answer.filter(|answer| answer.status.http.is_some()).unwrap_or_else(|| {
+        let http = header(Map::ResponseHeaders, ":status").and_then(|value| parse_status(&value));
+        Answer::from(Status { http, grpc: grpc_status(Map::ResponseHeaders) })
+    })
+}
+
+fn grpc_status(map: Map) -> Option<u16> {
+    parse_status(&header(map, "grpc-status")?)
+}
