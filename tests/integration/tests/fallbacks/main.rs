@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 const REJECTIONS: &str = "resilience_rejections_total";
 const FALLBACKS: &str = "resilience_fallbacks_total";
+const OPENED: &str = "resilience_circuit_breaker_transitions_total";
 const SHADOW: &str = "resilience_shadow_decisions_total";
 const STALE: &str = "resilience_stale_routes_total";
 const IN_FLIGHT: &str = "resilience_bulkhead_in_flight";
@@ -71,8 +72,9 @@ fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
     headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }
 
+/// With words for the upstream, if there are any.
 fn told(request: Request, words: &str) -> Request {
-    request.header("x-behave", words)
+    if words.is_empty() { request } else { request.header("x-behave", words) }
 }
 
 /// An answer, and the name by which the access log has it.
@@ -201,7 +203,7 @@ impl Scene {
     /// How often a policy's breaker opened.
     async fn opened(&self, policy: &str) -> u64 {
         let labels = [("policy", policy), ("to", "open")];
-        self.edge.count("resilience_circuit_breaker_transitions_total", &labels).await
+        self.edge.count(OPENED, &labels).await
     }
 
     /// Nothing is in flight by the shared count.

@@ -138,29 +138,26 @@ impl Play {
         calls(before.success + asked * success, before.failure + asked * failure, asked * ignored)
     }
 
-    async fn counted(&self, scene: &mut Scene) {
+    /// What the metrics do not have as they should.
+    fn miscounted(&self, metrics: &Metrics) -> Option<String> {
         let (policy, reason) = (self.policy.as_str(), self.situation.reason);
-        scene.edge.wait_calls(policy, self.calls()).await;
-        let asked = self.callers().len() as u64;
-        let metrics = scene.edge.envoy.prometheus().await;
-        let sums = |metric, labels: &[(&str, &str)]| {
-            let of = |more: &[_]| metrics.sum(metric, &[&[("policy", policy)], more].concat()) as u64;
-            (of(labels), of(&[]))
+        let sum = |metric: &str, labels: &[(&str, &str)]| {
+            metrics.sum(metric, &[&[("policy", policy)], labels].concat()) as u64
         };
+        let calls = |outcome| sum("resilience_calls_total", &[("outcome", outcome)]);
+        let seen = [
+            [calls("success"), calls("failure"), calls("ignored")],
+            [sum(REJECTIONS, &[("reason", reason)]), sum(REJECTIONS, &[]), sum(OPENED, &[("to", "open")])],
+            [sum(FALLBACKS, &[("reason", reason), ("source", self.source())]), sum(FALLBACKS, &[]), 0],
+        ];
+        let Calls { success, failure, ignored } = self.calls();
+        let asked = self.callers().len() as u64;
         let refused = if is_refusal(reason) { asked } else { 0 };
-        assert_eq!(sums(REJECTIONS, &[("reason", reason)]), (refused, refused), "{policy}: rejections");
         let answered = if matches!(self.how, How::Plainly) { 0 } else { asked };
-        let labels = [("reason", reason), ("source", self.source())];
-        assert_eq!(sums(FALLBACKS, &labels), (answered, answered), "{policy}: fallbacks");
         // The breaker saw failures, whatever the callers saw.
-        let is_tripped = self.situation.counts.failure > 0;
-        if is_tripped {
-            assert_eq!(scene.edge.transitions(policy, "open", "consecutive_failures").await, 1, "{policy}");
-            let answer = scene.get(&self.path(), "status=200").await;
-            assert_eq!(answer.header("x-resilience"), mark(policy, "circuit_open", "none"), "{policy}");
-        } else if self.situation.reason != "circuit_open" {
-            assert_eq!(scene.opened(policy).await, 0, "{policy}");
-        }
+        let opened = u64::from(failure > 0);
+        let expected = [[success, failure, ignored], [refused, refused, opened], [answered, answered, 0]];
+        (seen != expected).then(|| format!("{policy}: {seen:?}, not {expected:?}"))
     }
 }
 
@@ -214,8 +211,22 @@ async fn every_reason_by_every_source() {
     let rerouted = plays.iter().filter(|play| matches!(play.how, How::Elsewhere)).count() * Caller::ALL.len();
     assert_eq!(scene.spare.requests(), rerouted);
     scene.edge.wait_calls("guard", calls(rerouted as u64, 0, 0)).await;
-    for play in &plays {
-        play.counted(&mut scene).await;
+    let mut wrong = Vec::new();
+    let counted = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let metrics = scene.edge.envoy.prometheus().await;
+            wrong = plays.iter().filter_map(|play| play.miscounted(&metrics)).collect();
+            if wrong.is_empty() {
+                break;
+            }
+        }
+    });
+    let _ = counted.await;
+    assert!(wrong.is_empty(), "{} are counted wrong:\n{}", wrong.len(), wrong.join("\n"));
+    for play in plays.iter().filter(|play| play.calls().failure > 0 && play.situation.name != "probed") {
+        // And refuses now, which no entry here answers for, if that is not the reason itself.
+        let answer = scene.get(&play.path(), "status=200").await;
+        assert!(answer.header("x-resilience").contains("reason=circuit_open"), "{}: {answer:?}", play.policy);
     }
     scene.sound();
 }
