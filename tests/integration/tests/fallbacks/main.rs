@@ -1,6 +1,7 @@
 //! What answers instead, in a real Envoy with four workers: each reason by each source, in whatever form the failed answer
 //! has, and where the request goes that another route takes. The upstreams count what reached them.
 
+mod formed;
 mod reasons;
 
 use resilience_integration_tests::endings::{World, route_of};
