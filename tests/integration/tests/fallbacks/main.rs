@@ -2,6 +2,8 @@
 //! has, and where the request goes that another route takes. The upstreams count what reached them.
 
 mod formed;
+mod front;
+mod local_reply;
 mod reasons;
 
 use resilience_integration_tests::endings::{World, route_of};
