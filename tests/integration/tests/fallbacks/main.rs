@@ -5,6 +5,7 @@ mod formed;
 mod front;
 mod local_reply;
 mod reasons;
+mod reroute;
 mod selection;
 
 use resilience_integration_tests::endings::{World, route_of};
