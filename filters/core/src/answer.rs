@@ -7,6 +7,8 @@ use std::time::Duration;
 
 mod reason;
 mod replacement;
+#[cfg(test)]
+mod replacement_tests;
 mod template;
 #[cfg(test)]
 mod tests;

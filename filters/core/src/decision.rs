@@ -1,6 +1,8 @@
 //! What a policy makes of what its patterns say.
 
 #[cfg(test)]
+mod dependency_tests;
+#[cfg(test)]
 mod plan_tests;
 
 use crate::answer::{Reason, Refusal, retry_after};
@@ -248,13 +250,13 @@ mod tests {
     fn what_the_patterns_say_is_obeyed() {
         let policy = policy("enforce", "enforce");
         let pass = Pass { ticket: Some(TICKET), ..Pass::default() };
-        assert_eq!(decide(&policy, None, admitted), Decision::Call(pass));
-        assert_eq!(decide(&policy, None, || Verdict::Waits), Decision::Wait);
+        assert_eq!(decide(&policy, None, None, admitted), Decision::Call(pass));
+        assert_eq!(decide(&policy, None, None, || Verdict::Waits), Decision::Wait);
         let (open, full) = (Reason::CircuitOpen, Reason::BulkheadFull);
         let wait = Some(Duration::from_millis(1500));
-        assert_eq!(decide(&policy, None, || refused(open, wait)), refusal(open, Some(2)));
-        assert_eq!(decide(&policy, None, || refused(open, None)), refusal(open, Some(1)));
-        assert_eq!(decide(&policy, None, || refused(full, None)), refusal(full, Some(1)));
+        assert_eq!(decide(&policy, None, None, || refused(open, wait)), refusal(open, Some(2)));
+        assert_eq!(decide(&policy, None, None, || refused(open, None)), refusal(open, Some(1)));
+        assert_eq!(decide(&policy, None, None, || refused(full, None)), refusal(full, Some(1)));
         assert_eq!(state_by_mode(&policy), None);
     }
 
@@ -262,7 +264,7 @@ mod tests {
     fn a_breaker_that_is_forced_open_is_not_asked() {
         let never = || -> Verdict { panic!("asked") };
         let policy = policy("enforce", "forced_open");
-        assert_eq!(decide(&policy, None, never), refusal(Reason::CircuitOpen, None));
+        assert_eq!(decide(&policy, None, None, never), refusal(Reason::CircuitOpen, None));
         assert_eq!(state_by_mode(&policy), Some(State::Open));
     }
 
@@ -270,9 +272,9 @@ mod tests {
     fn a_shadow_of_one_that_is_forced_open_leaves_the_others_their_say() {
         let policy = policy("shadow", "forced_open");
         let pass = Pass { shadowed: vec![Reason::CircuitOpen], ..Pass::default() };
-        assert_eq!(decide(&policy, None, || Verdict::Admitted(Pass::default())), Decision::Call(pass));
+        assert_eq!(decide(&policy, None, None, || Verdict::Admitted(Pass::default())), Decision::Call(pass));
         let full = refused(Reason::BulkheadFull, None);
-        assert_eq!(decide(&policy, None, || full), refusal(Reason::BulkheadFull, Some(1)));
+        assert_eq!(decide(&policy, None, None, || full), refusal(Reason::BulkheadFull, Some(1)));
         assert_eq!(state_by_mode(&policy), Some(State::Open));
     }
 

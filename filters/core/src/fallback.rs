@@ -17,6 +17,8 @@ use std::ops::RangeInclusive;
 
 /// At most so many entries: each has a bit in [`Entries`].
 pub const MAX_ENTRIES: usize = 32;
+/// At most so many places to fill in in a body: with [`SHOWN_ID`] they bound what becomes of it.
+pub const MAX_PLACES: usize = 64;
 /// What of a request's id is shown, in bytes: it is the client's to choose where Envoy lets it.
 const SHOWN_ID: usize = 256;
 
@@ -192,6 +194,14 @@ impl Fallbacks {
     #[must_use]
     pub const fn entries(&self) -> &[Fallback] {
         &self.entries
+    }
+
+    /// Says which policy guards where an entry leads: it may stand behind those who name it.
+    pub(crate) fn set_guard(&mut self, place: usize, guard: usize) {
+        let entry = self.entries.get_mut(place);
+        if let Some(Fallback { strategy: Strategy::Reroute(to), .. }) = entry {
+            to.guard = guard;
+        }
     }
 
     /// Whether any of them answers for one of these reasons.

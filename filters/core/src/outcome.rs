@@ -5,6 +5,8 @@
 //! (`StreamInfo::CoreResponseFlag`).
 
 #[cfg(test)]
+mod failure_tests;
+#[cfg(test)]
 mod properties;
 mod rules;
 #[cfg(test)]
@@ -160,12 +162,6 @@ pub fn failure(rules: &Rules, answer: Answer, info: &StreamInfo) -> Option<Reaso
     } else {
         has(OVERFLOW).then_some(Reason::ConnectFailure)
     }
-}
-
-/// Whether an answer whose headers have come may be a failure that is not the upstream's own: worth asking why it is there.
-#[must_use]
-pub fn may_have_failed(status: Status) -> bool {
-    status.http.is_none_or(|status| status >= 500) || status.grpc.is_some_and(|status| status != 0)
 }
 
 /// Envoy's own rule, by which it also makes a gRPC answer of a local reply: `application/grpc`, by itself or with a message

@@ -16,6 +16,8 @@ mod budget_waiting_tests;
 mod bulkhead_tests;
 mod completion;
 #[cfg(test)]
+mod dependency_tests;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod give_up_tests;

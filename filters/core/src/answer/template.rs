@@ -99,11 +99,10 @@ impl Template {
         self.parts.iter().any(|(_, place)| *place == Place::RequestId)
     }
 
-    /// How many bytes of text it keeps.
+    /// How many places it has.
     #[must_use]
-    pub fn size(&self) -> usize {
-        let texts = self.parts.iter().map(|(text, _)| text.len());
-        texts.fold(self.tail.len(), usize::saturating_add)
+    pub const fn places(&self) -> usize {
+        self.parts.len()
     }
 
     /// The body for one request. What outsiders are not told is left empty.

@@ -2,26 +2,38 @@
 
 use super::*;
 use crate::config::Document;
+use crate::outcome::Status;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const REFUSAL: Refusal = Refusal { reason: Reason::CircuitOpen, retry_after: Some(17) };
 
+/// Who asks.
 #[derive(Default)]
 struct Asker {
     grpc: bool,
     id: Vec<u8>,
-    ids_read: u32,
 }
 
-impl Caller for Asker {
-    fn is_grpc(&mut self) -> bool {
-        self.grpc
-    }
+/// What a refused caller gets.
+fn refuse(policy: &Policy, expose: bool, refusal: Refusal, asker: &Asker) -> Reply {
+    let Refusal { reason, retry_after } = refusal;
+    get(policy, expose, Cause::refusal(reason, retry_after), asker)
+}
 
-    fn request_id(&mut self) -> Vec<u8> {
-        self.ids_read += 1;
-        self.id.clone()
+fn timed_out(policy: &Policy, expose: bool, grpc: bool) -> Reply {
+    let cause = Cause::failure(Reason::Timeout, Status::default());
+    get(policy, expose, cause, &Asker { grpc, ..Asker::default() })
+}
+
+fn get(policy: &Policy, expose: bool, cause: Cause, asker: &Asker) -> Reply {
+    let content_type: &[u8] = if asker.grpc { b"application/grpc" } else { b"text/plain" };
+    let headers: [(&[u8], &[u8]); 2] = [(b"content-type", content_type), (b"x-request-id", &asker.id)];
+    let caller = policy.fallback.caller(headers.into_iter());
+    match instead(policy, expose, &cause, &caller, Entries::default()) {
+        Instead::Answer(reply) => reply,
+        Instead::Nothing => plain(policy, expose, &cause, &caller),
+        Instead::Reroute { .. } => panic!("sent elsewhere"),
     }
 }
 
@@ -36,11 +48,11 @@ fn with_static(entry: &str) -> Policy {
 }
 
 fn answer(policy: &Policy) -> Reply {
-    refuse(policy, true, REFUSAL, &mut Asker::default())
+    refuse(policy, true, REFUSAL, &Asker::default())
 }
 
 fn grpc(policy: &Policy, expose: bool) -> Reply {
-    refuse(policy, expose, REFUSAL, &mut Asker { grpc: true, ..Asker::default() })
+    refuse(policy, expose, REFUSAL, &Asker { grpc: true, ..Asker::default() })
 }
 
 /// All values of a header.
@@ -77,7 +89,7 @@ fn a_plain_refusal_is_problem_details() {
 
 #[test]
 fn unexposed_it_tells_outsiders_nothing() {
-    let reply = refuse(&policy(""), false, REFUSAL, &mut Asker::default());
+    let reply = refuse(&policy(""), false, REFUSAL, &Asker::default());
     assert_eq!(names(&reply), ["content-type", "x-envoy-ratelimited", "retry-after"]);
     let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(problem, serde_json::json!({"title": "Service Unavailable", "status": 503}));
@@ -87,8 +99,8 @@ fn unexposed_it_tells_outsiders_nothing() {
 #[test]
 fn unexposed_a_body_with_places_keeps_the_policy_and_the_reason_to_itself() {
     let policy = with_static(r#"{"status": 503, "text": "<%POLICY%|%REASON%|%RETRY_AFTER%|%REQUEST_ID%>"}"#);
-    let mut caller = Asker { id: b"id".to_vec(), ..Asker::default() };
-    let reply = refuse(&policy, false, REFUSAL, &mut caller);
+    let caller = Asker { id: b"id".to_vec(), ..Asker::default() };
+    let reply = refuse(&policy, false, REFUSAL, &caller);
     assert_eq!(body(&reply), "<||17|id>");
     assert_eq!(header(&reply, "x-resilience"), [""; 0]);
 }
@@ -114,7 +126,7 @@ fn retry_after_is_the_rest_of_the_wait_rounded_up_and_at_least_one() {
 fn without_a_wait_there_is_no_retry_after() {
     let forced = Refusal { retry_after: None, ..REFUSAL };
     for policy in [policy(""), with_static(r#"{"status": 503}"#)] {
-        let reply = refuse(&policy, true, forced, &mut Asker::default());
+        let reply = refuse(&policy, true, forced, &Asker::default());
         assert_eq!(header(&reply, "retry-after"), [""; 0]);
     }
 }
@@ -206,25 +218,23 @@ fn headers_keep_their_order_and_lose_their_case() {
 #[test]
 fn places_are_filled_in() {
     let text = "%POLICY%: %REASON%, %RETRY_AFTER% s, %REQUEST_ID%; %POLICY%%POLICY% 100% %NOPE% %POLICY";
-    let mut caller = Asker { id: b"id-1".to_vec(), ..Asker::default() };
+    let caller = Asker { id: b"id-1".to_vec(), ..Asker::default() };
     let policy = with_static(&format!(r#"{{"status": 200, "text": "{text}"}}"#));
-    let reply = refuse(&policy, true, REFUSAL, &mut caller);
+    let reply = refuse(&policy, true, REFUSAL, &caller);
     let expected = "checkout: circuit_open, 17 s, id-1; checkoutcheckout 100% %NOPE% %POLICY";
     assert_eq!(body(&reply), expected);
 
     let forced = Refusal { retry_after: None, ..REFUSAL };
-    let reply =
-        refuse(&with_static(r#"{"status": 200, "text": "[%RETRY_AFTER%]"}"#), true, forced, &mut caller);
+    let reply = refuse(&with_static(r#"{"status": 200, "text": "[%RETRY_AFTER%]"}"#), true, forced, &caller);
     assert_eq!(body(&reply), "[]");
 }
 
 #[test]
-fn the_request_id_is_read_only_where_it_is_shown() {
-    let mut caller = Asker::default();
+fn the_request_is_read_only_where_that_makes_a_difference() {
     for policy in [policy(""), with_static(r#"{"status": 200, "text": "%POLICY%"}"#)] {
-        assert!(!refuse(&policy, true, REFUSAL, &mut caller).body.is_empty());
+        assert!(!policy.fallback.reads_request());
     }
-    assert_eq!(caller.ids_read, 0);
+    assert!(with_static(r#"{"status": 200, "text": "%REQUEST_ID%"}"#).fallback.reads_request());
 }
 
 #[test]
@@ -251,25 +261,24 @@ fn what_a_client_sends_cannot_break_out_of_the_body() {
             let entry = format!(
                 r#"{{"status": 200, "headers": {{"content-type": "{content_type}"}}, "text": "<\"%REQUEST_ID%\">"}}"#
             );
-            let mut caller = Asker { id: id.to_vec(), ..Asker::default() };
-            let reply = refuse(&with_static(&entry), true, REFUSAL, &mut caller);
+            let caller = Asker { id: id.to_vec(), ..Asker::default() };
+            let reply = refuse(&with_static(&entry), true, REFUSAL, &caller);
             assert_eq!(body(&reply), format!("<\"{expected}\">"), "{content_type}");
         }
         // A json body stays JSON, whatever type the operator gives it, and is no markup where it is taken for that.
         let entry = r#"{"status": 200, "headers": {"content-type": "text/html"}, "json": {"%REQUEST_ID%": "a%REQUEST_ID%"}}"#;
-        let mut caller = Asker { id: id.to_vec(), ..Asker::default() };
-        let reply = refuse(&with_static(entry), true, REFUSAL, &mut caller);
+        let caller = Asker { id: id.to_vec(), ..Asker::default() };
+        let reply = refuse(&with_static(entry), true, REFUSAL, &caller);
         let parsed: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!(parsed, serde_json::json!({markup: format!("a{markup}")}));
     }
 }
 
 #[test]
-fn a_request_id_of_any_length_is_no_trap() {
-    let mut caller = Asker { id: vec![b'"'; 60_000], ..Asker::default() };
-    let reply =
-        refuse(&with_static(r#"{"status": 200, "json": "%REQUEST_ID%"}"#), true, REFUSAL, &mut caller);
-    assert_eq!(reply.body.len(), 2 + 120_000);
+fn a_long_request_id_is_cut() {
+    let caller = Asker { id: vec![b'"'; 60_000], ..Asker::default() };
+    let reply = refuse(&with_static(r#"{"status": 200, "json": "%REQUEST_ID%"}"#), true, REFUSAL, &caller);
+    assert_eq!(reply.body.len(), 2 + 2 * 256);
 }
 
 #[test]
@@ -315,7 +324,7 @@ fn a_forged_header_gets_an_empty_400() {
 #[test]
 fn a_deadline_and_a_timeout_are_a_504_that_does_not_say_when_to_come_back() {
     let late = Refusal { reason: Reason::DeadlineExceeded, retry_after: None };
-    let plain = refuse(&policy(""), true, late, &mut Asker::default());
+    let plain = refuse(&policy(""), true, late, &Asker::default());
     for (reply, reason) in [(plain, "deadline_exceeded"), (timed_out(&policy(""), true, false), "timeout")] {
         assert_eq!((reply.status, reply.grpc_status), (504, None));
         let expected = format!(r#"{{"title":"Gateway Timeout","status":504,"detail":"{reason}"}}"#);
@@ -324,7 +333,7 @@ fn a_deadline_and_a_timeout_are_a_504_that_does_not_say_when_to_come_back() {
         assert_eq!(header(&reply, "x-resilience"), [format!("checkout;reason={reason};source=none")]);
         assert_eq!(reply.details, format!("resilience:checkout:{reason}"));
     }
-    let grpc = refuse(&policy(""), true, late, &mut Asker { grpc: true, ..Asker::default() });
+    let grpc = refuse(&policy(""), true, late, &Asker { grpc: true, ..Asker::default() });
     for (reply, reason) in [(grpc, "deadline_exceeded"), (timed_out(&policy(""), true, true), "timeout")] {
         assert_eq!((reply.status, reply.grpc_status, body(&reply)), (504, Some(4), reason));
         assert_eq!(names(&reply), ["x-envoy-ratelimited", "x-resilience"]);

@@ -2,8 +2,9 @@
 
 use super::tests::errors;
 use super::*;
-use crate::answer::Reason;
+use crate::answer::Reasons;
 use crate::breaker::{FailuresInWindow, Settings};
+use crate::fallback::{Body, Static, Strategy};
 use std::time::Duration;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -20,6 +21,15 @@ fn policy_in(keys: &str, around: &str) -> Policy {
 
 fn policy(keys: &str) -> Policy {
     policy_in(keys, "")
+}
+
+/// The statuses of its fixed answers.
+fn answers(fallbacks: &Fallbacks) -> Vec<u16> {
+    let status = |entry: &crate::fallback::Fallback| match &entry.strategy {
+        Strategy::Static(answer) => answer.status,
+        other => panic!("{other:?}"),
+    };
+    fallbacks.entries().iter().map(status).collect()
 }
 
 fn settings_in(breaker: &str, defaults: &str) -> Settings {
@@ -92,8 +102,10 @@ fn what_is_said_is_taken() {
     assert_eq!(settings.wait_duration_in_open_state, Duration::from_millis(250));
     assert_eq!(settings.permitted_number_of_calls_in_half_open_state, 1);
     assert_eq!(settings.max_wait_duration_in_half_open_state, Duration::from_secs(15));
-    assert!(policy.fallback[0].on.contains(&Reason::CircuitOpen));
-    assert_eq!(policy.fallback[0].answer, Static { status: 202, headers: Box::default(), body: Body::None });
+    let [entry] = policy.fallback.entries() else { panic!("{:?}", policy.fallback) };
+    assert_eq!(entry.on, Reasons::REFUSALS);
+    let empty = Static { status: 202, headers: Box::default(), body: Body::None };
+    assert_eq!(entry.strategy, Strategy::Static(empty));
 }
 
 #[test]
@@ -139,14 +151,14 @@ fn null_switches_a_section_off() {
                                      "fallback": [{"static": {"status": 299}}]}"#;
     let inherits = policy_in("", defaults);
     assert!(inherits.circuit_breaker.is_some());
-    assert_eq!(inherits.fallback[0].answer.status, 299);
+    assert_eq!(answers(&inherits.fallback), [299]);
     let without_breaker = policy_in(r#", "circuit_breaker": null"#, defaults);
-    assert_eq!((without_breaker.circuit_breaker, without_breaker.fallback.len()), (None, 1));
+    assert_eq!((without_breaker.circuit_breaker, answers(&without_breaker.fallback)), (None, vec![299]));
     let without_fallback = policy_in(r#", "fallback": null"#, defaults);
-    assert!(without_fallback.circuit_breaker.is_some() && without_fallback.fallback.is_empty());
+    assert!(without_fallback.circuit_breaker.is_some() && answers(&without_fallback.fallback).is_empty());
     // A list is one value: it replaces.
     let own = policy_in(r#", "fallback": [{"static": {"status": 298}}]"#, defaults);
-    assert_eq!(own.fallback.iter().map(|entry| entry.answer.status).collect::<Vec<_>>(), [298]);
+    assert_eq!(answers(&own.fallback), [298]);
     // Without a default there is nothing to switch off, and no harm in saying so.
     assert_eq!(policy(r#", "circuit_breaker": null, "fallback": null"#).circuit_breaker, None);
 }
@@ -272,7 +284,7 @@ fn what_is_inherited_whole_is_there_once() {
     );
     let [a, b, c, d] = [0, 1, 2, 3].map(|index| &document.policies[index].fallback);
     assert!(std::sync::Arc::ptr_eq(a, b));
-    assert_eq!((a[0].answer.status, c[0].answer.status, d.len()), (200, 201, 0));
+    assert_eq!([answers(a), answers(c), answers(d)], [vec![200], vec![201], vec![]]);
     let [a, b, c, d] = [0, 1, 2, 3].map(|index| document.policies[index].rules());
     assert!(std::ptr::eq(a, b));
     assert_eq!(a.failure.status.as_ref(), [429..=429]);

@@ -1,142 +1,129 @@
 //! `fallback`: what answers instead.
 
-use super::decode::{
-    DUPLICATE, Errors, Object, all, header_name, integer, is_header_value, list, one_of, some, string, word,
-};
-use super::json::{Node, Value};
-use crate::answer::{Escape, Reason, Reasons, Template};
-use crate::fallback::{Body, Fallback, Fallbacks, Static, Strategy, When};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use std::collections::BTreeSet;
+mod conditions;
+mod fixed;
+
+use super::decode::{Errors, Object, duration, flip, integer, list, one_of, string};
+use super::json::Node;
+use super::references::{UNRESOLVED, Whole};
+use crate::answer::retry_after;
+use crate::fallback::{Fail, Fallback, Fallbacks, MAX_ENTRIES, Reroute, Strategy, When};
+use conditions::On;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
-const STATUS: std::ops::RangeInclusive<u32> = 200..=599;
-/// Headers that are Envoy's to write, or ours.
-const RESERVED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "grpc-message",
-    "grpc-status",
-    "transfer-encoding",
-    "upgrade",
-    "x-envoy-ratelimited",
-    "x-resilience",
-];
-const BODIES: [&str; 3] = ["text", "json", "base64"];
+/// The largest body, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+/// All bodies of a document, in bytes. Every worker keeps them all.
+const MAX_BODIES: usize = 1024 * 1024;
 
-pub(super) fn decode(node: &Node, errors: &mut Errors) -> Option<Arc<Fallbacks>> {
-    let entries = list(node, "a list of fallbacks", errors)?;
-    all(entries, |entry| decode_entry(entry, errors)).map(|entries| Arc::new(Fallbacks::new(entries)))
+const STRATEGIES: [&str; 3] = ["static", "reroute", "fail"];
+const CLUSTER: &str = "the name of a cluster, of 1 to 255 visible ASCII letters";
+const CLUSTER_LENGTH: RangeInclusive<usize> = 1..=255;
+const LOUD: RangeInclusive<u32> = 400..=599;
+const RETRY_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+pub(super) fn decode(node: &Node, whole: &mut Whole, errors: &mut Errors) -> Option<Arc<Fallbacks>> {
+    let items = list(node, "a list of fallbacks", errors)?;
+    if items.len() > MAX_ENTRIES {
+        errors.expected(node, format_args!("at most {MAX_ENTRIES} fallbacks"));
+        return None;
+    }
+    let mut entries = Vec::with_capacity(items.len());
+    for (place, item) in items.iter().enumerate() {
+        let before = whole.bodies;
+        entries.extend(entry(item, place, whole, errors));
+        let all = whole.bodies;
+        if before <= MAX_BODIES && all > MAX_BODIES {
+            let message = format_args!(
+                "the bodies of this document are {all} bytes with this one, expected at most {MAX_BODIES}"
+            );
+            errors.at(item, message);
+        }
+    }
+    (entries.len() == items.len()).then(|| Arc::new(Fallbacks::new(entries)))
 }
 
-fn decode_entry(node: &Node, errors: &mut Errors) -> Option<Fallback> {
+fn entry(node: &Node, place: usize, whole: &mut Whole, errors: &mut Errors) -> Option<Fallback> {
     let mut object = Object::new(node, errors)?;
-    let on = object.get("on").map(|node| reasons(node, errors));
-    let answer =
-        object.require("static", "a fixed answer", errors).and_then(|node| decode_static(node, errors));
-    object.finish(errors);
+    let on = flip(object.get("on").map(|node| On::read(node, errors)));
+    let (http, grpc) = (object.get("status"), object.get("grpc_status"));
+    let statuses = conditions::statuses(http, grpc, errors);
+    let when = object.get("when").map(|node| conditions::when(node, errors));
+    let strategies = STRATEGIES.map(|key| object.get(key).map(|node| (key, node)));
+    let all_known = object.finish(errors);
+    let mut written = Vec::new();
+    for (key, node) in strategies.into_iter().flatten() {
+        written.push((key, node, strategy(key, node, place, whole, errors)));
+    }
+    if let Some((_, second, _)) = written.get(1) {
+        errors.at(second, format_args!("a second way to answer, expected only {}", one_of(&STRATEGIES)));
+        return None;
+    }
+    let Some((key, _, strategy)) = written.pop() else {
+        // An unknown key may be one of them that is misspelt, and is told as that.
+        if all_known {
+            errors.expected(node, format_args!("exactly {}", one_of(&STRATEGIES)));
+        }
+        return None;
+    };
+    let on = on?;
+    let statuses_asked = [http, grpc].into_iter().flatten();
+    let on = match key {
+        "reroute" => conditions::before_sent(on.as_ref(), statuses_asked, errors),
+        _ if statuses_asked.count() > 0 => conditions::after_answer(on.as_ref(), errors),
+        _ => Some(conditions::anything(on.as_ref())),
+    };
     Some(Fallback {
-        on: on.unwrap_or(Some(Reasons::ALL))?,
-        statuses: None,
-        when: When::default(),
-        strategy: Strategy::Static(answer?),
+        on: on?,
+        statuses: statuses?,
+        when: when.unwrap_or_else(|| Some(When::default()))?,
+        strategy: strategy?,
     })
 }
 
-fn reasons(node: &Node, errors: &mut Errors) -> Option<Reasons> {
-    const GROUPS: [(&str, Reasons); 2] = [("refusal", Reasons::REFUSALS), ("failure", Reasons::FAILURES)];
-    let mut words = GROUPS.to_vec();
-    words.extend(Reason::ALL.map(|reason| (reason.name(), Reasons::from(reason))));
-    let items = some(node, "a list of reasons", errors)?;
-    let named = all(items, |item| word(item, &words, errors))?;
-    Some(named.into_iter().fold(Reasons::NONE, Reasons::with))
+fn strategy(
+    key: &str,
+    node: &Node,
+    place: usize,
+    whole: &mut Whole,
+    errors: &mut Errors,
+) -> Option<Strategy> {
+    match key {
+        "static" => fixed::decode(node, whole, errors).map(Strategy::Static),
+        "reroute" => reroute(node, place, whole, errors).map(Strategy::Reroute),
+        _ => fail(node, errors).map(Strategy::Fail),
+    }
 }
 
-fn decode_static(node: &Node, errors: &mut Errors) -> Option<Static> {
+fn reroute(node: &Node, place: usize, whole: &mut Whole, errors: &mut Errors) -> Option<Reroute> {
+    const POLICY: &str = "the name of the policy that guards it";
+    let mut object = Object::new(node, errors)?;
+    let cluster = object.require("cluster", CLUSTER, errors).and_then(|node| cluster(node, errors));
+    let policy = object.require("policy", POLICY, errors);
+    object.finish(errors);
+    let policy = policy?;
+    whole.references.guard(place, policy, string(policy, POLICY, errors)?);
+    Some(Reroute { cluster: cluster?, guard: UNRESOLVED })
+}
+
+/// It goes into a header.
+fn cluster(node: &Node, errors: &mut Errors) -> Option<String> {
+    let name = string(node, CLUSTER, errors)?;
+    if !CLUSTER_LENGTH.contains(&name.len()) || !name.bytes().all(|letter| letter.is_ascii_graphic()) {
+        errors.expected(node, CLUSTER);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn fail(node: &Node, errors: &mut Errors) -> Option<Fail> {
     let mut object = Object::new(node, errors)?;
     let status = object
-        .require("status", "an HTTP status from 200 to 599", errors)
-        .and_then(|node| integer(node, STATUS, errors));
-    let headers = object.get("headers").map(|node| decode_headers(node, errors));
-    let bodies = BODIES.map(|key| object.get(key).map(|node| (key, node)));
+        .require("status", "an HTTP status from 400 to 599", errors)
+        .and_then(|node| integer(node, LOUD, errors));
+    let wait = object.get("retry_after").map(|node| duration(node, &RETRY_AFTER, errors));
     object.finish(errors);
-    let headers = headers.unwrap_or_else(|| Some(Vec::new()));
-    // Wrong headers must not hide what is wrong with the body.
-    let mut complete = headers.clone().unwrap_or_default();
-    let mut written = bodies.into_iter().flatten();
-    let body = written.next().map(|(kind, node)| decode_body(kind, node, &mut complete, errors));
-    if let Some((_, second)) = written.next() {
-        errors.at(second, format_args!("a second body, expected {}", one_of(&BODIES)));
-        return None;
-    }
-    headers?;
-    let body = body.unwrap_or(Some(Body::None))?;
-    Some(Static { status: u16::try_from(status?).ok()?, headers: complete.into_boxed_slice(), body })
-}
-
-/// Reads a body and says what it is, unless the operator did.
-fn decode_body(
-    kind: &str,
-    node: &Node,
-    headers: &mut Vec<(String, String)>,
-    errors: &mut Errors,
-) -> Option<Body> {
-    match kind {
-        "json" => {
-            let escape = Escape::for_content_type(&content_type(headers, "application/json")).in_json();
-            Some(Body::Template(Template::parse(&node.to_string(), escape)))
-        }
-        "text" => {
-            let escape = Escape::for_content_type(&content_type(headers, "text/plain; charset=utf-8"));
-            Some(Body::Template(Template::parse(string(node, "a string", errors)?, escape)))
-        }
-        _ => {
-            const EXPECTED: &str = "base64 such as \"aGk=\" (RFC 4648, padded)";
-            content_type(headers, "application/octet-stream");
-            let decoded = STANDARD.decode(string(node, EXPECTED, errors)?);
-            if decoded.is_err() {
-                errors.expected(node, EXPECTED);
-            }
-            decoded.ok().map(Body::Bytes)
-        }
-    }
-}
-
-fn content_type(headers: &mut Vec<(String, String)>, default: &str) -> String {
-    const NAME: &str = "content-type";
-    if let Some((_, value)) = headers.iter().find(|(name, _)| name == NAME) {
-        return value.clone();
-    }
-    headers.push((NAME.to_owned(), default.to_owned()));
-    default.to_owned()
-}
-
-fn decode_headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, String)>> {
-    Object::new(node, errors)?;
-    let Value::Object(entries) = &node.value else { return None };
-    let mut seen = BTreeSet::new();
-    for (_, duplicate) in entries.iter().filter(|(name, _)| !seen.insert(name.to_ascii_lowercase())) {
-        // Two values of one name: which of them counts is up to whoever reads the answer.
-        errors.at(duplicate, DUPLICATE);
-    }
-    let decoded: Vec<_> = entries.iter().filter_map(|(name, node)| header(name, node, errors)).collect();
-    (decoded.len() == entries.len()).then_some(decoded)
-}
-
-fn header(name: &str, node: &Node, errors: &mut Errors) -> Option<(String, String)> {
-    let Some(lower) = header_name(name) else {
-        errors.at(node, "found no header name, expected a token (RFC 9110)");
-        return None;
-    };
-    if RESERVED.contains(&lower.as_str()) {
-        errors.at(node, "a header that Envoy or this filter writes, expected another");
-        return None;
-    }
-    let value = string(node, "a header value", errors)?;
-    if !is_header_value(value) {
-        errors.expected(node, "a header value without control characters");
-        return None;
-    }
-    Some((lower, value.to_owned()))
+    Some(Fail { status: u16::try_from(status?).ok()?, retry_after: flip(wait)?.map(retry_after) })
 }

@@ -160,7 +160,8 @@ fn absolute(node: &Node, errors: &mut Errors) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn methods(node: &Node, errors: &mut Errors) -> Option<Vec<String>> {
+/// At least one method.
+pub(super) fn methods(node: &Node, errors: &mut Errors) -> Option<Vec<String>> {
     let items = some_items(node, "a list of HTTP methods", errors)?;
     all(items, |item| method(item, errors))
 }

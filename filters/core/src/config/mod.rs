@@ -17,14 +17,23 @@ mod decode;
 mod duration;
 mod fallback;
 #[cfg(test)]
+mod fallback_mistakes_tests;
+#[cfg(test)]
+mod fallback_tests;
+#[cfg(test)]
 mod hostile_tests;
 mod json;
+#[cfg(test)]
+mod large_tests;
 mod matching;
 mod mode;
 mod outcome;
 #[cfg(test)]
 mod outcome_tests;
 mod policy;
+mod references;
+#[cfg(test)]
+mod references_tests;
 mod retry;
 mod retry_budget;
 #[cfg(test)]
@@ -47,8 +56,9 @@ pub use timeout::Timeout;
 use crate::fallback::Fallbacks;
 use crate::outcome::Rules;
 use decode::{Errors, Object};
-use json::{Node, Policies, Value};
-use std::collections::{BTreeSet, HashMap};
+use json::{Node, Policies};
+use references::Whole;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The sections that `defaults` may hold.
@@ -96,8 +106,9 @@ impl Document {
 fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> {
     let root = Node::outline(text)?;
     let Some(mut object) = Object::new(&root, errors) else { return Ok(None) };
+    let mut whole = Whole::default();
     let namespace = object.get("namespace").map(|node| namespace(node, errors));
-    let defaults = object.get("defaults").and_then(|node| Defaults::read(node, errors));
+    let defaults = object.get("defaults").and_then(|node| Defaults::read(node, &mut whole, errors));
     let policies = object.require("policies", "a list of policies", errors);
     let exempt = object.get("exempt").and_then(|node| matching::alternatives(node, errors));
     let trust = object.get("trust_caller_headers").map(|node| decode::boolean(node, errors));
@@ -108,7 +119,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
     else {
         return Ok(None);
     };
-    let policies = read_policies(text, list, defaults.as_ref(), errors)?;
+    let policies = read_policies(text, list, defaults.as_ref(), whole, errors)?;
     let document = || {
         Some(Document {
             namespace: namespace.unwrap_or_else(|| Some("default".to_owned()))?,
@@ -126,15 +137,20 @@ fn read_policies(
     text: &[u8],
     list: &Node,
     defaults: Option<&Defaults<'_>>,
+    mut whole: Whole,
     errors: &mut Errors,
 ) -> Result<Vec<Policy>, String> {
     let mut policies = Vec::new();
-    let (mut names, mut pairs) = (Names::default(), MetadataPairs::default());
+    let mut pairs = MetadataPairs::default();
     Policies::read(text, list, |node| {
-        names.check(&node, errors);
+        whole.references.begin(&node, errors);
         pairs.check(&node, errors);
-        policies.extend(policy::decode(node, defaults, errors));
+        let policy = policy::decode(node, defaults, &mut whole, errors);
+        whole.references.end(policy.as_ref());
+        policies.extend(policy);
     })?;
+    let inherited = defaults.and_then(|defaults| defaults.fallback.as_ref());
+    whole.references.resolve(&mut policies, inherited, errors);
     policies.shrink_to_fit();
     Ok(policies)
 }
@@ -159,7 +175,7 @@ struct Defaults<'a> {
 
 impl<'a> Defaults<'a> {
     /// Checks what stands in `defaults` by itself, so that a mistake there shows even if no policy inherits it.
-    fn read(node: &'a Node, errors: &mut Errors) -> Option<Self> {
+    fn read(node: &'a Node, whole: &mut Whole, errors: &mut Errors) -> Option<Self> {
         let mut object = Object::new(node, errors)?;
         let (mut outcome, mut fallback) = (None, None);
         for section in SECTIONS {
@@ -171,7 +187,7 @@ impl<'a> Defaults<'a> {
                 "timeout" => drop(timeout::decode(node, errors)),
                 "retry" => drop(retry::decode(node, errors)),
                 "retry_budget" => drop(retry_budget::decode(node, errors)),
-                _ => fallback = fallback::decode(node, errors),
+                _ => fallback = fallback::decode(node, whole, errors),
             }
         }
         object.finish(errors);
@@ -195,26 +211,5 @@ impl MetadataPairs {
                 errors.expected(metadata, expected);
             }
         }
-    }
-}
-
-/// The names that are taken, and by the how manieth policy.
-#[derive(Default)]
-struct Names {
-    taken: HashMap<String, usize>,
-    policies: usize,
-}
-
-impl Names {
-    fn check(&mut self, policy: &Node, errors: &mut Errors) {
-        let index = self.policies;
-        self.policies = index.saturating_add(1);
-        let Some(name) = policy.get("name") else { return };
-        let Value::String(text) = &name.value else { return };
-        if let Some(first) = self.taken.get(text) {
-            errors.expected(name, format_args!("a name that is not yet taken by policies[{first}].name"));
-            return;
-        }
-        self.taken.insert(text.clone(), index);
     }
 }

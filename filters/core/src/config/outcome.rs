@@ -29,6 +29,10 @@ const GRPC_STATUS: [(&str, u16); 17] = [
     ("DATA_LOSS", 15),
     ("UNAUTHENTICATED", 16),
 ];
+pub(super) const STATUSES: &str = "a list of statuses such as [429, \"5xx\"]";
+pub(super) const GRPC_STATUSES: &str = "a list of gRPC statuses such as [\"UNAVAILABLE\"]";
+pub(super) const HEADERS: &str =
+    "a list of headers such as [{\"name\": \"x-degraded\", \"value\": \"true\"}]";
 /// Every header of every answer is compared with each.
 const MAX_HEADERS: usize = 16;
 
@@ -57,8 +61,9 @@ fn criteria(node: &Node, default: Criteria, errors: &mut Errors) -> Option<Crite
     })
 }
 
-fn statuses(node: &Node, errors: &mut Errors) -> Option<Vec<RangeInclusive<u16>>> {
-    let items = list(node, "a list of statuses such as [429, \"5xx\"]", errors)?;
+/// Statuses and classes of them.
+pub(super) fn statuses(node: &Node, errors: &mut Errors) -> Option<Vec<RangeInclusive<u16>>> {
+    let items = list(node, STATUSES, errors)?;
     let mut statuses = all(items, |item| status(item, errors))?;
     statuses.sort_by_key(|range| (*range.start(), *range.end()));
     statuses.dedup();
@@ -80,8 +85,9 @@ fn status(node: &Node, errors: &mut Errors) -> Option<RangeInclusive<u16>> {
     found
 }
 
-fn grpc_statuses(node: &Node, errors: &mut Errors) -> Option<Vec<u16>> {
-    let items = list(node, "a list of gRPC statuses such as [\"UNAVAILABLE\"]", errors)?;
+/// gRPC statuses by their names.
+pub(super) fn grpc_statuses(node: &Node, errors: &mut Errors) -> Option<Vec<u16>> {
+    let items = list(node, GRPC_STATUSES, errors)?;
     let mut statuses = all(items, |item| word(item, &GRPC_STATUS, errors))?;
     statuses.sort_unstable();
     statuses.dedup();
@@ -90,8 +96,7 @@ fn grpc_statuses(node: &Node, errors: &mut Errors) -> Option<Vec<u16>> {
 
 /// Headers as `[{"name", "value"}]`, names in lower case.
 pub(super) fn headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, String)>> {
-    const EXPECTED: &str = "a list of headers such as [{\"name\": \"x-degraded\", \"value\": \"true\"}]";
-    let items = list(node, EXPECTED, errors)?;
+    let items = list(node, HEADERS, errors)?;
     let mut headers = all(items, |item| header(item, errors))?;
     headers.sort_unstable();
     headers.dedup();

@@ -5,6 +5,7 @@ use super::fallback;
 use super::json::{Node, Value};
 use super::matching::{self, Match};
 use super::mode::{BreakerMode, MODES, Mode, PatternMode};
+use super::references::Whole;
 use super::{
     Bulkhead, Defaults, Retry, RetryBudget, SECTIONS, Timeout, breaker, bulkhead, outcome, retry,
     retry_budget, timeout,
@@ -153,10 +154,15 @@ const KEYS: [(&str, bool); 2] = [("policy", false), ("upstream_cluster", true)];
 const MAX_KEYS: RangeInclusive<u32> = 1..=1024;
 const DEFAULT_MAX_KEYS: u32 = 64;
 
-pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut Errors) -> Option<Policy> {
+pub(super) fn decode(
+    node: Node,
+    defaults: Option<&Defaults<'_>>,
+    whole: &mut Whole,
+    errors: &mut Errors,
+) -> Option<Policy> {
     let inherits = |section| defaults.filter(|_| node.get(section).is_none());
     let shared_rules = inherits("outcome").and_then(|it| it.outcome.clone());
-    let shared_fallback = inherits("fallback").and_then(|it| it.fallback.clone());
+    let shared_fallback = inherits(FALLBACK).and_then(|it| it.fallback.clone());
     let merged = merge(node, defaults.map(|it| it.node));
     let mut object = Object::new(&merged, errors)?;
     let name = object.require("name", NAME, errors).and_then(|node| name(node, NAME, errors));
@@ -171,8 +177,8 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
     let timeout = section(&mut object, "timeout").map(|node| timeout::decode(node, errors));
     let retry = section(&mut object, "retry").map(|node| retry::decode(node, errors));
     let budget = object.get("retry_budget").map(|node| budget(node, errors));
-    let own = section(&mut object, "fallback");
-    let fallback = own.map(|node| shared_fallback.or_else(|| fallback::decode(node, errors)));
+    let fallback = section(&mut object, FALLBACK).map(|node| fallback::decode(node, whole, errors));
+    let when_open = object.get("when_open").map(|node| whole.references.needed(node, errors));
     let max_keys = key(&mut object, errors);
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
     object.finish(errors);
@@ -189,7 +195,7 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
         matches: matches?,
         disabled: mode == Mode::Disabled,
         shadow: mode == Mode::Shadow,
-        when_open: Box::default(),
+        when_open: when_open.unwrap_or_else(|| Some(Box::default()))?,
         max_keys: max_keys?,
         outcome: flip(outcome)?,
         circuit_breaker: breaker.map(|(own, settings)| CircuitBreaker { settings, mode: own.within(mode) }),
@@ -197,7 +203,7 @@ pub(super) fn decode(node: Node, defaults: Option<&Defaults<'_>>, errors: &mut E
         timeout: flip(timeout)?.map(|own| own.within(mode)),
         retry,
         retry_budget,
-        fallback: fallback.unwrap_or_else(|| Some(Arc::default()))?,
+        fallback: fallback.unwrap_or_else(|| Some(shared_fallback.unwrap_or_default()))?,
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
 }
@@ -242,7 +248,8 @@ fn merge(mut node: Node, defaults: Option<&Node>) -> Node {
     let Some(defaults) = defaults else { return node };
     let rest: Vec<_> = SECTIONS
         .iter()
-        .filter(|section| node.get(section).is_none())
+        // What is inherited whole is there already, and may be large.
+        .filter(|section| **section != FALLBACK && node.get(section).is_none())
         .filter_map(|section| Some(((*section).to_owned(), defaults.get(section)?.clone())))
         .collect();
     let Value::Object(entries) = &mut node.value else { return node };
@@ -270,6 +277,7 @@ fn section<'a>(object: &mut Object<'a>, key: &'static str) -> Option<&'a Node> {
     object.get(key).filter(|node| !matches!(node.value, Value::Null))
 }
 
+const FALLBACK: &str = "fallback";
 const NAME: &str = "a name such as \"checkout\" ([a-z][a-z0-9_-]{0,63})";
 
 /// A name of the form `[a-z][a-z0-9_-]{0,63}`, that `expected` tells of.

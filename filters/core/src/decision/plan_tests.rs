@@ -133,28 +133,31 @@ fn a_deadline_is_asked_before_everybody_else() {
         policy(&format!(r#""circuit_breaker": {{"consecutive_failures": 1, "mode": "{mode}"}}"#))
     };
     for mode in ["enforce", "forced_open", "disabled"] {
-        let refused = decide(&breaker(mode), Some(Late::Refused), never);
+        let refused = decide(&breaker(mode), Some(Late::Refused), None, never);
         assert_eq!(refused, refusal(Reason::DeadlineExceeded), "{mode}");
     }
-    assert_eq!(decide(&breaker("forced_open"), Some(Late::Shadowed), never), refusal(Reason::CircuitOpen));
+    assert_eq!(
+        decide(&breaker("forced_open"), Some(Late::Shadowed), None, never),
+        refusal(Reason::CircuitOpen)
+    );
 }
 
 #[test]
 fn a_deadline_in_shadow_mode_is_one_more_thing_to_tell() {
     let policy = policy(r#""circuit_breaker": {"consecutive_failures": 1}"#);
     let shadowed = Pass { shadowed: vec![Reason::BulkheadFull], ..Pass::default() };
-    let told = |verdict| match decide(&policy, Some(Late::Shadowed), || verdict) {
+    let told = |verdict| match decide(&policy, Some(Late::Shadowed), None, || verdict) {
         Decision::Call(pass) => pass.shadowed,
         decision => panic!("{decision:?}"),
     };
     assert_eq!(told(Verdict::Admitted(Pass::default())), [Reason::DeadlineExceeded]);
     assert_eq!(told(Verdict::Admitted(shadowed)), [Reason::BulkheadFull, Reason::DeadlineExceeded]);
-    assert_eq!(decide(&policy, Some(Late::Shadowed), || Verdict::Waits), Decision::Wait);
-    let after_a_wait = settle(&policy, Some(Late::Shadowed), Verdict::Admitted(Pass::default()));
+    assert_eq!(decide(&policy, Some(Late::Shadowed), None, || Verdict::Waits), Decision::Wait);
+    let after_a_wait = settle(&policy, Some(Late::Shadowed), None, Verdict::Admitted(Pass::default()));
     let pass = Pass { shadowed: vec![Reason::DeadlineExceeded], ..Pass::default() };
     assert_eq!(after_a_wait, Decision::Call(pass));
     let open = Verdict::Refused(Refused { reason: Reason::CircuitOpen, wait: None });
-    let refused = decide(&policy, Some(Late::Shadowed), || open);
+    let refused = decide(&policy, Some(Late::Shadowed), None, || open);
     assert_eq!(refused, Decision::Refuse(Refusal { reason: Reason::CircuitOpen, retry_after: Some(1) }));
 }
 
@@ -162,5 +165,5 @@ fn a_deadline_in_shadow_mode_is_one_more_thing_to_tell() {
 fn a_deadline_that_came_in_a_wait_does_not_say_when_to_come_back() {
     let late =
         Verdict::Refused(Refused { reason: Reason::DeadlineExceeded, wait: Some(Duration::from_secs(1)) });
-    assert_eq!(settle(&policy(THREE), None, late), refusal(Reason::DeadlineExceeded));
+    assert_eq!(settle(&policy(THREE), None, None, late), refusal(Reason::DeadlineExceeded));
 }

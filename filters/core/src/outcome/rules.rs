@@ -56,6 +56,8 @@ pub struct Answer {
     pub status: Status,
     /// Whether its content type is gRPC's.
     grpc: bool,
+    /// Whether Envoy's router says how long the upstream took: only of an answer of the upstream's.
+    timed: bool,
     /// Whether it has a header of `failure`.
     failure_header: bool,
     /// Whether it has a header of `ignore`.
@@ -67,6 +69,13 @@ impl Answer {
     #[must_use]
     pub const fn is_grpc(&self) -> bool {
         self.grpc
+    }
+
+    /// Whether Envoy may have made it itself. Its status need not tell: the connection manager's `local_reply_config` may have
+    /// given it another. With the router's `suppress_envoy_headers` any may be Envoy's.
+    #[must_use]
+    pub const fn may_be_envoys(&self) -> bool {
+        !self.timed
     }
 
     /// Whether it is a gRPC answer whose status has not come.
@@ -108,6 +117,7 @@ impl Rules {
                 b":status" => _ = http.get_or_insert(value),
                 b"grpc-status" => _ = grpc.get_or_insert(value),
                 b"content-type" => _ = content_type.get_or_insert(value),
+                b"x-envoy-upstream-service-time" => answer.timed = true,
                 _ => {}
             }
             answer.failure_header |= self.failure.has_header(name, value);

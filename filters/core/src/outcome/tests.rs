@@ -10,7 +10,7 @@ const FLAGS: [&str; 30] = [
     "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO",
 ];
 
-fn info(details: &str, flags: &[&str]) -> StreamInfo {
+pub(super) fn info(details: &str, flags: &[&str]) -> StreamInfo {
     let bit = |flag: &&str| 1 << FLAGS.iter().position(|known| known == flag).unwrap();
     StreamInfo {
         details: details.as_bytes().to_vec(),
@@ -19,11 +19,11 @@ fn info(details: &str, flags: &[&str]) -> StreamInfo {
     }
 }
 
-fn http(status: u16) -> Status {
+pub(super) fn http(status: u16) -> Status {
     Status { http: Some(status), grpc: None }
 }
 
-fn grpc(status: u16) -> Status {
+pub(super) fn grpc(status: u16) -> Status {
     Status { http: Some(200), grpc: Some(status) }
 }
 

@@ -12,7 +12,7 @@ use resilience_core::answer::{
 use resilience_core::breaker::Outcome;
 use resilience_core::fallback::{Caller, Cause, Entries};
 use resilience_core::outcome::{
-    self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, may_have_failed, parse_status,
+    self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
 };
 
 /// An answer that failed, and has not begun for the caller.
@@ -90,7 +90,7 @@ impl Stream {
             Standing::Provisional => false,
         };
         let replaces = policy.fallback.answers(Reasons::FAILURES);
-        let is_suspect = replaces && (is_settled || may_have_failed(call.answer.status));
+        let is_suspect = replaces && (is_settled || call.answer.may_be_envoys());
         if !is_settled && !is_suspect {
             return None;
         }
