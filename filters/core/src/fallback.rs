@@ -7,6 +7,8 @@ mod accept;
 #[cfg(test)]
 mod accept_tests;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use accept::{Accept, Takes, Type};

@@ -32,34 +32,31 @@ pub(crate) enum Body {
 impl Body {
     /// A piece of the failed answer's body came, of `size` bytes.
     pub(crate) fn next(&mut self, size: usize, is_last: bool) -> BodyAction {
-        match self {
-            Self::Due { fills_empty, .. } if size == 0 && !(is_last && *fills_empty) => {
-                if is_last {
-                    BodyAction::Continue
-                } else {
-                    BodyAction::Drop
-                }
-            }
-            Self::Due { body, .. } => {
-                let put = put(body);
+        if let Self::Due { body, fills_empty } = self
+            && !body.is_empty()
+            && (size > 0 || (is_last && *fills_empty))
+        {
+            if put(body) {
                 *self = Self::Sent;
-                put
+                return BodyAction::Continue;
             }
-            Self::Sent if is_last => put(&[]),
-            Self::Sent => BodyAction::Drop,
+            // Theirs is not empty: ours may also go where the rest of it is.
+            *fills_empty = true;
+        } else if is_last && size > 0 {
+            put(&[]);
         }
+        // The last one must go on even where the host did not take what was to be in it: else the answer never ends.
+        if is_last { BodyAction::Continue } else { BodyAction::Drop }
     }
 }
 
-/// Puts bytes in the place of a piece.
-fn put(bytes: &[u8]) -> BodyAction {
-    match calls::replace_response_body(bytes) {
-        Ok(()) => BodyAction::Continue,
-        Err(status) => {
-            log(Level::Warn, &format!("a body could not be replaced: {status}"));
-            BodyAction::Drop
-        }
+/// Puts bytes in the place of a piece; whether the host took them.
+fn put(bytes: &[u8]) -> bool {
+    let put = calls::replace_response_body(bytes);
+    if let Err(status) = put {
+        log(Level::Warn, &format!("a body could not be replaced: {status}"));
     }
+    put.is_ok()
 }
 
 /// Sends a reply. If the host does not take it the request, or the answer, goes on: to pause it would hang it.

@@ -48,7 +48,7 @@ async fn every_mistake_of_a_document_is_told_at_once_in_its_order() {
                 "fallback": [{"on": ["full"], "static": {"status": 99, "text": "a", "json": {}}}]
             },
             {"name": "a", "match": [], "mode": "forced_open"},
-            {"match": [{"any": true}], "bulkhead": {}, "when_open": [], "name": "a", "circuit_breaker": {}}
+            {"match": [{"any": true}], "bulkhead": {}, "when_open": [], "cached": {}, "name": "a", "circuit_breaker": {}}
         ],
         "exempt": [{}],
         "expose": "no"
@@ -64,13 +64,14 @@ async fn every_mistake_of_a_document_is_told_at_once_in_its_order() {
             "policies[0].circuit_breaker.failures_in_window.failures: found 0, expected a whole number from 1 to 1000",
             r#"policies[0].circuit_breaker.failures_in_window.window: found "10", expected a duration such as "30s""#,
             r#"policies[0].circuit_breaker.mode: found "open", expected one of "enforce", "shadow", "disabled", "forced_open""#,
-            r#"policies[0].fallback[0].on[0]: found "full", expected one of "refusal", "circuit_open", "bulkhead_full", "deadline_exceeded""#,
+            r#"policies[0].fallback[0].on[0]: found "full", expected one of "refusal", "failure", "circuit_open", "bulkhead_full", "dependency_open", "deadline_exceeded", "upstream_failure", "connect_failure", "reset", "timeout""#,
             "policies[0].fallback[0].static.status: found 99, expected a whole number from 200 to 599",
             r#"policies[0].fallback[0].static.json: a second body, expected one of "text", "json", "base64""#,
             r#"policies[1].match: found [], expected a list of matches such as [{"route": "checkout"}]"#,
             r#"policies[1].mode: found "forced_open", expected one of "enforce", "shadow", "disabled""#,
             r#"policies[2].bulkhead: missing key "max_concurrent_calls", expected how many calls may be in flight"#,
-            r#"policies[2].when_open: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "key", "max_keys", "discourage_retries""#,
+            r#"policies[2].when_open: found [], expected a list of 1 to 16 names of other policies"#,
+            r#"policies[2].cached: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "when_open", "key", "max_keys", "discourage_retries""#,
             r#"policies[2].name: found "a", expected a name that is not yet taken by policies[1].name"#,
             r#"policies[2].circuit_breaker: found {}, expected at least one trigger: "consecutive_failures", "failures_in_window", "failure_rate_threshold" or "slow_call_rate_threshold""#,
             r#"exempt[0]: found {}, expected at least one key, or {"any": true}"#,
@@ -122,8 +123,7 @@ async fn mistakes_in_matches_fallbacks_and_defaults_name_place_and_remedy() {
             "policies[1].fallback[0].static.headers.x-resilience: a header that Envoy or this filter writes, expected another",
             r#"policies[1].fallback[0].static.headers["a b"]: found no header name, expected a token (RFC 9110)"#,
             r#"policies[1].fallback[0].static.base64: found "?", expected base64 such as "aGk=" (RFC 4648, padded)"#,
-            r#"policies[1].fallback[1]: missing key "static", expected a fixed answer"#,
-            r#"policies[1].fallback[1].fail: unknown key, expected one of "on", "static""#,
+            r#"policies[1].fallback[1].fail: missing key "status", expected an HTTP status from 400 to 599"#,
             "policies[1].fallback[2].on: found [], expected a list of reasons",
             r#"policies[1].fallback[2].static.status: found "200", expected a whole number from 200 to 599"#,
         ],

@@ -10,6 +10,8 @@ pub enum Action {
     Continue,
     /// Wait: for a reply of ours, or to be continued.
     Pause,
+    /// Throw this piece of a body away and go on with the next.
+    Drop,
     /// A number that this host does not know.
     Other(u32),
 }

@@ -33,6 +33,14 @@ pub const CONFIG: &str = r#"{
   }]
 }"#;
 
+/// The breaker of [`CONFIG`], as a section.
+pub const BREAKER: &str = r#""circuit_breaker": {
+    "consecutive_failures": 3,
+    "wait_duration_in_open_state": "10s",
+    "permitted_number_of_calls_in_half_open_state": 1,
+    "max_wait_duration_in_half_open_state": "5s"
+}"#;
+
 /// [`CONFIG`] with more in the document, such as `"exempt": []`.
 #[must_use]
 pub fn config_and(more: &str) -> String {
@@ -43,6 +51,16 @@ pub fn config_and(more: &str) -> String {
 #[must_use]
 pub fn policy_and(more: &str) -> String {
     CONFIG.replacen("\"name\"", &format!("{more},\n    \"name\""), 1)
+}
+
+/// A document of several policies, each over the route of its own name and with these sections.
+#[must_use]
+pub fn policies(of: &[(&str, &str)]) -> String {
+    let policies = of.iter().map(|(name, sections)| {
+        let sections = if sections.is_empty() { String::new() } else { format!(", {sections}") };
+        format!(r#"{{"name": "{name}", "match": [{{"route": "{name}"}}]{sections}}}"#)
+    });
+    format!(r#"{{"namespace": "shop", "policies": [{}]}}"#, policies.collect::<Vec<_>>().join(", "))
 }
 
 /// How a request ends once it was let through.
@@ -164,10 +182,15 @@ impl Shop {
     /// # Panics
     /// If it opens too early or not at all.
     pub fn trip(&self) {
-        for _ in 0..FAILURES {
+        self.trip_by(|| {
             assert!(serve(self.vm(), End::Status(500)).unwrap().is_none(), "refused before it tripped");
-        }
+        });
         assert!(serve(self.vm(), End::Status(200)).unwrap().is_some(), "not refused after it tripped");
+    }
+
+    /// Fails so many requests in a way of the test's own that a breaker opens.
+    pub fn trip_by(&self, fail: impl Fn()) {
+        (0..FAILURES).for_each(|_| fail());
     }
 
     /// A metric's value; 0 where nobody defined it.
@@ -200,6 +223,14 @@ pub fn arrive(vm: &FakeVm) -> FakeStream {
 pub fn arrive_at(vm: &FakeVm, root: u32) -> FakeStream {
     let stream = vm.stream(root);
     stream.set_request_headers(request("/checkout")).set_property(b"xds\0route_name", ROUTE);
+    stream
+}
+
+/// A request on the route of this name.
+#[must_use]
+pub fn arrive_on(vm: &FakeVm, route: &str) -> FakeStream {
+    let stream = arrive(vm);
+    stream.set_property(b"xds\0route_name", route);
     stream
 }
 

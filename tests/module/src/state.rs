@@ -4,6 +4,7 @@ use crate::faults::Faults;
 use crate::headers::{Headers, Map, Mutation};
 use crate::output::{LocalResponse, LogLine};
 use crate::random::Random;
+use crate::received::Received;
 use crate::record::Call;
 use crate::shared::{MetricKind, SharedHost};
 use std::collections::BTreeMap;
@@ -93,6 +94,10 @@ pub(crate) struct Context {
     pub(crate) request_trailers: HeaderMap,
     pub(crate) response: HeaderMap,
     pub(crate) response_trailers: HeaderMap,
+    /// The piece of the answer's body that the module is shown.
+    pub(crate) piece: Option<Vec<u8>>,
+    /// What went on to the client.
+    pub(crate) received: Received,
     /// In the log callback every map can be read.
     pub(crate) logging: bool,
     pub(crate) properties: BTreeMap<Vec<u8>, Vec<u8>>,

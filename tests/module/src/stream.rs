@@ -2,6 +2,7 @@
 
 use crate::headers::{Headers, Map, Mutation, find, headers};
 use crate::output::{Action, LocalResponse, Result};
+use crate::received::Received;
 use crate::record::{Call, Counts};
 use crate::state::Context;
 use crate::vm::{FakeVm, words};
@@ -80,8 +81,11 @@ impl FakeStream {
             None => inner.decide(callback, self.id, &[self.id, count]),
         };
         // Envoy takes the map away when the stream moves on, and keeps it while the module holds it.
-        if matches!(action, Ok(Action::Continue)) && inner.context(self.id).local_responses.is_empty() {
-            inner.context(self.id).map(map).open = false;
+        let context = inner.context(self.id);
+        if matches!(action, Ok(Action::Continue)) && context.local_responses.is_empty() {
+            context.map(map).open = false;
+            let passed = context.map(map).headers.clone();
+            context.received.pass(map, passed, end == Some(true));
         }
         action
     }
@@ -118,6 +122,42 @@ impl FakeStream {
         self.headers_callback(Map::ResponseHeaders, "proxy_on_response_headers", Some(end))
     }
 
+    /// A piece of the response's body arrives; `end` where nothing follows it.
+    ///
+    /// # Errors
+    /// If the module traps.
+    pub fn response_body(&self, piece: impl AsRef<[u8]>, end: bool) -> Result<Action> {
+        let (action, piece) = self.show(piece.as_ref(), end)?;
+        self.with(|context| {
+            // What Envoy would have answered goes on through the filters, and nowhere.
+            if action == Action::Continue && context.local_responses.is_empty() {
+                context.received.pass_piece(piece, end);
+            }
+        });
+        Ok(action)
+    }
+
+    /// Shows the module a piece of a body; what it wants, and what it has made of the piece.
+    fn show(&self, piece: &[u8], end: bool) -> Result<(Action, Vec<u8>)> {
+        let inner = &mut *self.vm.inner();
+        inner.context(self.id).piece = Some(piece.to_vec());
+        let arguments = [self.id, piece.len() as u32, u32::from(end)];
+        let decided = inner.decide("proxy_on_response_body", self.id, &arguments);
+        let piece = inner.context(self.id).piece.take().unwrap_or_default();
+        let action = match decided? {
+            // The ABI's `StopIterationNoBuffer`, which means more of a body than of headers.
+            Action::Other(3) => Action::Drop,
+            action => action,
+        };
+        Ok((action, piece))
+    }
+
+    /// What has gone on to the client of an answer that is no local response.
+    #[must_use]
+    pub fn received(&self) -> Received {
+        self.with(|context| context.received.clone())
+    }
+
     /// The response's trailers arrive.
     ///
     /// # Errors
@@ -132,7 +172,7 @@ impl FakeStream {
     /// If the module traps.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is none, or the module changes its body.
     pub fn deliver_local_response(&self) -> Result<Action> {
         let reply = self.local_response().expect("a local response");
         let mut headers = headers(&[(":status", &reply.status.to_string())]);
@@ -147,7 +187,12 @@ impl FakeStream {
             headers.push((name, value));
         }
         self.set_response_headers(headers);
-        self.response_headers(reply.body.is_empty())
+        let ends = reply.body.is_empty();
+        let action = self.response_headers(ends)?;
+        if !ends {
+            assert_eq!(self.show(&reply.body, true)?, (Action::Continue, reply.body));
+        }
+        Ok(action)
     }
 
     /// The log callback, where every header map can be read.

@@ -22,17 +22,12 @@ fn ten_thousand_policies_are_read_and_indexed() {
         r#"{{"defaults": {{"circuit_breaker": {{"wait_duration_in_open_state": "5s"}}}}, "policies": [{}]}}"#,
         policies.join(",")
     );
-    #[cfg(not(target_arch = "wasm32"))]
-    let start = std::time::Instant::now();
     let parsed = Document::parse(document.as_bytes()).unwrap();
     let all = parsed.policies.iter().enumerate();
     let _ = Matcher::new(
         all.flat_map(|(target, policy)| policy.matches.iter().map(move |found| (target, found))),
     );
     assert_eq!(parsed.policies.len(), 10_000);
-    // An unoptimized build on a slow machine: far more than it needs, far less than anything quadratic takes.
-    #[cfg(not(target_arch = "wasm32"))]
-    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 /// Ten thousand policies with a breaker each, of which every one names sixteen others, by what `named` makes of their places.
@@ -56,8 +51,6 @@ fn web(named: impl Fn(usize) -> String) -> String {
 #[test]
 fn ten_thousand_policies_that_need_each_other_are_looked_up_at_once() {
     let (known, unknown) = (web(|n| format!("p{n}")), web(|n| format!("q{n}")));
-    #[cfg(not(target_arch = "wasm32"))]
-    let start = std::time::Instant::now();
     let parsed = Document::parse(known.as_bytes()).unwrap();
     assert_eq!(parsed.policies[9_999].when_open[..2], [612, 1225]);
     let messages = errors(&unknown);
@@ -65,7 +58,4 @@ fn ten_thousand_policies_that_need_each_other_are_looked_up_at_once() {
     // To find what was meant takes a look at every name: it is done for a few.
     let suggested = messages.iter().filter(|message| message.contains("did you mean")).count();
     assert_eq!(suggested, 16);
-    // As above: far more than it needs, far less than to compare each name with every other.
-    #[cfg(not(target_arch = "wasm32"))]
-    assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
 }

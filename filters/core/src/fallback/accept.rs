@@ -33,7 +33,7 @@ impl Type {
         let found = MediaType::parse(text).ok()?;
         let parsed = Self::of(&found);
         let is_whole = parsed.main.len().saturating_add(parsed.sub.len()).saturating_add(1) == text.len();
-        (is_whole && &*parsed.main != ANY && &*parsed.sub != ANY).then_some(parsed)
+        (is_whole && !text.contains(ANY)).then_some(parsed)
     }
 
     fn of(found: &MediaType<'_>) -> Self {
@@ -50,17 +50,19 @@ impl Type {
 pub struct Accept {
     /// Each with whether it is wanted at all: its quality is above zero.
     ranges: Vec<(Type, bool)>,
-    is_there: bool,
 }
 
 impl Accept {
-    /// Reads the values of the header, several of which make one list. What cannot be read is left out.
+    /// Reads the values of the header, several of which make one list. What cannot be read is left out, and where that is all
+    /// of it the header says nothing.
     pub fn read<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut accept = Self::default();
         let mut left = LONGEST;
         for value in values {
-            accept.is_there = true;
-            let read = value.get(..left.min(value.len())).unwrap_or_default();
+            let read = match value.get(..left) {
+                Some(cut) if cut.len() < value.len() => whole_ranges(cut),
+                _ => value,
+            };
             left = left.saturating_sub(value.len());
             let Ok(text) = std::str::from_utf8(read) else { continue };
             let ranges = MediaTypeList::new(text).flatten();
@@ -83,12 +85,18 @@ impl Accept {
             return if is_wanted { Takes::Named } else { Takes::Not };
         }
         let by_wildcard = said(&|range| any(&range.main) && any(&range.sub));
-        if by_wildcard.unwrap_or(!self.is_there) { Takes::Any } else { Takes::Not }
+        if by_wildcard.unwrap_or(self.ranges.is_empty()) { Takes::Any } else { Takes::Not }
     }
+}
+
+/// What is left of a list that was cut off: the range that the cut went through might say the opposite.
+fn whole_ranges(cut: &[u8]) -> &[u8] {
+    let comma = cut.iter().rposition(|letter| *letter == b',');
+    comma.and_then(|end| cut.get(..end)).unwrap_or_default()
 }
 
 /// Whether a range's quality is above zero. One that cannot be read is left out of account.
 fn is_wanted(range: &MediaType<'_>) -> bool {
     let quality = range.get_param(names::Q).and_then(|value| value.as_str().parse::<f32>().ok());
-    quality.is_none_or(|quality| quality > 0.0)
+    quality.is_none_or(|quality| quality.is_nan() || quality > 0.0)
 }

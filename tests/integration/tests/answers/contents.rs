@@ -140,7 +140,11 @@ async fn the_first_fallback_that_applies_answers() {
     }
     let plain = open.ask(Request::get("/none")).await;
     assert_eq!(plain.header("x-resilience"), "none;reason=circuit_open;source=none");
-    assert_eq!(open.edge.count("resilience_fallbacks_total", &[]).await, 3 * WORKERS as u64);
+    let refused = [("reason", "circuit_open")];
+    assert_eq!(open.edge.count("resilience_fallbacks_total", &refused).await, 3 * WORKERS as u64);
+    // The failures that opened the breakers: one of each policy that has anything to say.
+    let failed = [("reason", "upstream_failure")];
+    assert_eq!(open.edge.count("resilience_fallbacks_total", &failed).await, 3);
     assert_eq!(open.edge.count("resilience_fallbacks_total", &[("policy", "none")]).await, 0);
     assert_eq!(open.edge.count("resilience_rejections_total", &[]).await, 4 * WORKERS as u64);
     assert_eq!(open.upstream.requests(), 0);

@@ -97,6 +97,7 @@ impl Import<'_, '_> {
                 Ok(())
             }
             ("env", "proxy_get_buffer_bytes") => self.get_buffer_bytes(),
+            ("env", "proxy_set_buffer_bytes") => self.set_buffer_bytes(),
             ("env", "proxy_get_property") => self.get_property(),
             ("env", "proxy_set_property") => self.set_property(),
             ("env", "proxy_get_header_map_value") => self.get_header(),

@@ -23,6 +23,28 @@ impl Import<'_, '_> {
         self.give(&part, 3, 4)
     }
 
+    /// Only a piece of an answer's body can be changed, and only while the module is shown it.
+    pub(super) fn set_buffer_bytes(&mut self) -> Answer {
+        const RESPONSE_BODY: u32 = 1;
+        let (kind, start, length) = (self.word(0), self.word(1) as usize, self.word(2) as usize);
+        let bytes = self.slice(3)?;
+        if kind > 8 {
+            return refuse(status::BAD_ARGUMENT);
+        }
+        let piece = match self.state().context() {
+            Some(context) if kind == RESPONSE_BODY => context.piece.as_mut(),
+            _ => None,
+        };
+        let Some(piece) = piece else { return refuse(status::BAD_ARGUMENT) };
+        match (start, length) {
+            (0, 0) => *piece = [bytes, std::mem::take(piece)].concat(),
+            (0, length) if length >= piece.len() => *piece = bytes,
+            (start, _) if start > 0 && start >= piece.len() => piece.extend(bytes),
+            _ => return refuse(status::BAD_ARGUMENT),
+        }
+        Ok(())
+    }
+
     pub(super) fn get_property(&mut self) -> Answer {
         let path = self.slice(0)?;
         let state = self.state();
@@ -119,10 +141,15 @@ impl Import<'_, '_> {
         let Some(context) = self.state().context().filter(|context| context.parent != 0) else {
             return Ok(());
         };
+        let begun = context.received.headers.is_some();
         context.local_responses.push(LocalResponse { status, details, headers, body, grpc_status, callback });
-        if context.local_responses.len() > 1 {
-            let id = self.state().effective;
+        let many = context.local_responses.len() > 1;
+        let id = self.state().effective;
+        if many {
             self.state().violations.push(format!("a second local response on stream {id}"));
+        }
+        if begun {
+            self.state().violations.push(format!("a local response on stream {id}, whose answer has begun"));
         }
         Ok(())
     }

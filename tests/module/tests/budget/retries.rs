@@ -183,7 +183,7 @@ fn a_refusal_of_a_deadline_asks_nobody() {
     let counts = show("refused for its deadline", &late().calls());
     let expected = Counts {
         reads_with_bytes: 2,
-        reads_of_nothing: 2,
+        reads_of_nothing: 1,
         metric_increments: 1,
         clock_reads: 1,
         local_replies: 1,

@@ -2,6 +2,7 @@
   (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
   (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
   (import "env" "proxy_get_buffer_bytes" (func $buffer (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_set_buffer_bytes" (func $set_buffer (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_get_property" (func $get_property (param i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_set_property" (func $set_property (param i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_get_header_map_value" (func $get_header (param i32 i32 i32 i32 i32) (result i32)))
@@ -56,6 +57,13 @@
     (call $look (i32.const 0)) (global.get $action))
   (func (export "proxy_on_response_trailers") (param i32 i32) (result i32)
     (call $look (i32.const 3)) (global.get $action))
+  ;; Sets the buffer of the kind at 3100, from 3104, as many bytes as 3108 says, to those at 0, as many as 3112 says.
+  (func $set
+    (i32.store (i32.const 24) (call $set_buffer (i32.load (i32.const 3100)) (i32.load (i32.const 3104))
+      (i32.load (i32.const 3108)) (i32.const 0) (i32.load (i32.const 3112)))))
+  (func (export "set_buffer_of") (param i32) (call $set))
+  (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+    (call $set) (global.get $action))
   (func (export "proxy_on_log") (param i32) (call $look (i32.const 0)))
   (func (export "proxy_on_delete") (param i32) (call $look (i32.const 0)))
   (func (export "proxy_on_queue_ready") (param i32 i32)

@@ -1,5 +1,6 @@
 //! The fake host against a small module of our own, before it is believed about the real one.
 
+mod bodies;
 mod failures;
 mod sharing;
 mod streams;
