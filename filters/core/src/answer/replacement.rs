@@ -104,6 +104,12 @@ impl Failed<'_> {
         length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > 0)
     }
 
+    /// Whether, where nothing follows, it can only be a HEAD's. What has not been modified is the other answer that tells of
+    /// bytes which do not come.
+    fn tells_of_bytes_of_a_get(&self) -> bool {
+        self.tells_of_bytes() && self.first(STATUS) != Some(b"304")
+    }
+
     /// Whether `reply` can take its place.
     fn room_for(&self, reply: &Reply, caller: &Caller) -> Option<Room> {
         if reply.grpc_status.is_some() {
@@ -114,7 +120,7 @@ impl Failed<'_> {
         let length = reply.body.len();
         let says_length = !matches!(reply.status, 204 | 304);
         let told = says_length.then_some(length);
-        let is_head = caller.is_head == Some(true) || (self.ends && self.tells_of_bytes());
+        let is_head = caller.is_head.unwrap_or_else(|| self.ends && self.tells_of_bytes_of_a_get());
         if is_head || (self.ends && length == 0) {
             return Some(Room { length: told, ..Room::default() });
         }
