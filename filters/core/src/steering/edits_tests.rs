@@ -95,7 +95,8 @@ fn shadow_and_disabled_write_nothing() {
 #[test]
 fn a_deadline_that_a_request_brought_along_holds_without_a_timeout_of_its_own() {
     let time = Allowance { deadline: Some(ms(1500)), per_try: None };
-    let written = edits(&policy(""), false, None, &time, None, NOW);
+    let policy = policy(r#""retry_budget": null"#);
+    let written = edits(&policy, false, None, &time, None, NOW);
     assert_eq!(shown(&written), ["x-envoy-upstream-rq-timeout-ms: 500"]);
 }
 
