@@ -112,7 +112,7 @@ pub enum Instead<'a> {
 }
 
 /// What the first entry says that applies and was not `tried`. With `expose` false outsiders learn neither the policy nor the
-/// reason.
+/// reason. A policy that is disabled says nothing: requests come to it only where it guards another's way.
 #[must_use]
 pub fn instead<'a>(
     policy: &'a Policy,
@@ -121,7 +121,8 @@ pub fn instead<'a>(
     caller: &Caller,
     tried: Entries,
 ) -> Instead<'a> {
-    let Some((place, entry)) = policy.fallback.pick(cause, caller, tried) else { return Instead::Nothing };
+    let picked = policy.fallback.pick(cause, caller, tried).filter(|_| !policy.disabled);
+    let Some((place, entry)) = picked else { return Instead::Nothing };
     let reply = match &entry.strategy {
         Strategy::Reroute(to) => return Instead::Reroute { place, to },
         Strategy::Static(answer) => from_static(policy, answer, expose, cause, caller),

@@ -68,6 +68,8 @@ impl Stream {
                 calls::replace_header(Map::RequestHeaders, REROUTE, rerouted.cluster.as_bytes())
             {
                 log(Level::Warn, &format!("a request could not be sent elsewhere: {status}"));
+                // It may wait in name under a bulkhead that only looks on.
+                root.withdraw(self.id);
                 let (verdict, waited) = (Verdict::Admitted(pass), Duration::ZERO);
                 root.abandon(Resumed { call: self.id, target, verdict, waited });
                 return self.answer(root, refused);
