@@ -6,6 +6,8 @@ mod front;
 mod local_reply;
 mod modes;
 mod needs;
+mod order;
+mod outage;
 mod reasons;
 mod reroute;
 mod selection;
