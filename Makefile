@@ -167,6 +167,7 @@ test-module: build test-modules
 
 .PHONY: test-integration
 test-integration: validate test-modules
+	$(SETUP) node
 	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
 
