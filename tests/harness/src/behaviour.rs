@@ -83,6 +83,13 @@ impl Behaviour {
         self
     }
 
+    /// One more trailer.
+    #[must_use]
+    pub fn trailer(mut self, name: &str, value: &str) -> Self {
+        self.trailers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Another body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
@@ -131,8 +138,8 @@ impl Behaviour {
         Self::default().before_headers(Fault::Hang)
     }
 
-    /// Reads the words of an `x-behave` header: `status=503`, `delay=200ms`, `body=text`, `header=name:value`,
-    /// `chunked`, `hang`, `close`, `reset`, `hang-mid-body`, `close-mid-body`, `reset-mid-body`, `grpc=14`,
+    /// Reads the words of an `x-behave` header: `status=503`, `delay=200ms`, `body=text`,
+    /// `size=number` (a body of so many bytes), `header=name:value`, `trailer=name:value`, `chunked`, `hang`, `close`, `reset`, `hang-mid-body`, `close-mid-body`, `reset-mid-body`, `grpc=14`,
     /// `grpc-trailers-only=14`, `whole` (the request is read to its end first), `upgrade` (101, then everything comes back until
     /// either end closes). The words that make a whole answer (`grpc`...) come first.
     ///
@@ -156,6 +163,13 @@ impl Behaviour {
                 "header" => {
                     let (name, value) = value.split_once(':').unwrap_or_else(|| panic!("x-behave: {word}"));
                     so_far.header(name, value)
+                }
+                "size" => {
+                    so_far.body(vec![b'.'; value.parse().unwrap_or_else(|_| panic!("x-behave: {word}"))])
+                }
+                "trailer" => {
+                    let (name, value) = value.split_once(':').unwrap_or_else(|| panic!("x-behave: {word}"));
+                    so_far.trailer(name, value)
                 }
                 "chunked" => so_far.chunked(),
                 "upgrade" => Self { upgrade: true, ..so_far },

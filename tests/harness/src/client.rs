@@ -1,7 +1,8 @@
 //! Clients: a connection that is kept, a connection for one request, and requests that are abandoned half-way.
 
 use crate::PATIENCE;
-use http_body_util::{BodyExt, Full};
+use crate::upload::Upload;
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::header::{HeaderName, HeaderValue};
@@ -31,14 +32,15 @@ pub struct Request {
     path: String,
     headers: HeaderMap,
     body: Bytes,
+    whole: bool,
 }
 
 impl Request {
     /// A request without headers or body, to the authority `test`.
     #[must_use]
     pub fn new(method: Method, path: &str) -> Self {
-        let authority = "test".to_owned();
-        Self { method, authority, path: path.to_owned(), headers: HeaderMap::new(), body: Bytes::new() }
+        let (authority, path) = ("test".to_owned(), path.to_owned());
+        Self { method, authority, path, headers: HeaderMap::new(), body: Bytes::new(), whole: true }
     }
 
     /// A GET.
@@ -61,6 +63,12 @@ impl Request {
             .header("te", "trailers")
     }
 
+    /// The same, but more of its body seems to be on its way for as long as it lasts.
+    #[must_use]
+    pub fn unfinished(self) -> Self {
+        Self { whole: false, ..self }
+    }
+
     /// The host it is for.
     #[must_use]
     pub fn authority(mut self, authority: &str) -> Self {
@@ -79,7 +87,7 @@ impl Request {
         self
     }
 
-    fn into_http(mut self, protocol: Protocol) -> hyper::Request<Full<Bytes>> {
+    fn into_http(mut self, protocol: Protocol) -> hyper::Request<Upload> {
         let uri = match protocol {
             Protocol::Http1 => {
                 self.headers.insert("host", self.authority.parse().expect("an authority"));
@@ -87,7 +95,7 @@ impl Request {
             }
             Protocol::Http2 => format!("http://{}{}", self.authority, self.path),
         };
-        let mut request = hyper::Request::new(Full::new(self.body));
+        let mut request = hyper::Request::new(Upload::new(self.body, self.whole));
         *request.method_mut() = self.method;
         *request.uri_mut() = uri.parse().expect("a path");
         *request.headers_mut() = self.headers;
@@ -146,8 +154,8 @@ impl Drop for Socket {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Upload>),
+    Http2(http2::SendRequest<Upload>),
 }
 
 /// One connection, kept alive until dropped. HTTP/1.1 sends one request at a time; HTTP/2 as many as started.

@@ -16,6 +16,7 @@ pub mod many;
 mod process;
 mod raw;
 mod scratch;
+mod upload;
 mod upstream;
 
 pub use admin::{Metrics, Reply};

@@ -4,6 +4,7 @@ use crate::behaviour::Behaviour;
 use crate::exchange;
 use crate::{PATIENCE, eventually};
 use hyper::{HeaderMap, Method};
+use socket2::{Domain, Socket, Type};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -226,13 +227,15 @@ impl Drop for Upstream {
     }
 }
 
-/// An address nobody listens on: bound once, so that it is valid, and closed.
+/// An address nobody listens on. It stays taken until this process ends: were it given back, another listener could get it.
 ///
 /// # Panics
 /// If no port can be bound.
 #[must_use]
 pub fn refused_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    std::mem::forget(socket);
+    address.expect("bound")
 }

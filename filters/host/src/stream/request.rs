@@ -120,8 +120,11 @@ impl Stream {
         match instead(own, expose, &cause, &refused.caller, refused.tried) {
             Instead::Nothing => send(&plain(own, expose, &cause, &refused.caller)),
             Instead::Answer(reply) => {
-                root.metrics(policy, |metrics| metrics.fallback(cause.reason, reply.source));
-                send(&reply)
+                let sent = send(&reply);
+                if sent == Action::Pause {
+                    root.metrics(policy, |metrics| metrics.fallback(cause.reason, reply.source));
+                }
+                sent
             }
             Instead::Reroute { place, to } => {
                 let (cluster, guard) = (to.cluster.clone(), to.guard);

@@ -141,7 +141,10 @@ impl Stream {
         let headers = calls::header_pairs(Map::ResponseHeaders).ok()?;
         let failed = Failed { headers: headers.iter().collect(), ends };
         let action = match replace(reply, &failed, caller, mark) {
-            Replacement::Direct(reply) => send(&reply),
+            Replacement::Direct(reply) => match send(&reply) {
+                Action::Pause => Action::Pause,
+                Action::Continue => return None,
+            },
             Replacement::InPlace(rewrite) => {
                 self.body = Some(answering::rewrite(rewrite));
                 Action::Continue
