@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Shows on the running stack what the filter does: `make run` in one terminal, `make demo` in another.
 
-First a circuit breaker, then a bulkhead, then retries.
+First a circuit breaker, then a bulkhead, then retries, then what answers instead: a page of five services, and mails.
 
 Everything is driven and seen from outside: requests to the edge, faults by Envoy's runtime, and the demo upstream's own
 count of the calls that reached it. Ends with an error if anything it shows is not what should happen.
@@ -15,14 +15,14 @@ import time
 
 sys.dont_write_bytecode = True
 import demo_bulkhead  # noqa: E402 (nothing is left beside the bundle)
+import demo_page  # noqa: E402
 import demo_retry  # noqa: E402
 from demo_stage import (  # noqa: E402
-    ADMIN, CHECKOUT, EDGE, FALLBACK, Growth, admin, becomes, call, chapter, check, is_fallback, line, marker, runtime,
-    settle, upstream_calls, wrong
+    ADMIN, CHECKOUT, EDGE, FALLBACK, Growth, admin, becomes, call, chapter, check, is_fallback, line, marker, repair_all,
+    runtime, settle, upstream_calls, wrong
 )
 
 BREAKER = CHECKOUT["circuit_breaker"]
-FAULTS = tuple(f"demo.checkout.{name}" for name in ("abort_percent", "blip_percent", "delay_percent", "delay_ms"))
 FAILURES = BREAKER["failures_in_window"]["failures"]
 WAIT = float(re.fullmatch(r"(\d+)s", BREAKER["wait_duration_in_open_state"])[1])
 
@@ -43,8 +43,8 @@ def fail_and_trip():
     chapter(f"2. The payment service breaks: demo.checkout.abort_percent=100 ({FAILURES} failures will open the breaker)")
     runtime("demo.checkout.abort_percent", "100")
     answers = [buy() for _ in range(FAILURES)]
-    check(all(status == 503 and reached == 1 and "x-resilience" not in headers for status, headers, _, reached in answers),
-          f"{FAILURES} calls reached it and failed, and their answers were left alone")
+    check(all(reached == 1 and is_fallback(*answer, "upstream_failure") for *answer, reached in answers),
+          f"{FAILURES} calls reached it and failed: their callers get the fallback, marked {marker('upstream_failure')}")
     opened = time.monotonic()
     check(becomes("open"), "the breaker is open")
     return opened
@@ -73,8 +73,8 @@ def show_fallback(opened):
 
 def failed_probe():
     chapter("4. Half-open: one call is let through to probe; the service is still broken")
-    status, _, _, reached = buy()
-    check(status == 503 and reached == 1, "the probe reached the upstream, and failed")
+    *answer, reached = buy()
+    check(is_fallback(*answer, "upstream_failure") and reached == 1, "the probe reached the upstream, and failed")
     reopened = time.monotonic()
     check(becomes("open"), "the breaker is open again")
     status, headers, body, reached = buy()
@@ -103,6 +103,7 @@ GROWTH = (
     ("resilience_circuit_breaker_transitions_total", {"to": "closed"}, 1),
     ("resilience_rejections_total", {"reason": "circuit_open"}, 53),
     ("resilience_fallbacks_total", {"reason": "circuit_open", "source": "static"}, 53),
+    ("resilience_fallbacks_total", {"reason": "upstream_failure", "source": "static"}, FAILURES + 1),
     ("resilience_calls_total", {"outcome": "success"}, 7),
     ("resilience_calls_total", {"outcome": "failure"}, FAILURES + 1),
 )
@@ -115,8 +116,7 @@ def main():
         sys.exit(f"demo: no stack answers on 127.0.0.1:{ADMIN}; start it with `make run` in another terminal")
 
     # Whatever a run before this one, or a visitor, has left switched on.
-    for key in FAULTS:
-        runtime(key, "")
+    repair_all()
     try:
         chapter("1. Healthy: calls go to the upstream, answers come back untouched")
         settle()
@@ -132,12 +132,12 @@ def main():
         growth.show()
         demo_bulkhead.story()
         demo_retry.story()
+        demo_page.story()
     except (OSError, http.client.HTTPException) as error:
         sys.exit(f"demo: the stack stopped answering: {error!r}")
     finally:
         try:
-            for key in FAULTS:
-                runtime(key, "")
+            repair_all()
         except (OSError, http.client.HTTPException):
             pass  # it stopped, and its runtime with it
 

@@ -65,6 +65,14 @@ def runtime(key, value):
     admin("POST", f"/runtime_modify?{key}={value}")
 
 
+def repair_all():
+    """Takes back every fault that is switched on, whoever did it: those of a run before, too."""
+    known = json.loads(admin("GET", "/runtime"))
+    # The last layer is the operator's.
+    for key in [key for key, entry in known["entries"].items() if key.startswith("demo.") and entry["layer_values"][-1]]:
+        runtime(key, "")
+
+
 def upstream_calls(service=POLICY):
     """How many calls for this service the demo upstream has seen, by its own count."""
     name = f"http.demo_upstream.rbac.policy.{service}.allowed"
@@ -81,8 +89,8 @@ def metric(name, **labels):
     return total
 
 
-def state():
-    return {0: "closed", 1: "half-open", 2: "open"}[metric("resilience_circuit_breaker_state", policy=POLICY)]
+def state(policy=POLICY):
+    return {0: "closed", 1: "half-open", 2: "open"}[metric("resilience_circuit_breaker_state", policy=policy)]
 
 
 def eventually(holds, seconds):
@@ -98,7 +106,7 @@ def becomes(wanted):
 
 
 def is_fallback(status, headers, body, reason="circuit_open"):
-    """Whether it is what checkout's policy says instead of an answer of the upstream."""
+    """Whether it is what checkout's policy says instead of an answer of the upstream, and tells for what reason."""
     try:
         same_body = json.loads(body) == FALLBACK["json"]
     except ValueError:
@@ -125,7 +133,8 @@ def settle():
 
 
 class Growth:
-    """What a story must leave in a policy's metrics, at least: other people may be using the shop."""
+    """What a story must leave in the metrics, at least: other people may be using the shop. The policy is the same for all that
+    name none among their labels."""
 
     def __init__(self, expected, policy=POLICY):
         self.expected = expected
@@ -133,7 +142,7 @@ class Growth:
         self.before = self.now()
 
     def now(self):
-        return [metric(name, policy=self.policy, **labels) for name, labels, _ in self.expected]
+        return [metric(name, **{"policy": self.policy, **labels}) for name, labels, _ in self.expected]
 
     def show(self):
         enough = lambda: all(now - then >= least for (_, _, least), then, now in zip(self.expected, self.before, self.now()))

@@ -81,6 +81,9 @@ pub enum End {
 /// What Envoy says of a response that came from an upstream.
 pub const VIA_UPSTREAM: &str = "via_upstream";
 
+/// What Envoy's router adds to an answer of the upstream's.
+pub const SERVICE_TIME: (&str, &str) = ("x-envoy-upstream-service-time", "7");
+
 /// Sets what Envoy says of a stream.
 pub fn describe(stream: &FakeStream, details: &str, flags: u64) {
     stream
@@ -283,7 +286,11 @@ pub fn enter(stream: &FakeStream) -> Result<Option<LocalResponse>, Failure> {
 pub fn answer(stream: &FakeStream, end: End) -> Result<(), Failure> {
     let respond = |status: u16, content_type: &str| {
         let status = status.to_string();
-        stream.set_response_headers(headers(&[(":status", &status), ("content-type", content_type)]));
+        let mut answered = headers(&[(":status", &status), ("content-type", content_type)]);
+        if end != End::ConnectFailure {
+            answered.extend(headers(&[SERVICE_TIME]));
+        }
+        stream.set_response_headers(answered);
         stream.set_property(b"upstream\0address", "127.0.0.1:8080");
     };
     let on_headers = |end: bool| {

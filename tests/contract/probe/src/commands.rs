@@ -1,12 +1,11 @@
 //! What a request can tell the probe to do.
 
 use crate::events::{self, integer, text};
-use crate::{CONTINUE, PAUSE, vm};
+use crate::{CONTINUE, PAUSE, rewrite, vm};
 use resilience_host::calls::{self, Direction, LocalResponse, Map, Metric, MetricKind, Queue, Result};
-use std::fmt::Display;
 
 /// One command: a word and its arguments.
-struct Command<'a> {
+pub(crate) struct Command<'a> {
     word: &'a str,
     arguments: Vec<(&'a str, &'a str)>,
 }
@@ -19,7 +18,7 @@ impl<'a> Command<'a> {
         Self { word, arguments }
     }
 
-    fn optional(&self, key: &str) -> Option<&'a str> {
+    pub(crate) fn optional(&self, key: &str) -> Option<&'a str> {
         self.arguments.iter().find(|(have, _)| *have == key).map(|(_, value)| *value)
     }
 
@@ -37,8 +36,15 @@ impl<'a> Command<'a> {
         words.collect::<Vec<_>>().join(" ")
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> T {
+    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> T {
         self.get(key).parse().unwrap_or_else(|_| panic!("{}: {key} is a number", self.word))
+    }
+
+    /// What was written as `h:name=value`.
+    pub(crate) fn headers(&self) -> Vec<(String, String)> {
+        let header =
+            |(key, value): &(&str, &str)| Some((key.strip_prefix("h:")?.to_owned(), (*value).to_owned()));
+        self.arguments.iter().filter_map(header).collect()
     }
 }
 
@@ -105,7 +111,11 @@ pub(crate) fn on_response(id: u32, command: &str) -> u32 {
         // The reply comes back through response headers too: once is enough.
         vm::with(|vm| vm.stream(id).on_response.clear());
         reply(&command).expect("a local reply");
-        return PAUSE;
+        return if command.optional("continue").is_some() { CONTINUE } else { PAUSE };
+    }
+    if command.word == "rewrite" {
+        rewrite::headers(id, &command);
+        return CONTINUE;
     }
     run(id, &command);
     CONTINUE
@@ -280,14 +290,7 @@ fn tell(command: &Command<'_>) -> Result<()> {
 
 /// `status`, and optionally `details`, `body`, `grpc`, and headers as `h:name=value`.
 fn reply(command: &Command<'_>) -> Result<()> {
-    fn owned(text: impl Display) -> String {
-        text.to_string()
-    }
-    let headers: Vec<(String, String)> = command
-        .arguments
-        .iter()
-        .filter_map(|(key, value)| Some((owned(key.strip_prefix("h:")?), owned(value))))
-        .collect();
+    let headers = command.headers();
     calls::send_local_response(&LocalResponse {
         status: command.number("status"),
         details: command.optional("details").unwrap_or(""),

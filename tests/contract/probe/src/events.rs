@@ -5,10 +5,10 @@ use resilience_host::calls::{self, Level, Map, Result};
 
 /// Logs `event`, in fields set off by tabs (code details may hold anything else), with what the host says there of how the exchange went, and which headers it lets us read.
 pub(crate) fn log(id: u32, event: &str) {
-    let (name, case, number, whole) = vm::with(|vm| {
+    let (name, case, number, whole, bodiless) = vm::with(|vm| {
         let Some(stream) = vm.streams.get(&id) else { return Default::default() };
         let name = vm.roots.get(&stream.root).cloned().unwrap_or_default();
-        (name, stream.case.clone(), vm.number, stream.whole)
+        (name, stream.case.clone(), vm.number, stream.whole, stream.bodiless)
     });
     if name.is_empty() {
         return;
@@ -32,9 +32,19 @@ pub(crate) fn log(id: u32, event: &str) {
         ("trailer", text(calls::header(Map::ResponseTrailers, "grpc-status"))),
         ("attempts", integer(calls::property(b"upstream\0request_attempt_count"))),
         ("whole", if whole { "yes" } else { "no" }.to_owned()),
+        ("bodiless", if bodiless { "yes" } else { "no" }.to_owned()),
     ];
     let line: Vec<String> = line.iter().map(|(key, value)| format!("{key}={value}")).collect();
     calls::log(Level::Info, &format!("probe\t{}", line.join("\t")));
+}
+
+/// Logs what the host said to something that was done in the callback before.
+pub(crate) fn said(id: u32, event: &str, said: &str) {
+    let (name, case) = vm::with(|vm| {
+        let stream = vm.stream(id).clone();
+        (vm.roots.get(&stream.root).cloned().unwrap_or_default(), stream.case)
+    });
+    calls::log(Level::Info, &format!("probe\tplugin={name}\tcase={case}\tevent={event}\tsaid={said}"));
 }
 
 pub(crate) fn text(value: Result<Option<Vec<u8>>>) -> String {

@@ -12,6 +12,7 @@
 mod commands;
 mod events;
 mod later;
+mod rewrite;
 mod vm;
 
 use resilience_host::calls::{self, Map};
@@ -125,7 +126,8 @@ fn look_at_request(id: u32, event: &str, end: bool) -> u32 {
 
 /// Hands back what the commands left for the response.
 #[unsafe(no_mangle)]
-pub extern "C" fn proxy_on_response_headers(id: u32, _headers: usize, _end: bool) -> u32 {
+pub extern "C" fn proxy_on_response_headers(id: u32, _headers: usize, end: bool) -> u32 {
+    vm::with(|vm| vm.stream(id).bodiless = end);
     events::log(id, "response_headers");
     let Stream { answer, on_response, .. } = vm::with(|vm| vm.stream(id).clone());
     if !answer.is_empty() {
@@ -134,17 +136,18 @@ pub extern "C" fn proxy_on_response_headers(id: u32, _headers: usize, _end: bool
     if on_response.is_empty() { CONTINUE } else { commands::on_response(id, &on_response) }
 }
 
-/// Only looks.
+/// Looks, and does what was left for the answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_response_body(id: u32, _size: usize, end: bool) -> u32 {
     events::log(id, if end { "response_body_end" } else { "response_body" });
-    CONTINUE
+    rewrite::body(id, end)
 }
 
-/// Only looks.
+/// Looks, and does what was left for the answer.
 #[unsafe(no_mangle)]
 pub extern "C" fn proxy_on_response_trailers(id: u32, _trailers: usize) -> u32 {
     events::log(id, "response_trailers");
+    rewrite::trailers(id);
     CONTINUE
 }
 

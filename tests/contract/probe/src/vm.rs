@@ -1,6 +1,7 @@
 //! What a VM of the probe knows: its number, its roots, its streams.
 
 use crate::commands;
+use crate::rewrite::Rewrite;
 use resilience_host::calls::{self, Metric, MetricKind};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +27,10 @@ pub(crate) struct Stream {
     pub(crate) answer: Vec<String>,
     /// Commands that wait for the response headers.
     pub(crate) on_response: String,
+    /// What waits for the body and the trailers of the answer.
+    pub(crate) rewrite: Option<Rewrite>,
+    /// Whether the headers of the answer are all of it.
+    pub(crate) bodiless: bool,
     /// Commands that wait for a callback at its end, by its name.
     pub(crate) at_end: HashMap<String, String>,
 }

@@ -2,9 +2,11 @@
 //!
 //! The facts themselves are in `tests/contract/`, one file for each part of the host.
 
+mod origin;
 mod peer;
 mod wire;
 
+pub use origin::Origin;
 pub use peer::{Peer, listen};
 pub use wire::{flag_names, hide_exports};
 

@@ -40,6 +40,14 @@ impl Peer {
         sent.expect("bytes taken in time").expect("an open connection");
     }
 
+    /// As [`Self::send`], where the other end may have closed.
+    ///
+    /// # Panics
+    /// If it takes nothing and does not close.
+    pub async fn offer(&mut self, bytes: &[u8]) {
+        let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("bytes taken or an end in time");
+    }
+
     /// Reads until all that came in so far satisfies `check`, and returns it.
     ///
     /// # Panics
@@ -55,6 +63,20 @@ impl Peer {
             }
         }
         &self.received
+    }
+
+    /// As [`Self::until`]; `None` where the other end closes first.
+    ///
+    /// # Panics
+    /// If neither happens.
+    pub async fn until_or_closed(&mut self, check: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        while !check(&self.received) {
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await;
+            if !read.expect("bytes or an end in time").is_ok_and(|count| count > 0) {
+                return None;
+            }
+        }
+        Some(&self.received)
     }
 
     /// Reads until this text came, and returns all that did.

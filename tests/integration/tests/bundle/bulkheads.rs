@@ -36,7 +36,7 @@ async fn nobody_picks_a_class_and_the_back_office_has_one() {
     for _ in 0..5 {
         let failing = Request::post("/checkout", "").header("x-envoy-fault-abort-request", "503");
         let answer = send_once(edge.address, Protocol::Http1, failing).await.unwrap();
-        assert_eq!(answer.status, 503);
+        assert_eq!(answer.header("x-resilience"), "checkout;reason=upstream_failure;source=static");
     }
     let sources = [(ELSEWHERE[0], "normal"), (ELSEWHERE[1], "normal"), (BACK_OFFICE, "critical")];
     let mut expected = [("critical", 0), ("normal", 0), ("batch", 0)];

@@ -1,8 +1,11 @@
 //! What `make run` starts does what `make demo` shows.
 
 mod bulkheads;
+mod mails;
+mod page;
 mod retries;
 mod validate;
+mod validate_fallbacks;
 mod validate_retries;
 
 use resilience_integration_tests::*;
@@ -11,6 +14,7 @@ use serde_json::json;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned()
@@ -34,8 +38,26 @@ fn exchanged(text: &str, passage: &str, other: &str) -> String {
     text.replace(passage, other)
 }
 
+/// A bundle whose service has moved: to a port where nobody listens, for example.
+fn moved(yaml: &str, service: &str, port: u16) -> String {
+    let cluster = format!("      cluster_name: {service}\n");
+    let (before, after) = yaml.split_once(&cluster).unwrap_or_else(|| panic!("there is no {cluster:?}"));
+    let (head, tail) = after.split_once("port_value: ").expect("a port");
+    let digits = tail.find(|c: char| !c.is_ascii_digit()).expect("something behind it");
+    format!("{before}{cluster}{head}port_value: {port}{}", &tail[digits..])
+}
+
+/// A port where nobody listens: one of those that are nobody's but root's.
+const NOWHERE: u16 = 1;
+
 /// What the bundle is made into, with these ports or its own.
 fn rendered(ports: &[(&'static str, String)]) -> String {
+    // Most tests only read it.
+    static WITH_ITS_OWN: LazyLock<String> = LazyLock::new(|| render(&[]));
+    if ports.is_empty() { WITH_ITS_OWN.clone() } else { render(ports) }
+}
+
+fn render(ports: &[(&'static str, String)]) -> String {
     let scratch = Scratch::new();
     let file = scratch.file("envoy.yaml");
     let output = run("tools/render", &[&root().join("envoy/envoy.yaml"), &file], ports);
@@ -91,6 +113,9 @@ async fn the_demo_succeeds_on_the_bundle() {
         r#"details=resilience:checkout:circuit_open decision="checkout;reason=circuit_open;source=static""#;
     edge.envoy.wait_log(decision).await;
     edge.envoy.wait_log(&decision.replace("circuit_open", "bulkhead_full")).await;
+    let rerouted = r#"decision="product;reason=circuit_open;source=reroute""#;
+    let line = edge.envoy.wait_log(rerouted).await;
+    assert!(line.contains(" GET /product 200 route=product-replica cluster=product_replica "), "{line}");
     assert_eq!(traps(&edge.envoy), Vec::<String>::new());
 }
 
@@ -101,20 +126,12 @@ async fn the_bundle_does_what_its_first_words_promise() {
     let send = async |request| send_once(edge.address, Protocol::Http1, request).await.expect("an answer");
     let failing = |request: Request| request.header("x-envoy-fault-abort-request", "503");
 
-    // A breaker without a fallback, found by host, path and method.
-    let email = || Request::post("/email/welcome", "").authority("shop.example");
-    for _ in 0..3 {
-        let answer = send(failing(email())).await;
-        assert_eq!((answer.status, answer.header("x-resilience")), (503, String::new()));
-    }
-    let answer = send(email()).await;
-    let marker = "email;reason=circuit_open;source=none";
-    assert_eq!((answer.status, answer.header("x-resilience").as_str()), (503, marker));
-    assert_eq!(send(Request::get("/email/welcome").authority("shop.example")).await.status, 202);
-
-    // One in shadow mode, found by the metadata of the route.
+    // A failure that says when to come back; a breaker in shadow mode, found by the metadata of the route.
     for _ in 0..5 {
-        assert_eq!(send(failing(Request::get("/pricing"))).await.status, 503);
+        let answer = send(failing(Request::get("/pricing"))).await;
+        let marker = "pricing;reason=upstream_failure;source=fail";
+        let marks = ["x-resilience", "retry-after"].map(|name| answer.header(name));
+        assert_eq!((answer.status, marks), (503, [marker, "5"].map(str::to_owned)));
     }
     let answer = send(Request::get("/pricing")).await;
     assert_eq!((answer.status, answer.header("x-resilience")), (200, String::new()));
@@ -128,8 +145,22 @@ async fn the_bundle_does_what_its_first_words_promise() {
     assert_eq!(states, [2, 0]);
 
     // Headers that steer are stripped before anybody believes them.
-    let steered = Request::get("/catalogue").header("x-resilience-reroute", "email");
-    assert_eq!(send(steered).await.status, 200);
+    for cluster in ["email", "email_secondary", "product_replica"] {
+        for path in ["/catalogue", "/product", "/email/welcome"] {
+            let steered = Request::get(path).header("x-resilience-reroute", cluster);
+            let answer = send(steered).await;
+            assert_eq!(
+                (answer.status, answer.header("x-resilience")),
+                (200, String::new()),
+                "{cluster} {path}"
+            );
+            assert!(
+                !answer.text().contains("replica") && !answer.text().contains("secondary"),
+                "{}",
+                answer.text()
+            );
+        }
+    }
     assert_eq!(send(Request::get("/health")).await.status, 200);
 }
 

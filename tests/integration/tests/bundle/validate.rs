@@ -207,11 +207,12 @@ fn timeouts_are_compared_with_the_longest_wait() {
 #[test]
 fn yaml_that_is_not_understood_is_said_to_be() {
     for (line, written) in
-        [("circuit_breakers: *limits", "circuit_breakers: *nothing"), ("interval: 5s", "interval: {a: [1")]
+        [("circuit_breakers:\n", "circuit_breakers: *nothing\n"), ("interval: 5s", "interval: {a: [1")]
     {
         let said = found(&exchanged(&rendered(&[]), line, written));
         assert!(
-            said.len() == 1 && said[0].contains("limits and timeouts were not compared with the policies"),
+            said.len() == 1
+                && said[0].contains("limits, timeouts and fallbacks were not compared with the policies"),
             "{said:?}"
         );
     }

@@ -3,7 +3,8 @@
 use crate::bulkhead::{ADMISSION, BULKHEAD, COMPLETION, halves, warmed};
 use crate::{Counts, HEALTHY, cost, show};
 use resilience_module_tests::shop::{
-    BREAKER, End, Shop, VIA_UPSTREAM, answer, arrive, arrive_on, describe, enter, policies, policy_and, run,
+    BREAKER, End, SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, arrive_on, describe, enter, policies,
+    policy_and, run,
 };
 use resilience_module_tests::{Action, Call, Map, headers};
 
@@ -78,6 +79,24 @@ fn conditions_on_the_request_cost_one_read_of_all_headers_where_a_failure_may_be
     assert_eq!(admission_of_both, admission);
 }
 
+/// Envoy adds to an answer how long the upstream took, unless it is told not to. Without that a success may be an answer of
+/// Envoy's own that the operator has given another status.
+#[test]
+fn where_envoy_does_not_say_how_long_an_answer_took_it_is_asked_whose_it_is() {
+    for (entries, looks) in [(STATIC, 1), (REFUSALS, 0), ("", 0)] {
+        let shop = warmed(&policy_and(&fallback(entries)));
+        let stream = arrive(shop.vm());
+        enter(&stream).unwrap();
+        describe(&stream, VIA_UPSTREAM, 0);
+        stream.set_response_headers(headers(&[(":status", "200")]));
+        stream.response_headers(true).unwrap();
+        stream.finish().unwrap();
+        let counts = show("healthy, of an Envoy that adds no headers", &stream.calls());
+        let reads_with_bytes = HEALTHY.reads_with_bytes + looks;
+        assert_eq!(counts, Counts { reads_with_bytes, ..HEALTHY }, "{entries}");
+    }
+}
+
 /// The calls, as functions and what they were about.
 fn told(calls: &[Call]) -> Vec<String> {
     let say = |call: &Call| {
@@ -96,7 +115,7 @@ fn fails(entries: &str, answered: &[(&str, &str)], pieces: &[&str]) -> Vec<Strin
         assert_eq!(enter(&stream).unwrap(), None);
         let before = stream.calls().len();
         describe(&stream, VIA_UPSTREAM, 0);
-        stream.set_response_headers(headers(answered));
+        stream.set_response_headers(headers(&[answered, &[SERVICE_TIME]].concat()));
         stream.response_headers(pieces.is_empty()).unwrap();
         for (number, piece) in pieces.iter().enumerate() {
             stream.response_body(piece, number + 1 == pieces.len()).unwrap();
@@ -209,15 +228,15 @@ fn a_refusal_looks_at_what_it_needs_of_the_request() {
         let read_before = entries == BY_CALLER;
         let mut expected: Vec<_> = begin.to_vec();
         expected.insert(if read_before { 3 } else { 5 }, look);
-        expected.extend(source.as_deref());
         expected.push(reply);
+        expected.extend(source.as_deref());
         for whole in [true, false] {
             assert_eq!(refused(entries, whole), expected, "{entries}");
         }
     }
     let mut expected: Vec<_> = begin.to_vec();
     let source = counted("static");
-    expected.extend(["get_header_map_pairs ", &source, reply]);
+    expected.extend(["get_header_map_pairs ", reply, &source]);
     assert_eq!(refused(REFUSALS, true), expected);
 }
 

@@ -179,6 +179,7 @@ fn what_those_say_who_are_further_away_stands_before_ours() {
     let answered = [
         (":status", "503"),
         ("content-length", "6"),
+        SERVICE_TIME,
         ("x-resilience", "far;reason=reset;source=fail"),
         ("x-resilience", "near;reason=circuit_open;source=none"),
     ];
@@ -191,7 +192,8 @@ fn what_those_say_who_are_further_away_stands_before_ours() {
     let shop = Shop::with(&silent, 1);
     let came = served(&shop, "GET", &given(&answered, &["broken"])).on();
     assert_eq!(came.body(), b"<||8f14e45f-ceea-467f-9575-e2a1d6e3a1b2>");
-    assert_eq!(names(&came.headers.unwrap()), [":status", "content-length", "content-type"]);
+    let kept = [":status", "content-length", "content-type", SERVICE_TIME.0];
+    assert_eq!(names(&came.headers.unwrap()), kept);
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! Fallbacks in the real module: what becomes of an answer that failed, and of a request that is refused.
 
+mod direct;
+mod grpc;
 mod in_place;
+mod ours;
+mod reasons;
 
 use resilience_module_tests::shop::{
-    End, OrFail, Shop, VIA_UPSTREAM, answer, arrive, config_and, describe, enter, policy_and, request,
+    SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, describe, enter, policy_and, request,
 };
-use resilience_module_tests::{Action, FakeStream, FakeVm, Headers, LocalResponse, Map, Received, headers};
+use resilience_module_tests::{
+    Action, FakeStream, FakeVm, Headers, LocalResponse, Received, headers, status,
+};
 
 /// Takes the place of whatever failed, and looks at nothing of a request for it.
 const OURS: &str = r#"{"static": {"status": 200, "headers": {"x-a": "1"}, "text": "ours"}}"#;
@@ -93,7 +99,11 @@ fn asking(method: &str, more: &[(&str, &str)]) -> Headers {
 fn answers(stream: &FakeStream, given: &Given<'_>) -> Came {
     describe(stream, VIA_UPSTREAM, 0);
     stream.set_property(b"upstream\0address", "127.0.0.1:8080");
-    plays(stream, given)
+    let mut given = given.clone();
+    if !given.headers.iter().any(|(name, _)| *name == SERVICE_TIME.0) {
+        given.headers.push(SERVICE_TIME);
+    }
+    plays(stream, &given)
 }
 
 /// An answer comes, whosever it is.

@@ -15,6 +15,7 @@ mod reading;
 mod replies;
 mod rerouting;
 mod retries;
+mod rewriting;
 mod scene;
 mod shared_data;
 mod timeouts;
