@@ -22,7 +22,9 @@ async fn dying(scene: &Scene, words: &str) -> Vec<(String, Answer)> {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for path in ["/shop", "/shop/h2"] {
             for form in ["size=1000", "size=1000; chunked", "size=500000", "size=500000; chunked"] {
-                for end in ["close-mid-body", "reset-mid-body"] {
+                // To close a connection of HTTP/2 would break the others on it.
+                let ends = ["reset-mid-body", "close-mid-body"];
+                for end in if path == "/shop" { &ends[..] } else { &ends[..1] } {
                     let request = told(Request::get(path), &format!("{words}; {form}; {end}"));
                     let what = format!("{form}; {end} at {path} over {protocol:?}");
                     playing.push((what, tokio::spawn(send_once(scene.edge.address, protocol, request))));
