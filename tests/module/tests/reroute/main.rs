@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The policy `checkout`, which refuses everything, with this fallback, and its guards.
 fn shop(entries: &str, guards: &[(&str, &str)]) -> Shop {
     shop_of(
-        &format!(r#""circuit_breaker": {{"mode": "forced_open", "consecutive_failures": 3}}"#),
+        r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#,
         entries,
         guards,
     )
