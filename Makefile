@@ -74,7 +74,7 @@ run: validate ## Start the bundled stack in the foreground
 	@exec tools/run
 
 .PHONY: demo
-demo: ## Drive the running stack: trip, fallback, probe, recovery, a bulkhead that is full, and retries
+demo: ## Drive the running stack: a breaker, a bulkhead, retries, a page with parts that are down, and mails
 	@exec envoy/demo.py
 
 .PHONY: test
@@ -167,6 +167,7 @@ test-module: build test-modules
 
 .PHONY: test-integration
 test-integration: validate test-modules
+	$(SETUP) node
 	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
 

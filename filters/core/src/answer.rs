@@ -65,6 +65,15 @@ pub fn marker(policy: &str, reason: Reason, source: Source) -> String {
     format!("{policy};reason={reason};source={source}")
 }
 
+/// What an answer with these headers says of policies, those further away first, and then `own`: one list.
+#[must_use]
+pub fn marks<'a>(headers: impl Iterator<Item = (&'a [u8], &'a [u8])>, own: Option<&str>) -> String {
+    let theirs = headers.filter(|(name, _)| *name == MARKER.as_bytes());
+    let mut marks: Vec<_> = theirs.map(|(_, value)| String::from_utf8_lossy(value)).collect();
+    marks.extend(own.map(Into::into));
+    marks.join(", ")
+}
+
 /// An answer, ready to be sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
@@ -112,7 +121,7 @@ pub enum Instead<'a> {
 }
 
 /// What the first entry says that applies and was not `tried`. With `expose` false outsiders learn neither the policy nor the
-/// reason. A policy that is disabled says nothing: requests come to it only where it guards another's way.
+/// reason.
 #[must_use]
 pub fn instead<'a>(
     policy: &'a Policy,
@@ -121,8 +130,7 @@ pub fn instead<'a>(
     caller: &Caller,
     tried: Entries,
 ) -> Instead<'a> {
-    let picked = policy.fallback.pick(cause, caller, tried).filter(|_| !policy.disabled);
-    let Some((place, entry)) = picked else { return Instead::Nothing };
+    let Some((place, entry)) = policy.fallback.pick(cause, caller, tried) else { return Instead::Nothing };
     let reply = match &entry.strategy {
         Strategy::Reroute(to) => return Instead::Reroute { place, to },
         Strategy::Static(answer) => from_static(policy, answer, expose, cause, caller),
@@ -166,8 +174,7 @@ fn from_static(policy: &Policy, answer: &Static, expose: bool, cause: &Cause, ca
 
 /// RFC 9457's problem details.
 fn problem(expose: bool, status: u16, reason: Reason, source: Source) -> Reply {
-    let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let title = title.unwrap_or("Error");
+    let title = title(status);
     let detail = if expose { format!(r#","detail":"{reason}""#) } else { String::new() };
     Reply {
         status,
@@ -176,6 +183,15 @@ fn problem(expose: bool, status: u16, reason: Reason, source: Source) -> Reply {
         body: format!(r#"{{"title":"{title}","status":{status}{detail}}}"#).into_bytes(),
         grpc_status: None,
         source,
+    }
+}
+
+/// A status's name, by RFC 9110 where the library still has an older one.
+fn title(status: u16) -> &'static str {
+    match status {
+        413 => "Content Too Large",
+        422 => "Unprocessable Content",
+        _ => http::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason()).unwrap_or("Error"),
     }
 }
 

@@ -67,12 +67,12 @@ impl Plan {
         Self { time, wanted: wanted(policy, said), late: is_over.then_some(late) }
     }
 
-    /// The same for a request that has a `deadline` already, which shortens its time where that is bounded at all.
+    /// The same for a request that has a `deadline` already, and keeps it wherever it goes.
     #[must_use]
     pub fn within(mut self, deadline: Option<Timestamp>, now: Timestamp) -> Self {
-        if let Some((own, other)) = self.time.deadline.zip(deadline) {
-            self.time.deadline = Some(own.min(other));
-            self.late = self.time.is_over(now).then_some(Late::Refused);
+        self.time.deadline = self.time.deadline.into_iter().chain(deadline).min();
+        if self.time.is_over(now) {
+            self.late = Some(Late::Refused);
         }
         self
     }

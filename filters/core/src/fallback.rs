@@ -16,6 +16,7 @@ pub use accept::{Accept, Takes, Type};
 use crate::answer::{Reason, Reasons, Template};
 use crate::outcome::{Status, is_grpc_type};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// At most so many entries: each has a bit in [`Entries`].
 pub const MAX_ENTRIES: usize = 32;
@@ -136,6 +137,13 @@ impl Cause {
         Self { reason, retry_after, status: Status { http: None, grpc: None } }
     }
 
+    /// The same some time later: what is left of the wait, of which one second is always left.
+    #[must_use]
+    pub fn later(self, gone: Duration) -> Self {
+        let retry_after = self.retry_after.map(|seconds| seconds.saturating_sub(gone.as_secs()).max(1));
+        Self { retry_after, ..self }
+    }
+
     /// An answer, or the want of one, is a failure.
     #[must_use]
     pub const fn failure(reason: Reason, status: Status) -> Self {
@@ -236,7 +244,8 @@ impl Fallbacks {
             return caller;
         }
         caller.request_id = shown(first(b"x-request-id").unwrap_or_default());
-        let accept = Accept::read(all(b"accept"));
+        let asks_for_types = self.entries.iter().any(|entry| !entry.when.accept.is_empty());
+        let accept = if asks_for_types { Accept::read(all(b"accept")) } else { Accept::default() };
         for (place, entry) in self.entries.iter().enumerate() {
             let When { methods, headers: wanted, accept: types } = &entry.when;
             let has_method = methods.is_empty() || methods.iter().any(|known| known.as_bytes() == method);

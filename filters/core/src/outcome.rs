@@ -37,8 +37,8 @@ const UPSTREAM_FAILED: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6
 const NOT_CONNECTED: u64 = 1 << 1 | 1 << 5;
 /// Upstream timeout, maximum stream duration.
 const TIMED_OUT: u64 = 1 << 2 | 1 << 19;
-/// Envoy's own limits for a cluster (`UO`).
-const OVERFLOW: u64 = 1 << 7;
+/// Envoy's own limits for a cluster (`UO`), and what a load balancer has it drop (`DO`, `UDO`).
+const OVERFLOW: u64 = 1 << 7 | 1 << 27 | 1 << 29;
 /// The client left: closed its connection (`DC`), or reset its stream as HTTP/2 clients do (`DR`).
 const CLIENT_LEFT: u64 = 1 << 14 | 1 << 28;
 /// Nothing moved on the stream for too long (`SI`).

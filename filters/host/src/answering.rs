@@ -2,7 +2,7 @@
 
 use crate::calls::{self, Level, LocalResponse, Map, log};
 use crate::stream::Action;
-use resilience_core::answer::{MARKER, Reply, Rewrite};
+use resilience_core::answer::{MARKER, Reply, Rewrite, marks};
 
 /// What the callback of a piece of an answer's body tells the host to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,8 +11,7 @@ pub enum BodyAction {
     /// Pass it on.
     #[default]
     Continue = 0,
-    /// Drop it (the ABI's `StopIterationNoBuffer`). To pass on an empty one instead would be taken for an attack by peers that
-    /// count such frames.
+    /// Drop it (the ABI's `StopIterationNoBuffer`): filters in front see nothing of it.
     Drop = 3,
 }
 
@@ -99,13 +98,8 @@ pub(crate) fn drop_trailers() {
 /// Says of an answer what its way says of it, behind what others have said who are further away.
 pub(crate) fn mark(mark: &str) {
     let headers = calls::header_pairs(Map::ResponseHeaders);
-    let mut marks = Vec::new();
-    if let Ok(headers) = &headers {
-        let theirs = headers.iter().filter(|(name, _)| *name == MARKER.as_bytes());
-        marks.extend(theirs.map(|(_, value)| String::from_utf8_lossy(value)));
-    }
-    marks.push(mark.into());
-    told(calls::replace_header(Map::ResponseHeaders, MARKER, marks.join(", ").as_bytes()));
+    let marks = headers.map_or_else(|_| mark.to_owned(), |headers| marks(headers.iter(), Some(mark)));
+    told(calls::replace_header(Map::ResponseHeaders, MARKER, marks.as_bytes()));
 }
 
 fn told(written: calls::Result<()>) {

@@ -56,7 +56,7 @@ pub(crate) struct Rerouted {
 }
 
 impl Rerouted {
-    /// Whether it went there: nothing but the operator's routes leads there. Known once the router has it.
+    /// Whether its route leads there, as far as Envoy has looked: it has once the answer's headers come.
     pub(crate) fn has_arrived(&self) -> bool {
         cluster().is_some_and(|cluster| cluster == self.cluster.as_bytes())
     }

@@ -21,6 +21,7 @@ use resilience_core::time::Timestamp;
 use resilience_core::timeout::came_at_once;
 use resilience_core::timer::Timer;
 use resilience_core::worker::{Completion, Resumed, Returned, Target, Worker};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How many messages are read at once. The host calls for each message that is left, so none stays behind; those who are
@@ -41,8 +42,8 @@ pub(crate) struct Root {
     /// When requests end that the router does not end in time.
     alarms: Alarms,
     has_beaten: bool,
-    /// Whether it was said that routes are missing.
-    has_warned: bool,
+    /// Whose ways elsewhere have led astray.
+    astray: BTreeSet<(usize, String)>,
 }
 
 /// The moment, by the clock that all VMs share.
@@ -114,7 +115,7 @@ impl Root {
             timer: Timer::new(now),
             alarms: Alarms::default(),
             has_beaten: false,
-            has_warned: false,
+            astray: BTreeSet::new(),
             document,
         }
     }
@@ -260,17 +261,18 @@ impl Root {
         resumed
     }
 
-    /// Takes note of a request that was to go elsewhere and did not.
+    /// Takes note of a request that was to go elsewhere and did not; what is likely is said once.
     pub(crate) fn went_astray(&mut self, rerouted: &Rerouted) {
-        if std::mem::replace(&mut self.has_warned, true) {
+        if !self.astray.insert((rerouted.policy, rerouted.cluster.clone())) {
             return;
         }
         let name = self.policy(rerouted.policy).map_or("", |policy| policy.name.as_str());
         let cluster = &rerouted.cluster;
+        let remedy = "is there a route for the header, and the cluster?";
         log(
             Level::Warn,
             &format!(
-                "policy {name}: no route leads a request with x-resilience-reroute: {cluster} to that cluster"
+                "policy {name}: a request with x-resilience-reroute: {cluster} did not get there: {remedy}"
             ),
         );
     }

@@ -16,6 +16,7 @@ use resilience_core::fallback::{Cause, Entries};
 use resilience_core::outcome::{self, Status};
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Resumed, Returned, Verdict};
+use response::Way;
 
 /// A request that arrives with this header was routed by its sender.
 const REROUTE: &str = "x-resilience-reroute";
@@ -45,6 +46,8 @@ pub(crate) struct Stream {
     holds: Option<Holds>,
     /// When it ends, whoever answers it.
     alarm: Option<Timestamp>,
+    /// Whether it has no body.
+    is_bodiless: bool,
     /// Whether it was received whole.
     is_whole: bool,
     /// When that was, where it took its time.
@@ -64,6 +67,7 @@ impl Stream {
             call: None,
             holds: None,
             alarm: None,
+            is_bodiless: false,
             is_whole: false,
             whole_since: None,
             answered: false,
@@ -88,7 +92,7 @@ impl Stream {
             return send(&root.control(&method, &path));
         }
         let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
-        self.is_whole = is_whole;
+        (self.is_bodiless, self.is_whole) = (is_whole, is_whole);
         self.arrive(root, policy, seen)
     }
 
@@ -123,10 +127,12 @@ impl Stream {
             log(Level::Debug, &format!("a request whose time is over is gone: {status}"));
             return;
         }
-        let Some(reply) = self.timed_out(root) else { return };
+        let way = self.way(root);
+        let Some(reply) = self.timed_out(root, &way) else { return };
         if send(&reply) == Action::Continue {
             return;
         }
+        way.count(root);
         let Some(call) = self.call.take() else { return };
         if reply.source != Source::None {
             root.metrics(call.target.policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
@@ -138,8 +144,7 @@ impl Stream {
     }
 
     /// What answers a request whose time is over.
-    fn timed_out(&self, root: &mut Root) -> Option<Reply> {
-        let mark = self.mark(root);
+    fn timed_out(&self, root: &Root, way: &Way) -> Option<Reply> {
         let call = self.call.as_ref()?;
         let (policy, expose) = (root.policy(call.target.policy)?, root.exposes());
         // What it would get without a fallback.
@@ -153,7 +158,7 @@ impl Stream {
             Instead::Answer(reply) => reply,
             Instead::Reroute { .. } | Instead::Nothing => plain(policy, expose, &cause, &call.caller),
         };
-        reply.marked_after(mark.as_deref().unwrap_or_default());
+        reply.marked_after(way.mark().unwrap_or_default());
         Some(reply)
     }
 
@@ -240,6 +245,10 @@ impl Stream {
     pub(crate) fn end(mut self, root: &mut Root) {
         root.withdraw(self.id);
         self.cancel_alarm(root);
+        if let (false, way @ Way::Elsewhere { .. }) = (self.answered, self.way(root)) {
+            // Its caller left before there was an answer to say so.
+            way.count(root);
+        }
         let judged = self.call.take().map(|call| {
             let upstream_answered = || property(b"upstream\0address").is_some();
             let judge = |rules| outcome::of_end(rules, call.answer, &call.stream_info(), upstream_answered);

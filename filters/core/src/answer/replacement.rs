@@ -3,7 +3,7 @@
 //! To rewrite it where it stands keeps what filters in front of us do to it on its way on, such as CORS and compression. To
 //! send another past them is what is left where it has no body that ours could go into.
 
-use super::{MARKER, Reply};
+use super::{Reply, marks};
 use crate::fallback::Caller;
 use crate::outcome::is_grpc_type;
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ const CONTENT_LENGTH: &str = "content-length";
 /// Puts `reply` in the place of a failed answer. `mark` is what its way has to say of it, if anything.
 #[must_use]
 pub fn replace(mut reply: Reply, failed: &Failed<'_>, caller: &Caller, mark: Option<&str>) -> Replacement {
-    reply.marked_after(&failed.marks(mark));
+    reply.marked_after(&marks(failed.headers.iter().copied(), mark));
     let Some(room) = failed.room_for(&reply, caller) else { return Replacement::Direct(reply) };
     let Reply { status, headers: mut set, body, grpc_status, .. } = reply;
     set.insert(0, (STATUS.to_owned(), grpc_status.map_or(status, |_| 200).to_string()));
@@ -90,18 +90,16 @@ impl Failed<'_> {
         self.headers.iter().find(|(known, _)| *known == name.as_bytes()).map(|(_, value)| *value)
     }
 
-    /// What those say of it that are further away, and what its way says.
-    fn marks(&self, mark: Option<&str>) -> String {
-        let theirs = self.headers.iter().filter(|(name, _)| *name == MARKER.as_bytes());
-        let mut marks: Vec<_> = theirs.map(|(_, value)| String::from_utf8_lossy(value)).collect();
-        marks.extend(mark.map(Into::into));
-        marks.join(", ")
-    }
-
     /// Whether it tells of bytes that follow, or, after a HEAD, would have followed a GET.
     fn tells_of_bytes(&self) -> bool {
         let length = self.first(CONTENT_LENGTH).and_then(|value| std::str::from_utf8(value).ok());
         length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > 0)
+    }
+
+    /// Whether it answers a HEAD. Where nobody knows, a length without bytes tells: only what answers a HEAD has one, and a 304.
+    fn answers_head(&self, caller: &Caller) -> bool {
+        let is_unmodified = || self.first(STATUS) == Some(b"304");
+        caller.is_head.unwrap_or_else(|| self.ends && self.tells_of_bytes() && !is_unmodified())
     }
 
     /// Whether `reply` can take its place.
@@ -114,8 +112,7 @@ impl Failed<'_> {
         let length = reply.body.len();
         let says_length = !matches!(reply.status, 204 | 304);
         let told = says_length.then_some(length);
-        let is_head = caller.is_head == Some(true) || (self.ends && self.tells_of_bytes());
-        if is_head || (self.ends && length == 0) {
+        if self.answers_head(caller) || (self.ends && length == 0) {
             return Some(Room { length: told, ..Room::default() });
         }
         if self.ends {

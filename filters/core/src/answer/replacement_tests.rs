@@ -133,7 +133,14 @@ fn without_a_body_to_write_over_only_another_answer_helps() {
     for method in [None, Some("GET")] {
         let sent = put(reply(200, "sorry"), FRAMES, true, &caller(method));
         assert_eq!(sent, Replacement::Direct(reply(200, "sorry")));
+        // A 304 tells of the length that its 200 would have.
+        let unmodified = &[(":status", "304"), ("content-length", "7")];
+        let sent = put(reply(200, "sorry"), unmodified, true, &caller(method));
+        assert_eq!(sent, Replacement::Direct(reply(200, "sorry")));
     }
+    // A GET that is told of bytes and gets none: whatever that is, it waits for none of ours.
+    let sent = put(reply(200, "sorry"), LENGTH, true, &caller(Some("GET")));
+    assert_eq!(sent, Replacement::Direct(reply(200, "sorry")));
 }
 
 #[test]

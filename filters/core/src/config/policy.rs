@@ -190,12 +190,16 @@ pub(super) fn decode(
         // It belongs to the retries, and does no more than they do.
         None => retry.as_ref().map(|retry| RetryBudget::unsaid(retry.mode)),
     };
+    let disabled = mode == Mode::Disabled;
+    let when_open = when_open.unwrap_or_else(|| Some(Box::default()))?;
+    let fallback = fallback.unwrap_or_else(|| Some(shared_fallback.unwrap_or_default()))?;
     Some(Policy {
         name: name?,
         matches: matches?,
-        disabled: mode == Mode::Disabled,
+        disabled,
         shadow: mode == Mode::Shadow,
-        when_open: when_open.unwrap_or_else(|| Some(Box::default()))?,
+        // Requests also come to it by way of others' fallbacks.
+        when_open: if disabled { Box::default() } else { when_open },
         max_keys: max_keys?,
         outcome: flip(outcome)?,
         circuit_breaker: breaker.map(|(own, settings)| CircuitBreaker { settings, mode: own.within(mode) }),
@@ -203,7 +207,7 @@ pub(super) fn decode(
         timeout: flip(timeout)?.map(|own| own.within(mode)),
         retry,
         retry_budget,
-        fallback: fallback.unwrap_or_else(|| Some(shared_fallback.unwrap_or_default()))?,
+        fallback: if disabled { Arc::default() } else { fallback },
         discourage_retries: discourage.unwrap_or(Some(true))?,
     })
 }

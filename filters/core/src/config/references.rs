@@ -206,7 +206,10 @@ impl References {
         match near {
             Some(known) => {
                 let found = node.to_string();
-                errors.at(node, format_args!("found {}; did you mean {}?", shown(&found), quote(known)));
+                errors.at(
+                    node,
+                    format_args!("found {}; did you mean the policy {}?", shown(&found), quote(known)),
+                );
             }
             None => errors.expected(node, "the name of another policy of this document"),
         }

@@ -114,7 +114,7 @@ fn a_name_in_defaults_is_checked_even_if_nobody_inherits_it() {
     for list in [heir.as_slice(), &heir[..1]] {
         assert_eq!(
             errors(&document(list, &defaults)),
-            [format!(r#"{place}: found "chekout"; did you mean "checkout"?"#)]
+            [format!(r#"{place}: found "chekout"; did you mean the policy "checkout"?"#)]
         );
     }
     assert_eq!(
@@ -237,14 +237,29 @@ fn a_name_that_is_near_is_suggested_but_never_ones_own() {
         errors(&document(&[policy("checkout2", &needs(&[needed])), policy("checkout", BREAKER)], ""))
     };
     let place = "policies[0].when_open[0]";
-    assert_eq!(found("checkouts"), [format!(r#"{place}: found "checkouts"; did you mean "checkout"?"#)]);
-    assert_eq!(found("Checkout"), [format!(r#"{place}: found "Checkout"; did you mean "checkout"?"#)]);
+    assert_eq!(
+        found("checkouts"),
+        [format!(r#"{place}: found "checkouts"; did you mean the policy "checkout"?"#)]
+    );
+    assert_eq!(
+        found("Checkout"),
+        [format!(r#"{place}: found "Checkout"; did you mean the policy "checkout"?"#)]
+    );
     let none = |name: &str| {
         [format!(r#"{place}: found {name}, expected the name of another policy of this document"#)]
     };
     assert_eq!(found("x"), none(r#""x""#));
     assert_eq!(found(""), none(r#""""#));
-    assert_eq!(found("checkout3")[0], format!(r#"{place}: found "checkout3"; did you mean "checkout"?"#));
+    assert_eq!(
+        found("checkout3")[0],
+        format!(r#"{place}: found "checkout3"; did you mean the policy "checkout"?"#)
+    );
+    // Both are as near, and ones own would be the first of them.
+    let list = [policy("checkoua", &needs(&["checkouc"])), policy("checkoub", BREAKER)];
+    assert_eq!(
+        errors(&document(&list, "")),
+        [format!(r#"{place}: found "checkouc"; did you mean the policy "checkoub"?"#)]
+    );
     let long = "n".repeat(100_000);
     assert_eq!(found(&long), none(&format!("\"{}...", "n".repeat(79))));
 }

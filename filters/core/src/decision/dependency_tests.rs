@@ -82,14 +82,15 @@ fn it_is_asked_before_anything_is_taken() {
 }
 
 #[test]
-fn a_deadline_from_before_shortens_what_is_bounded() {
+fn a_deadline_from_before_is_kept() {
     let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
     let plan = |deadline| Plan { time: Allowance { deadline, per_try: None }, ..Plan::default() };
     let deadline = |own, before: Option<Timestamp>| {
         let plan = plan(own).within(before, at(5));
         (plan.time.deadline, plan.late)
     };
-    assert_eq!(deadline(None, Some(at(9))), (None, None));
+    assert_eq!(deadline(None, None), (None, None));
+    assert_eq!(deadline(None, Some(at(9))), (Some(at(9)), None));
     assert_eq!(deadline(Some(at(20)), None), (Some(at(20)), None));
     assert_eq!(deadline(Some(at(20)), Some(at(9))), (Some(at(9)), None));
     assert_eq!(deadline(Some(at(8)), Some(at(9))), (Some(at(8)), None));

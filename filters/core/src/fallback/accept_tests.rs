@@ -128,6 +128,8 @@ fn of_what_is_too_long_the_beginning_counts() {
     assert_eq!(takes(&[&padded(4098, "text/html;q=0.5")], "text/html"), Takes::Not);
     assert_eq!(takes(&[&padded(4096, "text/html;q=0.5")], "text/html"), Takes::Named);
     assert_eq!(takes(&[&padded(4098, "*/*;q=0.5")], "text/html"), Takes::Not);
+    assert_eq!(takes(&[&padded(4098, "*/*, text/html;q=0.5")], "text/html"), Takes::Any);
+    assert_eq!(takes(&[&padded(4097, "text/htmlx")], "text/html"), Takes::Not);
     // All lines together.
     assert_eq!(takes(&[&padded(4087, "x/y"), "text/html"], "text/html"), Takes::Named);
     assert_eq!(takes(&[&padded(4088, "x/y"), "text/html"], "text/html"), Takes::Not);

@@ -32,6 +32,8 @@ fn what_envoy_says_instead_has_a_reason_of_its_own() {
         (ConnectFailure, 503, "upstream_reset_before_response_started{connection_refused}", &["UF"]),
         (ConnectFailure, 503, "upstream_reset_before_response_started{connection_timeout}", &["UF", "URX"]),
         (ConnectFailure, 503, "upstream_reset_before_response_started{overflow}", &["UO"]),
+        (ConnectFailure, 503, "drop_overload", &["DO"]),
+        (ConnectFailure, 503, "unconditional_drop_overload", &["UDO"]),
         (Reset, 503, "upstream_reset_before_response_started{remote_reset}", &["UR"]),
         // A limit that forbids the retry does not undo what there was to retry.
         (Reset, 503, "upstream_reset_before_response_started{remote_reset}", &["UR", "UO"]),

@@ -44,6 +44,9 @@ pub fn edits<'a>(
     if policy.enforced_timeout().is_some() {
         timeouts(said, time, now, &mut edits);
         pass_on(policy, trusted, said, time.rest(now), &mut edits);
+    } else if time.deadline.is_some() {
+        // One that it brought with it from the policy that sent it here.
+        timeouts(said, time, now, &mut edits);
     }
     edits
 }

@@ -87,10 +87,17 @@ fn shadow_and_disabled_write_nothing() {
             }
             let policy = policy(&keys);
             let said = said(&policy, false, &[("x-envoy-max-retries", "9"), ("grpc-timeout", "1S")]);
-            let time = Allowance { deadline: Some(ms(1500)), per_try: None };
-            assert_eq!(edits(&policy, false, Some(&said), &time, None, NOW), [], "{keys}");
+            assert_eq!(edits(&policy, false, Some(&said), &Allowance::default(), None, NOW), [], "{keys}");
         }
     }
+}
+
+#[test]
+fn a_deadline_that_a_request_brought_along_holds_without_a_timeout_of_its_own() {
+    let time = Allowance { deadline: Some(ms(1500)), per_try: None };
+    let policy = policy(r#""retry_budget": null"#);
+    let written = edits(&policy, false, None, &time, None, NOW);
+    assert_eq!(shown(&written), ["x-envoy-upstream-rq-timeout-ms: 500"]);
 }
 
 #[test]

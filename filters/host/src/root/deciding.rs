@@ -31,11 +31,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Who asks, for an answer of ours for one of these `reasons`. `is_whole` tells that no body follows: then it is not
-    /// gRPC's, and nothing has to be read to know it.
-    fn caller(&mut self, fallback: &Fallbacks, reasons: Reasons, is_whole: bool) -> Caller {
+    /// Who asks, for an answer of ours for one of these `reasons`. A request that `is_bodiless` is not gRPC's, and nothing has
+    /// to be read to know it.
+    fn caller(&mut self, fallback: &Fallbacks, reasons: Reasons, is_bodiless: bool) -> Caller {
         let Read { said, caller } = &mut self.read;
-        let known = said.as_ref().map(|said| said.is_grpc).or(is_whole.then_some(false));
+        let known = said.as_ref().map(|said| said.is_grpc).or(is_bodiless.then_some(false));
         match (caller.take(), known) {
             (Some(caller), _) => caller,
             (None, Some(is_grpc)) if !fallback.reads_request() => fallback.stranger(is_grpc),
@@ -107,9 +107,15 @@ impl Root {
     }
 
     /// Who asks, for an answer of ours to a request of a policy.
-    pub(crate) fn caller(&self, index: usize, asked: &mut Asked, reasons: Reasons, is_whole: bool) -> Caller {
+    pub(crate) fn caller(
+        &self,
+        index: usize,
+        asked: &mut Asked,
+        reasons: Reasons,
+        is_bodiless: bool,
+    ) -> Caller {
         let policy = self.policy(index);
-        policy.map(|policy| asked.caller(&policy.fallback, reasons, is_whole)).unwrap_or_default()
+        policy.map(|policy| asked.caller(&policy.fallback, reasons, is_bodiless)).unwrap_or_default()
     }
 }
 

@@ -6,7 +6,7 @@ use crate::call::{Call, Holds, Rerouted};
 use crate::calls::{self, Level, Map, log};
 use crate::root::{Arrived, Asked, Root};
 use crate::stream::Action;
-use resilience_core::answer::{Instead, Reason, Reasons, Refusal, Source, instead, plain};
+use resilience_core::answer::{Instead, Reason, Reasons, Refusal, instead, plain};
 use resilience_core::decision::Decision;
 use resilience_core::fallback::{Caller, Cause, Entries};
 use resilience_core::matcher::Seen;
@@ -29,6 +29,8 @@ pub(super) struct Held {
 #[derive(Debug)]
 struct Refused {
     policy: usize,
+    /// When that was.
+    at: Timestamp,
     cause: Cause,
     caller: Caller,
     /// The entries of its fallback that could not help.
@@ -63,20 +65,16 @@ impl Stream {
     fn begin(&mut self, root: &mut Root, held: Held, pass: Pass) -> Action {
         let Held { call, mut asked, refused } = held;
         let target = call.target;
-        if let (Some(rerouted), Some(refused)) = (&call.rerouted, refused) {
-            if let Err(status) =
+        if let (Some(rerouted), Some(refused)) = (&call.rerouted, refused)
+            && let Err(status) =
                 calls::replace_header(Map::RequestHeaders, REROUTE, rerouted.cluster.as_bytes())
-            {
-                log(Level::Warn, &format!("a request could not be sent elsewhere: {status}"));
-                // It may wait in name under a bulkhead that only looks on.
-                root.withdraw(self.id);
-                let (verdict, waited) = (Verdict::Admitted(pass), Duration::ZERO);
-                root.abandon(Resumed { call: self.id, target, verdict, waited });
-                return self.answer(root, refused);
-            }
-            root.metrics(refused.policy, |metrics| {
-                metrics.fallback(refused.cause.reason, Source::Reroute);
-            });
+        {
+            log(Level::Warn, &format!("a request could not be sent elsewhere: {status}"));
+            let (verdict, waited) = (Verdict::Admitted(pass), Duration::ZERO);
+            root.abandon(Resumed { call: self.id, target, verdict, waited });
+            // In shadow mode it may stand in the queue all the same.
+            root.withdraw(self.id);
+            return self.answer(root, refused);
         }
         let Pass { ticket, permit, grant, shadowed } = pass;
         root.metrics(target.policy, |metrics| {
@@ -91,7 +89,7 @@ impl Stream {
             root.set_alarm(self.id, deadline);
         }
         self.holds = Some(Holds { target, permit, grant, failed: false, lingers: false });
-        let caller = root.caller(target.policy, &mut asked, Reasons::FAILURES, self.is_whole);
+        let caller = root.caller(target.policy, &mut asked, Reasons::FAILURES, self.is_bodiless);
         self.call = Some(Call { ticket, caller, ..call });
         Action::Continue
     }
@@ -105,6 +103,7 @@ impl Stream {
         let refused = refused.map(|own| Refused { waited: call.waited, ..own });
         let refused = refused.unwrap_or_else(|| Refused {
             policy,
+            at: root.now(),
             cause: Cause::refusal(refusal.reason, refusal.retry_after),
             caller: root.caller(policy, &mut asked, Reasons::REFUSALS, false),
             tried: Entries::default(),
@@ -116,7 +115,9 @@ impl Stream {
 
     /// Has its fallback answer a refused request, by the next entry that applies.
     fn answer(&mut self, root: &mut Root, mut refused: Refused) -> Action {
-        let Refused { policy, cause, .. } = refused;
+        let Refused { policy, at, cause, .. } = refused;
+        // It may have waited elsewhere since.
+        let cause = cause.later(root.now().since(at));
         let expose = root.exposes();
         let Some(own) = root.policy(policy) else { return Action::Continue };
         match instead(own, expose, &cause, &refused.caller, refused.tried) {

@@ -2,6 +2,7 @@
 
 use super::Stream;
 use crate::answering::{self, BodyAction, send};
+use crate::call::Rerouted;
 use crate::calls::{self, Map};
 use crate::facts::{header, is_grpc};
 use crate::root::Root;
@@ -22,6 +23,40 @@ struct Failure {
     caller: Caller,
 }
 
+/// Where a request has gone.
+pub(super) enum Way {
+    /// To its own upstream.
+    Own,
+    /// To another, as its fallback says.
+    Elsewhere {
+        rerouted: Rerouted,
+        /// What is to be said of that, if outsiders are told.
+        mark: Option<String>,
+    },
+    /// Not where its fallback says.
+    Astray(Rerouted),
+}
+
+impl Way {
+    pub(super) fn mark(&self) -> Option<&str> {
+        match self {
+            Self::Elsewhere { mark, .. } => mark.as_deref(),
+            Self::Own | Self::Astray(_) => None,
+        }
+    }
+
+    /// Counts it, or says what is wrong with it.
+    pub(super) fn count(&self, root: &mut Root) {
+        match self {
+            Self::Own => {}
+            Self::Elsewhere { rerouted: Rerouted { policy, reason, .. }, .. } => {
+                root.metrics(*policy, |metrics| metrics.fallback(*reason, Source::Reroute));
+            }
+            Self::Astray(rerouted) => root.went_astray(rerouted),
+        }
+    }
+}
+
 impl Stream {
     /// The headers of an answer; it `ends` with them where no body and no trailers follow.
     pub(crate) fn response_headers(&mut self, root: &mut Root, ends: bool) -> Action {
@@ -30,16 +65,19 @@ impl Stream {
             root.withdraw(self.id);
         }
         self.cancel_alarm(root);
-        let mark = self.mark(root);
+        let way = self.way(root);
+        way.count(root);
         let failure = self.judge_headers(root);
         self.answered = true;
-        if let Some(failure) = failure
-            && let Some(action) = self.replace(root, &failure, mark.as_deref(), ends)
+        // What the wrong one answers is no business of the guard's.
+        let mark = way.mark();
+        if let Some(failure) = failure.filter(|_| !matches!(way, Way::Astray(_)))
+            && let Some(action) = self.replace(root, &failure, mark, ends)
         {
             return action;
         }
         if let Some(mark) = mark {
-            answering::mark(&mark);
+            answering::mark(mark);
         } else if !root.exposes() {
             // One that is not there is removed at no cost to speak of.
             let _ = calls::remove_header(Map::ResponseHeaders, MARKER);
@@ -66,15 +104,17 @@ impl Stream {
         }
     }
 
-    /// What there is to say of the way of a request that was sent elsewhere.
-    pub(super) fn mark(&self, root: &mut Root) -> Option<String> {
-        let rerouted = self.call.as_ref()?.rerouted.as_ref()?;
+    /// Where the request has gone, once that is known.
+    pub(super) fn way(&self, root: &Root) -> Way {
+        let Some(rerouted) = self.call.as_ref().and_then(|call| call.rerouted.clone()) else {
+            return Way::Own;
+        };
         if !rerouted.has_arrived() {
-            root.went_astray(rerouted);
-            return None;
+            return Way::Astray(rerouted);
         }
-        let policy = root.policy(rerouted.policy).filter(|_| root.exposes())?;
-        Some(marker(&policy.name, rerouted.reason, Source::Reroute))
+        let exposed = root.policy(rerouted.policy).filter(|_| root.exposes());
+        let mark = exposed.map(|policy| marker(&policy.name, rerouted.reason, Source::Reroute));
+        Way::Elsewhere { rerouted, mark }
     }
 
     /// Counts what an answer's headers prove, as far as they do, and tells whether it is a failure that can be replaced.

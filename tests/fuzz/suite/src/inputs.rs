@@ -10,8 +10,12 @@ use std::path::{Path, PathBuf};
 /// A longer input, in bytes, is not worth its place.
 const SHORT: u64 = 400;
 /// Documents that lie elsewhere.
-const DOCUMENTS: [&str; 3] =
-    ["envoy/policies.json", "tests/fuzz/breakers.json", "tests/fuzz/retries-and-timeouts.json"];
+const DOCUMENTS: [&str; 4] = [
+    "envoy/policies.json",
+    "tests/fuzz/breakers.json",
+    "tests/fuzz/fallbacks.json",
+    "tests/fuzz/retries-and-timeouts.json",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")

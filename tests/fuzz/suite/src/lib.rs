@@ -16,12 +16,13 @@ const HANG: u32 = 60;
 const MEMORY: u32 = 2048;
 
 /// The fuzzers, in the order in which they are run.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "configuration", longest: 4096, dictionary: true },
     Target { name: "state", longest: 1024, dictionary: false },
     Target { name: "bulkhead", longest: 1024, dictionary: false },
     Target { name: "budget", longest: 1024, dictionary: false },
     Target { name: "steering", longest: 1024, dictionary: false },
+    Target { name: "fallback", longest: 1024, dictionary: false },
     Target { name: "members", longest: 1024, dictionary: false },
 ];
 /// The one with a mistake in it, see `bin/planted.rs`.

@@ -44,6 +44,11 @@ fn any_bytes_are_headers_that_steer_only_as_their_policy_says() {
 }
 
 #[test]
+fn any_bytes_are_a_request_that_its_fallback_answers() {
+    finds_nothing("fallback", 100_000);
+}
+
+#[test]
 fn any_bytes_are_a_table_of_members_that_lives_on() {
     finds_nothing("members", 20_000);
 }

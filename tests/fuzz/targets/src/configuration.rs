@@ -1,13 +1,20 @@
 //! Any bytes as the operator's document.
 
 use crate::input::Input;
+use resilience_core::answer::{Instead, Reason, instead};
 use resilience_core::bulkhead::Settings;
-use resilience_core::config::Document;
+use resilience_core::config::{Document, Policy};
+use resilience_core::fallback::{Cause, Entries, MAX_ENTRIES, MAX_PLACES};
 use resilience_core::matcher::{Facts, Matcher, Request};
+use resilience_core::outcome::Status;
 use std::collections::BTreeSet;
 
 /// The longest message, in bytes: a place, what was found (cut) and what was expected.
 const LONGEST_MESSAGE: usize = 2048;
+
+/// A body as it is written, and what becomes of the ids that are put into it.
+const LONGEST_BODY: usize = 256 * 1024 + MAX_PLACES * 256 * 6;
+const MAX_NEEDED: usize = 16;
 
 /// Parses the bytes. What is refused says why, in lines that a log can hold; what is accepted can be used.
 ///
@@ -42,6 +49,7 @@ fn use_it(document: &Document, bytes: &[u8]) {
     for policy in &document.policies {
         assert!(!policy.matches.is_empty(), "a policy without a match: {policy:?}");
         let _ = policy.shared(0);
+        check_fallback(document, policy, bytes);
         if let Some(bulkhead) = &policy.bulkhead {
             check_bulkhead(&bulkhead.settings);
         }
@@ -76,6 +84,37 @@ fn check_bulkhead(settings: &Settings) {
     for (index, class) in priority.classes.iter().enumerate() {
         assert_eq!(priority.class(Some(class.name.as_bytes())), index);
         assert!((1..=whole).contains(&class.limit), "{settings:?}");
+    }
+}
+
+/// Whom a policy names is another one, and whoever asks gets an answer that is bounded.
+fn check_fallback(document: &Document, policy: &Policy, bytes: &[u8]) {
+    let other = |index: usize| {
+        let found = document.policies.get(index).expect("a policy of the document");
+        assert_ne!(found.name, policy.name, "a policy names itself");
+        found
+    };
+    assert!(policy.when_open.len() <= MAX_NEEDED, "{policy:?}");
+    for needed in &*policy.when_open {
+        let needed = other(*needed);
+        assert!(needed.circuit_breaker.is_some() && needed.max_keys.is_none(), "{needed:?}");
+    }
+    assert!(policy.fallback.entries().len() <= MAX_ENTRIES, "{policy:?}");
+    let headers = words(bytes).into_iter().map(|word| (b"x-request-id".as_slice(), word));
+    let caller = policy.fallback.caller(headers.chain([(b"accept".as_slice(), bytes)]));
+    for reason in Reason::ALL {
+        let cause = match reason.is_refusal() {
+            true => Cause::refusal(reason, Some(17)),
+            false => Cause::failure(reason, Status { http: Some(503), grpc: None }),
+        };
+        match instead(policy, true, &cause, &caller, Entries::default()) {
+            Instead::Answer(reply) => assert!(reply.body.len() <= LONGEST_BODY, "{}", reply.body.len()),
+            Instead::Reroute { to, .. } => {
+                assert!(reason.is_refusal(), "{reason}");
+                other(to.guard);
+            }
+            Instead::Nothing => {}
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod bulkhead;
 pub mod configuration;
+pub mod fallback;
 mod input;
 pub mod members;
 pub mod state;

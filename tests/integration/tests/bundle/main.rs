@@ -5,6 +5,7 @@ mod mails;
 mod page;
 mod retries;
 mod validate;
+mod validate_fallbacks;
 mod validate_retries;
 
 use resilience_integration_tests::*;
@@ -13,6 +14,7 @@ use serde_json::json;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned()
@@ -50,6 +52,12 @@ const NOWHERE: u16 = 1;
 
 /// What the bundle is made into, with these ports or its own.
 fn rendered(ports: &[(&'static str, String)]) -> String {
+    // Most tests only read it.
+    static WITH_ITS_OWN: LazyLock<String> = LazyLock::new(|| render(&[]));
+    if ports.is_empty() { WITH_ITS_OWN.clone() } else { render(ports) }
+}
+
+fn render(ports: &[(&'static str, String)]) -> String {
     let scratch = Scratch::new();
     let file = scratch.file("envoy.yaml");
     let output = run("tools/render", &[&root().join("envoy/envoy.yaml"), &file], ports);

@@ -5,6 +5,7 @@ use resilience_integration_tests::*;
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::process::Command;
 
 /// One of the parts that the page says it is made of.
 #[derive(Debug)]
@@ -129,7 +130,9 @@ async fn seen(edge: &Edge, service: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_one_that_fails_or_hangs_leaves_the_others_whole() {
-    let (edge, _) = bundle(&PORTS).await;
+    // Twice the time, so that on a machine that stands still only what hangs runs out of it.
+    let patient = |yaml: String| super::exchanged(&yaml, " timeout: 2s\n", " timeout: 4s\n");
+    let (edge, _) = edited_bundle(&PORTS, patient).await;
     let parts = parts(&edge).await;
     let healthy = whole(&edge, &parts).await;
     for broken in &parts {
@@ -288,4 +291,49 @@ async fn a_page_of_another_origin_can_read_what_is_degraded() {
         runtime(&edge, "product", knob, "").await;
     }
     assert_eq!(traps(&edge.envoy), Vec::<String>::new());
+}
+
+/// The page's own script, run by what stands in for a browser: what each element shows.
+async fn shown(edge: &Edge) -> BTreeMap<String, String> {
+    let script = root().join("tests/integration/tests/bundle/page.mjs");
+    let address = format!("http://{}", edge.address);
+    let run = move || Command::new("node").arg(script).arg(address).output();
+    let output =
+        tokio::task::spawn_blocking(run).await.unwrap().expect("node (`tools/setup node` brings it)");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_what_it_got_and_what_is_degraded() {
+    let (edge, _) = bundle(&PORTS).await;
+    let parts = parts(&edge).await;
+    let assert_shown = async |expected: [(&str, &str); 5], degraded: bool| {
+        let shown = shown(&edge).await;
+        for (part, beginning) in expected {
+            assert!(shown[part].starts_with(beginning), "{part}: {shown:?}");
+            let marked =
+                shown[&format!("{part}-mark")].starts_with(&format!("{part};reason=upstream_failure;"));
+            assert_eq!(marked, degraded, "{part}: {shown:?}");
+        }
+    };
+    let healthy = [
+        ("product", "Teapot. Holds four cups, pours"),
+        ("pricing", "19.99 EUR"),
+        ("inventory", "<b>12 in stock</b>"),
+        ("recommendations", "kettle, cup"),
+        ("reviews", "Pours as promised.\nMy third"),
+    ];
+    assert_shown(healthy, false).await;
+    for part in &parts {
+        runtime(&edge, &part.name, "abort_percent", "100").await;
+    }
+    let degraded = [
+        ("product", "Teapot. Holds four cups. (As of yesterday.)"),
+        ("pricing", "Not known right now. Please ask again in 5 s."),
+        ("inventory", "<b>likely available</b>"),
+        ("recommendations", "cup, saucer, what most people take"),
+        ("reviews", "No reviews to show."),
+    ];
+    assert_shown(degraded, true).await;
 }

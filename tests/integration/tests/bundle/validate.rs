@@ -211,7 +211,8 @@ fn yaml_that_is_not_understood_is_said_to_be() {
     {
         let said = found(&exchanged(&rendered(&[]), line, written));
         assert!(
-            said.len() == 1 && said[0].contains("limits and timeouts were not compared with the policies"),
+            said.len() == 1
+                && said[0].contains("limits, timeouts and fallbacks were not compared with the policies"),
             "{said:?}"
         );
     }

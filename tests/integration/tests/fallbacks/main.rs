@@ -4,9 +4,14 @@
 mod formed;
 mod front;
 mod local_reply;
+mod modes;
+mod needs;
+mod order;
+mod outage;
 mod reasons;
 mod reroute;
 mod selection;
+mod update;
 
 use resilience_integration_tests::endings::{World, route_of};
 use resilience_integration_tests::*;
@@ -55,6 +60,15 @@ fn steered() -> Value {
     route["match"]["headers"] = json!([{"name": STEERING, "string_match": {"exact": SPARE}}]);
     route["route"]["cluster"] = SPARE.into();
     route
+}
+
+/// A connection manager with these filters, these routes between those that every test has, and an access log.
+fn managing(filters: &[Value], routes: &[Value], scratch: &Scratch) -> Value {
+    let plain = [steered(), route_of("plain", "/").expect("a route")];
+    // What is steered is so before all others.
+    let routes = [&plain[..1], routes, &plain[1..]].concat();
+    let manager = connection_manager(&[virtual_host("all", &routes)], filters);
+    with_access_log(manager, &scratch.file("access.log"), LOG)
 }
 
 /// What an answer of ours says of itself.
@@ -124,24 +138,30 @@ impl Scene {
         behind: &[Value],
         shape: impl FnOnce(&mut Value),
     ) -> Self {
-        let filters = [front, &[filter(document)], behind].concat();
-        let plain = [steered(), route_of("plain", "/").expect("a route")];
-        // What is steered is so before all others.
-        let routes = [&plain[..1], routes, &plain[1..]].concat();
         let scratch = Scratch::new();
-        let mut manager = connection_manager(&[virtual_host("all", &routes)], &filters);
-        manager = with_access_log(manager, &scratch.file("access.log"), LOG);
+        let mut manager = managing(&[front, &[filter(document)], behind].concat(), routes, &scratch);
         shape(&mut manager);
         Self::listening(&[listener("edge", manager)], scratch).await
     }
 
     /// With these listeners, one of which is `edge`.
     async fn listening(listeners: &[Value], scratch: Scratch) -> Self {
+        Self::started(|clusters| config::bootstrap(listeners, clusters), scratch).await
+    }
+
+    /// With listeners that are discovered, and drain for as long as it takes.
+    async fn discovering(file: &DynamicFile, scratch: Scratch) -> Self {
+        let bootstrap = |clusters: &[Value]| config::bootstrap(&[], clusters);
+        Self::started(|clusters| config::with_listeners_from(bootstrap(clusters), file.path()), scratch).await
+    }
+
+    async fn started(bootstrap: impl FnOnce(&[Value]) -> Value, scratch: Scratch) -> Self {
         let (world, spare) = (World::new().await, Upstream::start().await);
         let mut clusters = world.clusters();
         clusters.push(cluster(SPARE, &[spare.addr()]));
-        let envoy = envoy(config::bootstrap(listeners, &clusters));
-        let edge = Edge::of(envoy.argument("--file-flush-interval-msec").argument("50")).await;
+        let arguments = ["--file-flush-interval-msec", "50", "--drain-time-s", "86400"];
+        let envoy = envoy(bootstrap(&clusters));
+        let edge = Edge::of(arguments.into_iter().fold(envoy, Builder::argument)).await;
         let http1 = edge.clients(Protocol::Http1).await;
         let http2 = edge.clients(Protocol::Http2).await;
         Self { world, spare, edge, http1, http2, scratch, cases: 0 }

@@ -5,7 +5,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// What the parser refuses and the schema cannot: by a part of the parser's message.
-const BEYOND_A_SCHEMA: [(&str, &str); 13] = [
+const BEYOND_A_SCHEMA: [(&str, &str); 21] = [
     ("durations are strings, which have no range", "expected a duration from "),
     ("a schema sees no difference between 1 and 1.0", "found 1.0, expected "),
     ("a schema compares no two items by one of their keys", "expected a name that is not yet taken by"),
@@ -22,6 +22,17 @@ const BEYOND_A_SCHEMA: [(&str, &str); 13] = [
     ("a schema merges no objects: the size may be inherited where the type is not", "from 1 to 3600"),
     ("a schema looks no word up among those beside it: the default", ".default: found "),
     ("a schema looks no word up among those beside it: the class", "].class: found "),
+    ("a schema knows no names of policies", "expected the name of another policy of this document"),
+    ("a schema knows no names of policies that are near", "; did you mean the policy "),
+    (
+        "a schema does not know the name of the policy that it looks at",
+        "expected another policy than the one",
+    ),
+    ("a schema does not know who inherits a guard", "inherits a fallback that it guards itself"),
+    ("a schema does not look at another policy's breaker", "expected a policy that has "),
+    ("a schema counts letters, the parser bytes: bodies", "a body of "),
+    ("a schema does not add up", "the bodies of this document are "),
+    ("a schema does not count what a text holds", " places to fill in"),
 ];
 
 const RESERVED: &str = "a header that Envoy or this filter writes";
@@ -77,7 +88,18 @@ fn further() -> Vec<Value> {
         .map(|n| json!({"metadata": {"namespace": "n", "key": format!("k{n}"), "value": "v"}}))
         .collect();
     let headers: Vec<_> = (0..17).map(|n| json!({"name": format!("x-{n}"), "value": "v"})).collect();
+    let guarded = json!([{"reroute": {"cluster": "c", "policy": "q"}}]);
+    let bodies = |texts: &[String]| {
+        let entries: Vec<_> =
+            texts.iter().map(|text| json!({"static": {"status": 200, "text": text}})).collect();
+        policies(&[policy("p", "fallback", entries.into())])
+    };
     vec![
+        bodies(&["\u{e9}".repeat(131_073)]),
+        bodies(&vec!["x".repeat(262_144); 5]),
+        bodies(&["%REASON%".repeat(65)]),
+        json!({"defaults": {"fallback": guarded}, "policies": [{"name": "q", "match": [{"any": true}]}]}),
+        policies(&[policy("p", "when_open", json!(["q"])), policy("q", "circuit_breaker", json!(null))]),
         policies(&[policy("p", "match", pairs.into())]),
         policies(&[policy("p", "outcome", json!({"failure": {"headers": headers}}))]),
         breaker(json!({"failure_rate_threshold": 1, "sliding_window_size": 3601})),

@@ -98,12 +98,30 @@ fn outcome() -> Value {
     })
 }
 
+/// Every way to answer, and every condition. It needs a [`guard`] beside it.
 fn fallback() -> Value {
+    let when = json!({
+        "methods": ["GET", "M-SEARCH"],
+        "headers": [{"name": "X-Beta", "value": "yes"}],
+        "accept": ["text/html", "Application/vnd.shop+json"]
+    });
     json!([
         {"on": ["circuit_open", "bulkhead_full"], "static": {"status": 202, "headers": {"X-Of": "ours"}, "text": "%POLICY%"}},
-        {"on": ["refusal", "circuit_open"], "static": {"status": 599, "json": {"any": [1, null]}}},
-        {"static": {"status": 200, "base64": "aGk="}}
+        {"on": ["refusal", "dependency_open"], "reroute": {"cluster": "mail-2", "policy": "guard"}},
+        {"when": when, "reroute": {"cluster": "queue|eu", "policy": "guard"}},
+        {"on": ["refusal", "timeout"], "status": [503, "4xx"], "grpc_status": ["INTERNAL"], "static": {"status": 599, "json": {"any": [1, null]}}},
+        {"status": [502], "when": {"accept": ["text/html"]}, "static": {"status": 200, "base64": "aGk="}},
+        {"grpc_status": ["UNKNOWN", "OK"], "static": {"status": 204}},
+        {"on": ["failure"], "fail": {"status": 503, "retry_after": "1500ms"}},
+        {"when": {"methods": ["POST"]}, "fail": {"status": 400}}
     ])
+}
+
+/// A policy that guards where the fallback leads, and that others need.
+fn guard() -> Value {
+    json!({
+        "name": "guard", "match": [{"any": true}], "circuit_breaker": {"consecutive_failures": 1}, "fallback": null
+    })
 }
 
 /// One policy with all keys, all ways to match, and all at the top.
@@ -128,8 +146,9 @@ pub fn full() -> Value {
             "retry": retry(),
             "retry_budget": retry_budget(),
             "fallback": fallback(),
+            "when_open": ["guard"],
             "discourage_retries": false
-        }]
+        }, guard()]
     })
 }
 
@@ -196,6 +215,11 @@ fn with_bulkheads(bulkheads: &[Value]) -> Value {
     each_with("bulkhead", bulkheads)
 }
 
+fn with_guard(mut policies: Value) -> Value {
+    policies.as_array_mut().expect("a list").push(guard());
+    policies
+}
+
 pub fn valid() -> Vec<Value> {
     let inherits = json!(false);
     let mut documents = vec![
@@ -203,9 +227,9 @@ pub fn valid() -> Vec<Value> {
         json!({"policies": []}),
         json!({
             "defaults": {"outcome": outcome(), "circuit_breaker": breaker(), "bulkhead": by_metadata(), "fallback": fallback()},
-            "policies": policies(&[inherits.clone(), json!(null), json!({}), json!({
+            "policies": with_guard(policies(&[inherits.clone(), json!(null), json!({}), json!({
                 "failures_in_window": {"failures": 3}, "ramp_up": {"initial": 50}
-            })])
+            })]))
         }),
         // Without a trigger to inherit.
         json!({

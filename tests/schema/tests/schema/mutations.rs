@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// Keys that no object knows, and names of headers that are none, or reserved.
 const EXTRA: [&str; 13] = [
     "$schema",
-    "when_open",
+    "cached",
     "a b",
     ":status",
     "Content-Length",
@@ -38,7 +38,7 @@ fn values() -> Vec<Value> {
         json!(1e300),
     ]
     .into();
-    for end in [0, 1, 10, 100, 200, 599, 1000, 1024, 2048, 3600, 4096, 10_000, 1_000_000] {
+    for end in [0, 1, 10, 100, 200, 204, 304, 400, 599, 1000, 1024, 2048, 3600, 4096, 10_000, 1_000_000] {
         values.extend([end - 1, end, end + 1].map(|number: i64| json!(number)));
     }
     let words = [
@@ -78,6 +78,9 @@ fn values() -> Vec<Value> {
         "circuit_open",
         "bulkhead_full",
         "deadline_exceeded",
+        "failure",
+        "dependency_open",
+        "timeout",
         "reset",
         "resets",
         "with_key",
@@ -104,6 +107,19 @@ fn values() -> Vec<Value> {
         "[::1]",
         "[::1]:80",
         "a/b",
+        // Media types, and what is none.
+        "text/html",
+        "a/b+c1",
+        "a/b+c",
+        "text/*",
+        "*/*",
+        "text/html;q=1",
+        "text/html ",
+        // Policies that are there, or nearly.
+        "guard",
+        "guardi",
+        "checkout",
+        "p0",
         // Headers that are spoken for, and not.
         "te",
         "Host",
@@ -129,7 +145,7 @@ fn values() -> Vec<Value> {
         "a===",
     ];
     values.extend(words.map(|word| json!(word)));
-    values.extend([63, 64, 65, 128, 129].map(|length| json!("a".repeat(length))));
+    values.extend([63, 64, 65, 128, 129, 255, 256].map(|length| json!("a".repeat(length))));
     // More bytes than letters.
     values.push(json!("\u{e9}".repeat(65)));
     values

@@ -73,3 +73,42 @@ fn the_reference_has_no_key_that_the_schema_has_not() {
         }
     }
 }
+
+/// The examples in JSON: blocks of lines that stand four spaces in.
+fn examples(text: &str) -> Vec<String> {
+    let mut examples = vec![String::new()];
+    for line in text.lines() {
+        match (line.strip_prefix("    "), examples.last_mut()) {
+            (Some(code), Some(last)) => last.extend([code, "\n"]),
+            _ => examples.push(String::new()),
+        }
+    }
+    examples.retain(|example| example.starts_with(['{', '"']) && !example.starts_with("\"json.schemas\""));
+    examples
+}
+
+/// A document of what an example shows: keys of a policy, or policies. Whom it names and does not show stands behind it.
+fn around(example: &str) -> String {
+    let shown = if example.starts_with('{') {
+        example.to_owned()
+    } else {
+        format!(r#"{{"name": "shown", "match": [{{"any": true}}], {example}}}"#)
+    };
+    let named = ["inventory", "reviews-replica"].map(|name| format!("\"name\": \"{name}\""));
+    let others = named.iter().filter(|name| !shown.contains(*name)).map(|name| {
+        format!(
+            r#", {{{name}, "match": [{{"any": true}}], "circuit_breaker": {{"consecutive_failures": 1}}}}"#
+        )
+    });
+    format!(r#"{{"policies": [{shown}{}]}}"#, others.collect::<String>())
+}
+
+#[test]
+fn the_examples_of_the_reference_are_taken() {
+    let examples = examples(&read(REFERENCE));
+    assert!(examples.len() >= 7, "{examples:#?}");
+    for example in examples {
+        let parsed = resilience_core::config::Document::parse(around(&example).as_bytes());
+        assert!(parsed.is_ok(), "{example}: {parsed:?}");
+    }
+}

@@ -133,10 +133,10 @@ async fn it_replaces_a_reply_of_envoys_own() {
 async fn many_in_turn_are_all_well_formed() {
     let mut stage = Local::new(|_| ()).await;
     let in_place = "rewrite status=599 h:content-length=4 h:x-a=b body=ours";
-    let in_pieces = "status=500;chunked;body=uuuu";
+    let in_pieces = "whole;status=500;chunked;body=uuuu";
     for (path, behave) in [
         ("/", in_pieces),
-        ("/", "status=500;hang-mid-body;body=uuuu"),
+        ("/", "whole;status=500;hang-mid-body;body=uuuu"),
         ("/none", ""),
         ("/direct", ""),
         ("/refused", ""),
@@ -145,7 +145,9 @@ async fn many_in_turn_are_all_well_formed() {
             if told == in_place && behave.contains("hang") {
                 continue;
             }
-            let method = |number: usize| [Method::GET, Method::HEAD, Method::POST][number % 3].clone();
+            // A client of HTTP/1.1 may have to close behind a POST, and the burst would race with that.
+            let methods = [Method::GET, Method::HEAD, if down == H1 { Method::GET } else { Method::POST }];
+            let method = |number: usize| methods[number % 3].clone();
             let answers = burst(stage.edge, down, 200, 20, |number| {
                 let request = match method(number) {
                     Method::POST => Request::post(path, "body"),

@@ -132,7 +132,9 @@ fn seen(answer: &Answer) -> (u16, String, String, bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn local_reply_config_rewrites_our_replies_wherever_they_come_from() {
     let mut stage = Stage::new(local_replies).await;
-    for (path, behave) in [("/", "status=500;body=theirs"), ("/", "status=500;body="), ("/none", "")] {
+    for (path, behave) in
+        [("/", "whole;status=500;body=theirs"), ("/", "whole;status=500;body="), ("/none", "")]
+    {
         for down in BOTH {
             for (told, expected) in [
                 ("reply status=503 body=ours", (418, "mapped 418", true)),
