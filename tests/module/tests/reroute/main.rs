@@ -1,7 +1,9 @@
 //! Requests that their own policy refuses, and that go elsewhere: past a guard of their own, at most once, and said so.
 
+mod any_failure;
 mod going;
 mod modes;
+mod play;
 mod timing;
 mod troubles;
 mod waiting;
