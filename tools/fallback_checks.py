@@ -5,9 +5,11 @@ from envoy_config import at, clusters_of, connection_managers, kind, plugins, po
 REROUTE = "x-resilience-reroute"
 # HTTP filters that answer requests themselves, by the names of their configurations.
 ANSWERS = {
-    "AdaptiveConcurrency", "AdmissionControl", "ApiKeyAuth", "BasicAuth", "CacheConfig", "CsrfPolicy", "ExtAuthz", "HealthCheck",
-    "JwtAuthentication", "LocalRateLimit", "OAuth2", "RateLimit", "RateLimitQuotaFilterConfig", "RBAC"
+    "AdaptiveConcurrency", "AdmissionControl", "ApiKeyAuth", "BasicAuth", "Buffer", "CacheConfig", "CsrfPolicy", "ExtAuthz",
+    "HealthCheck", "JwtAuthentication", "LocalRateLimit", "OAuth2", "RateLimit", "RateLimitQuotaFilterConfig", "RBAC"
 }
+# Those that speak another protocol with the client.
+TRANSLATES = {"GrpcJsonTranscoder", "GrpcWeb", "grpc_http1_bridge.v3.Config"}
 REFUSALS = {"refusal", "circuit_open", "bulkhead_full", "dependency_open", "deadline_exceeded"}
 # What failures of Envoy's own have for a status.
 FAILURES = range(500, 505)
@@ -152,6 +154,8 @@ def misplaced_filters(bootstrap):
                        " preflights counted, and refused; put it in front")
             elif kind(config, "Compressor"):
                 yield f"{what}: our answers, and what takes the place of a failed one, are not compressed; put it in front"
+            elif any(kind(config, name) for name in TRANSLATES):
+                yield f"{what}: our answers reach its callers in another protocol than they speak; put it in front"
 
 
 # -------------------------------------------------------------------------------------------------- local replies
