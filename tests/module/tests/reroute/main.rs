@@ -1,7 +1,9 @@
 //! Requests that their own policy refuses, and that go elsewhere: past a guard of their own, at most once, and said so.
 
+mod any_failure;
 mod going;
 mod modes;
+mod play;
 mod timing;
 mod troubles;
 mod waiting;
@@ -27,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The policy `checkout`, which refuses everything, with this fallback, and its guards.
 fn shop(entries: &str, guards: &[(&str, &str)]) -> Shop {
     shop_of(
-        &format!(r#""circuit_breaker": {{"mode": "forced_open", "consecutive_failures": 3}}"#),
+        r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#,
         entries,
         guards,
     )
