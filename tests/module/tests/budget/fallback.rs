@@ -3,8 +3,7 @@
 use crate::bulkhead::{ADMISSION, BULKHEAD, COMPLETION, halves, warmed};
 use crate::{Counts, HEALTHY, cost, show};
 use resilience_module_tests::shop::{
-    BREAKER, End, SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, arrive_on, describe, enter, policies,
-    policy_and, run,
+    End, SERVICE_TIME, Shop, VIA_UPSTREAM, answer, arrive, describe, enter, policy_and, run,
 };
 use resilience_module_tests::{Action, Call, Map, headers};
 
