@@ -68,7 +68,9 @@ pub fn marker(policy: &str, reason: Reason, source: Source) -> String {
 /// What an answer with these headers says of policies, those further away first, and then `own`: one list.
 #[must_use]
 pub fn marks<'a>(headers: impl Iterator<Item = (&'a [u8], &'a [u8])>, own: Option<&str>) -> String {
-    let theirs = headers.filter(|(name, _)| *name == MARKER.as_bytes());
+    // What no header may have is not written into one.
+    let is_text = |value: &[u8]| value.iter().all(|byte| *byte == b'\t' || !byte.is_ascii_control());
+    let theirs = headers.filter(|(name, value)| *name == MARKER.as_bytes() && is_text(value));
     let mut marks: Vec<_> = theirs.map(|(_, value)| String::from_utf8_lossy(value)).collect();
     marks.extend(own.map(Into::into));
     marks.join(", ")

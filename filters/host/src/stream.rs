@@ -245,7 +245,9 @@ impl Stream {
     pub(crate) fn end(mut self, root: &mut Root) {
         root.withdraw(self.id);
         self.cancel_alarm(root);
-        if let (false, way @ Way::Elsewhere { .. }) = (self.answered, self.way(root)) {
+        if !self.answered
+            && let way @ Way::Elsewhere { .. } = self.way(root)
+        {
             // Its caller left before there was an answer to say so.
             way.count(root);
         }

@@ -1,6 +1,7 @@
 //! What a request costs in host calls. A number that changes here is a number of the documentation.
 
 mod bulkhead;
+mod elsewhere;
 mod fallback;
 mod retries;
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod callbacks;
+mod fallbacks;
 mod requests;
 mod state;
 

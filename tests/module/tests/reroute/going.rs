@@ -10,9 +10,11 @@ fn a_refused_request_is_the_guards_from_then_on() {
     assert_eq!(crowd(&shop, "backup"), (1, 0));
     assert_eq!(
         (rejections(&shop, "checkout", "circuit_open"), fallbacks(&shop, "circuit_open", "reroute")),
-        (1, 1)
+        (1, 0),
+        "nobody knows yet where it goes"
     );
     assert_eq!(leave(&stream, End::Status(200)).as_deref(), Some(MARK));
+    assert_eq!(fallbacks(&shop, "circuit_open", "reroute"), 1);
     assert_eq!((calls(&shop, "backup"), calls(&shop, "checkout")), ([1, 0, 0], [0, 0, 0]));
     assert_eq!(
         (crowd(&shop, "backup"), shop.metric("resilience_stale_routes_total;policy=backup")),
@@ -41,7 +43,7 @@ fn every_refusal_may_lead_elsewhere() {
     let needs = r#""when_open": ["needed"]"#;
     let late = r#""timeout": {"total": "1s"}"#;
     for (patterns, reason) in [
-        (r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#, "circuit_open"),
+        (FORCED, "circuit_open"),
         (FULL, "bulkhead_full"),
         (needs, "dependency_open"),
         (late, "deadline_exceeded"),
@@ -57,9 +59,9 @@ fn every_refusal_may_lead_elsewhere() {
         stream.set_request_headers(request);
         assert_eq!(enter(&stream).unwrap(), None, "{reason}");
         assert_eq!(sent_to(&stream).as_deref(), Some("backup"), "{reason}");
-        assert_eq!((rejections(&shop, "checkout", reason), fallbacks(&shop, reason, "reroute")), (1, 1));
         let mark = leave(arrives(&stream), End::Status(200));
         assert_eq!(mark, Some(MARK.replace("circuit_open", reason)));
+        assert_eq!((rejections(&shop, "checkout", reason), fallbacks(&shop, reason, "reroute")), (1, 1));
     }
 }
 
@@ -106,13 +108,13 @@ fn of_several_the_first_whose_guard_lets_in_is_taken() {
         (rejections(&shop, "backup", "bulkhead_full"), rejections(&shop, "spare", "bulkhead_full")),
         (2, 1)
     );
+    [first, second]
+        .iter()
+        .for_each(|stream| assert_eq!(leave(stream, End::Status(200)).as_deref(), Some(MARK)));
     assert_eq!(
         (fallbacks(&shop, "circuit_open", "reroute"), fallbacks(&shop, "circuit_open", "static")),
         (2, 1)
     );
-    [first, second]
-        .iter()
-        .for_each(|stream| assert_eq!(leave(stream, End::Status(200)).as_deref(), Some(MARK)));
     assert_eq!((crowd(&shop, "backup"), crowd(&shop, "spare")), ((0, 0), (0, 0)));
 }
 
@@ -158,11 +160,7 @@ fn of_the_guards_fallback_only_what_is_for_failures_applies() {
 #[test]
 fn the_mark_of_the_way_stands_behind_what_the_answer_says() {
     for (config_expose, expected) in [(true, Some(format!("far;a=1, near, {MARK}"))), (false, None)] {
-        let config = document(
-            r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#,
-            REROUTE,
-            &[("backup", "")],
-        );
+        let config = document(FORCED, REROUTE, &[("backup", "")]);
         let expose = format!("\"expose\": {config_expose}, \"namespace\"");
         let shop = Shop::with(&config.replacen("\"namespace\"", &expose, 1), 1);
         let stream = goes(shop.vm());
@@ -220,6 +218,42 @@ fn one_that_does_not_come_where_it_was_sent_is_not_marked_and_no_evidence() {
     astray(Some("payments"), End::Status(200));
     assert_eq!(leave(&goes(shop.vm()), End::Status(200)).as_deref(), Some(MARK), "the place is free again");
     assert_eq!(serve_on(&shop, "backup"), None, "that one has closed it");
+}
+
+/// The answer of another place than the guard's is no business of the guard's fallback.
+#[test]
+fn a_failure_of_where_it_was_not_sent_is_not_replaced() {
+    let guard = format!(r#"{BREAKER}, "fallback": [{STATIC}]"#);
+    for (cluster, body) in [("payments", "broken"), ("backup", "ours")] {
+        let shop = shop(REROUTE, &[("backup", &guard)]);
+        let stream = goes(shop.vm());
+        stream.set_property(b"xds\0cluster_name", cluster);
+        describe(&stream, VIA_UPSTREAM, 0);
+        stream.set_response_headers(headers(&[(":status", "503"), ("content-length", "6"), SERVICE_TIME]));
+        stream.response_headers(false).unwrap();
+        stream.response_body("broken", true).unwrap();
+        stream.finish().unwrap();
+        let came = stream.received();
+        assert_eq!(came.body(), body.as_bytes());
+        assert_eq!(came.header("x-resilience").is_some(), cluster == "backup");
+        assert_eq!(fallbacks(&shop, "circuit_open", "reroute"), u64::from(cluster == "backup"));
+    }
+}
+
+/// It was sent there all the same.
+#[test]
+fn one_whose_client_leaves_before_the_answer_is_counted_by_where_its_route_leads() {
+    for (cluster, counted) in [(Some("backup"), 1), (Some("payments"), 0), (None, 0)] {
+        let shop = shop(REROUTE, &[("backup", &format!("{BREAKER}, {FULL}"))]);
+        let stream = goes(shop.vm());
+        match cluster {
+            Some(cluster) => stream.set_property(b"xds\0cluster_name", cluster),
+            None => stream.remove_property(b"xds\0cluster_name"),
+        };
+        leave(&stream, End::ClientLeft);
+        assert_eq!(fallbacks(&shop, "circuit_open", "reroute"), counted, "{cluster:?}");
+        assert_eq!((crowd(&shop, "backup"), calls(&shop, "backup")), ((0, 0), [0, 0, 1]));
+    }
 }
 
 fn serve_on(shop: &Shop, policy: &str) -> Option<LocalResponse> {

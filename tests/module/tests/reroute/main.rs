@@ -21,6 +21,7 @@ const REROUTE: &str = r#"{"reroute": {"cluster": "backup", "policy": "backup"}}"
 const SECOND: &str = r#"{"reroute": {"cluster": "spare", "policy": "spare"}}"#;
 const STATIC: &str = r#"{"static": {"status": 200, "text": "ours"}}"#;
 const MARK: &str = "checkout;reason=circuit_open;source=reroute";
+const FORCED: &str = r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#;
 const FULL: &str = r#""bulkhead": {"max_concurrent_calls": 1}"#;
 const PATIENT: &str =
     r#""bulkhead": {"max_concurrent_calls": 1, "max_wait_duration": "10s", "max_queue": 100}"#;
@@ -28,11 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The policy `checkout`, which refuses everything, with this fallback, and its guards.
 fn shop(entries: &str, guards: &[(&str, &str)]) -> Shop {
-    shop_of(
-        r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#,
-        entries,
-        guards,
-    )
+    shop_of(FORCED, entries, guards)
 }
 
 /// The same with other patterns.

@@ -49,8 +49,7 @@ fn a_guard_may_be_of_any_mode() {
 
 #[test]
 fn a_policy_in_shadow_mode_sends_nobody_elsewhere() {
-    let forced = r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#;
-    let shop = shop_of(&format!(r#""mode": "shadow", {forced}, {FULL}"#), REROUTE, &[("backup", FULL)]);
+    let shop = shop_of(&format!(r#""mode": "shadow", {FORCED}, {FULL}"#), REROUTE, &[("backup", FULL)]);
     let streams = [hold(&shop, "checkout"), hold(&shop, "checkout")];
     for stream in &streams {
         assert_eq!(sent_to(stream), None);

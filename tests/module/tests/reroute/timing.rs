@@ -10,16 +10,16 @@ fn timeout(stream: &FakeStream) -> Option<String> {
 #[test]
 fn the_time_it_has_already_shortens_what_the_guard_gives_it() {
     let total = |total: &str| format!(r#", "timeout": {{"total": "{total}"}}"#);
-    let forced = r#""circuit_breaker": {"mode": "forced_open", "consecutive_failures": 3}"#;
     for (own, guard, expected) in [
         (total("1s"), total("5s"), Some("1000")),
         (total("5s"), total("1s"), Some("1000")),
         (String::new(), total("5s"), Some("5000")),
         (r#", "timeout": {"total": "1s", "mode": "shadow"}"#.to_owned(), total("5s"), Some("5000")),
-        // A guard that bounds no time leaves it to the route there.
-        (total("1s"), String::new(), None),
+        // Also where the guard itself bounds no time.
+        (total("1s"), String::new(), Some("1000")),
+        (String::new(), String::new(), None),
     ] {
-        let shop = shop_of(&format!("{forced}{own}"), REROUTE, &[("backup", &format!("{BREAKER}{guard}"))]);
+        let shop = shop_of(&format!("{FORCED}{own}"), REROUTE, &[("backup", &format!("{BREAKER}{guard}"))]);
         let stream = goes(shop.vm());
         assert_eq!(timeout(&stream).as_deref(), expected, "{own} {guard}");
         assert_eq!(leave(&stream, End::Status(200)).as_deref(), Some(MARK));
