@@ -2,7 +2,7 @@
 
 mod deciding;
 
-pub(crate) use deciding::{Arrived, Asked};
+pub(crate) use deciding::{Arrived, Asked, Sent};
 
 use crate::call::{Call, Rerouted};
 use crate::calls::{self, Level, Queue, log};
@@ -206,22 +206,20 @@ impl Root {
         self.now = clock().unwrap_or(self.now);
         let Self { policies, worker, document, metrics, now, .. } = self;
         let Call { target, ticket, .. } = *call;
+        let strayed = call.rerouted.as_ref().is_some_and(|rerouted| !rerouted.has_arrived());
+        let outcome = if strayed { Outcome::Ignored } else { outcome };
         let went_there = || {
             let same = |then: &Vec<u8>| cluster().is_none_or(|now| now == *then);
-            call.rerouted.as_ref().map_or_else(
-                || {
-                    policies.still_finds(target.policy, &call.seen, &mut CurrentRequest)
-                        && call.cluster.as_ref().is_none_or(same)
-                },
-                Rerouted::has_arrived,
-            )
+            call.rerouted.is_some()
+                || (policies.still_finds(target.policy, &call.seen, &mut CurrentRequest)
+                    && call.cluster.as_ref().is_none_or(same))
         };
         let mut port = HostPort { names: &document.policies, policies: metrics };
         let completion = Completion { target, ticket, outcome, returned };
         let taken = worker.complete(&mut port, completion, *now, went_there);
         // After the state: whoever sees the count can rely on what it did.
         self.metrics(target.policy, |metrics| {
-            if taken != outcome {
+            if strayed || taken != outcome {
                 metrics.stale_route();
             }
             metrics.call(taken);

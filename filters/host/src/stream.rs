@@ -12,6 +12,7 @@ use request::Held;
 use resilience_core::answer::{Instead, Reason, Reply, Source, forged, instead, plain};
 use resilience_core::breaker::Outcome;
 use resilience_core::bulkhead::Permit;
+use resilience_core::config::Policy;
 use resilience_core::fallback::{Cause, Entries};
 use resilience_core::outcome::{self, Status};
 use resilience_core::time::Timestamp;
@@ -37,6 +38,8 @@ pub enum Action {
 pub(crate) struct Stream {
     id: u32,
     pub(crate) root: u32,
+    /// When its request came.
+    came: Timestamp,
     /// The request while it is held back.
     held: Option<Held>,
     /// The call to the upstream whose outcome is still to be found out. `None` where the request is not ours, where we
@@ -63,6 +66,7 @@ impl Stream {
         Self {
             id,
             root,
+            came: Timestamp::from_nanos(0),
             held: None,
             call: None,
             holds: None,
@@ -134,8 +138,12 @@ impl Stream {
         }
         way.count(root);
         let Some(call) = self.call.take() else { return };
+        let policy = call.target.policy;
+        let would_answer = |policy: &Policy| policy.shadow && policy.fallback.answers(Reason::Timeout.into());
         if reply.source != Source::None {
-            root.metrics(call.target.policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
+            root.metrics(policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
+        } else if root.policy(policy).is_some_and(would_answer) {
+            root.metrics(policy, |metrics| metrics.shadow(Reason::Timeout));
         }
         let with_it = self.whole_since.map(|since| root.now().since(since));
         let before = self.whole_since.map(|since| call.waited.saturating_add(since.since(call.began)));
@@ -154,9 +162,14 @@ impl Stream {
             Status { http: Some(504), grpc: None }
         };
         let cause = Cause::failure(Reason::Timeout, status);
-        let mut reply = match instead(policy, expose, &cause, &call.caller, Entries::default()) {
-            Instead::Answer(reply) => reply,
-            Instead::Reroute { .. } | Instead::Nothing => plain(policy, expose, &cause, &call.caller),
+        // A guard has no say in what did not get to it, and one in shadow mode has none at all: its caller's own policy has.
+        let is_heard = !policy.shadow && !matches!(way, Way::Astray(_));
+        let own = call.rerouted.as_ref().and_then(|rerouted| root.policy(rerouted.policy));
+        let policy = own.filter(|_| !is_heard).unwrap_or(policy);
+        let instead = is_heard.then(|| instead(policy, expose, &cause, &call.caller, Entries::default()));
+        let mut reply = match instead {
+            Some(Instead::Answer(reply)) => reply,
+            _ => plain(policy, expose, &cause, &call.caller),
         };
         reply.marked_after(way.mark().unwrap_or_default());
         Some(reply)

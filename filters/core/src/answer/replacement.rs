@@ -46,6 +46,7 @@ const KEPT: [&str; 4] = ["vary", "x-envoy-attempt-count", "x-envoy-upstream-serv
 const KEPT_PREFIX: &str = "access-control-";
 const STATUS: &str = ":status";
 const CONTENT_LENGTH: &str = "content-length";
+const TRANSFER_ENCODING: &str = "transfer-encoding";
 
 /// Puts `reply` in the place of a failed answer. `mark` is what its way has to say of it, if anything.
 #[must_use]
@@ -115,7 +116,11 @@ impl Failed<'_> {
         if self.answers_head(caller) || (self.ends && length == 0) {
             return Some(Room { length: told, ..Room::default() });
         }
-        if self.ends {
+        let told_chunked = self.first(TRANSFER_ENCODING).is_some();
+        // Over HTTP/2 a body without a length may turn out to be an empty frame, after a HEAD as after a GET. After the one nothing
+        // may be put there, after the other the caller would miss ours.
+        let may_be_empty = caller.is_head.is_none() && !self.tells_of_bytes() && !told_chunked;
+        if self.ends || (may_be_empty && length > 0) {
             return None;
         }
         // A length is told only where bytes come for certain that ours can take the place of: without any, the caller would
@@ -123,7 +128,7 @@ impl Failed<'_> {
         Some(Room {
             length: told.filter(|_| self.tells_of_bytes()),
             takes_body: true,
-            fills_empty: caller.is_head == Some(false) || self.first("transfer-encoding").is_some(),
+            fills_empty: caller.is_head == Some(false) || told_chunked,
         })
     }
 }

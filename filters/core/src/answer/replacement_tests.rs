@@ -89,7 +89,7 @@ fn headers_that_tell_of_the_failed_answer_go() {
 #[test]
 fn a_length_is_told_only_where_bytes_come_for_certain() {
     let length = |headers: &Headers| {
-        let rewrite = in_place(put(reply(200, "sorry"), headers, false, &caller(None)));
+        let rewrite = in_place(put(reply(200, "sorry"), headers, false, &caller(Some("GET"))));
         let told = set(&rewrite, "content-length").concat();
         (told, rewrite.remove.contains(&"content-length".to_owned()), rewrite.body == b"sorry")
     };
@@ -101,12 +101,24 @@ fn a_length_is_told_only_where_bytes_come_for_certain() {
 }
 
 #[test]
+fn what_may_turn_out_to_be_empty_is_not_written_over_where_nobody_knows_the_method() {
+    for headers in [FRAMES, &[("content-length", "0")]] {
+        assert_eq!(
+            put(reply(200, "sorry"), headers, false, &caller(None)),
+            Replacement::Direct(reply(200, "sorry"))
+        );
+        let nothing = in_place(put(reply(200, ""), headers, false, &caller(None)));
+        assert!(nothing.body.is_empty() && set(&nothing, "content-length").is_empty());
+    }
+}
+
+#[test]
 fn an_empty_body_is_filled_where_this_cannot_be_the_answer_to_a_head() {
     let fills = |headers: &Headers, method| {
         in_place(put(reply(200, "sorry"), headers, false, &caller(method))).fills_empty
     };
     assert!(fills(FRAMES, Some("GET")) && fills(CHUNKED, Some("GET")) && fills(CHUNKED, None));
-    assert!(!fills(FRAMES, None) && !fills(FRAMES, Some("HEAD")));
+    assert!(!fills(LENGTH, None) && !fills(FRAMES, Some("HEAD")));
 }
 
 #[test]
@@ -199,12 +211,12 @@ fn what_others_said_before_comes_first() {
     let ours = "p;reason=reset;source=static";
     let theirs = "far;reason=reset;source=none, near;reason=reset;source=fail";
     for ends in [false, true] {
-        let alone = replace(reply(200, "sorry"), &failed(ends), &caller(None), None);
+        let alone = replace(reply(200, "sorry"), &failed(ends), &caller(Some("GET")), None);
         assert_eq!(mark(alone), format!("{theirs}, {ours}"));
         let led = replace(
             reply(200, "sorry"),
             &failed(ends),
-            &caller(None),
+            &caller(Some("GET")),
             Some("q;reason=circuit_open;source=reroute"),
         );
         assert_eq!(mark(led), format!("{theirs}, q;reason=circuit_open;source=reroute, {ours}"));
@@ -212,6 +224,6 @@ fn what_others_said_before_comes_first() {
     // An edge that tells nothing has nothing to put them before, and takes them away.
     let mut silent = reply(200, "sorry");
     silent.headers.pop();
-    let rewrite = in_place(replace(silent, &failed(false), &caller(None), None));
+    let rewrite = in_place(replace(silent, &failed(false), &caller(Some("GET")), None));
     assert_eq!((set(&rewrite, "x-resilience").len(), rewrite.remove), (0, vec!["x-resilience".to_owned()]));
 }

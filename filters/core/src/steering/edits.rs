@@ -41,12 +41,10 @@ pub fn edits<'a>(
     if let Some(grant) = grant {
         retries(policy, said, grant, &mut edits);
     }
-    if policy.enforced_timeout().is_some() {
+    // A deadline may also be one that it brought with it, from the policy that sent it here.
+    if policy.enforced_timeout().is_some() || time.deadline.is_some() {
         timeouts(said, time, now, &mut edits);
         pass_on(policy, trusted, said, time.rest(now), &mut edits);
-    } else if time.deadline.is_some() {
-        // One that it brought with it from the policy that sent it here.
-        timeouts(said, time, now, &mut edits);
     }
     edits
 }

@@ -96,8 +96,9 @@ fn shadow_and_disabled_write_nothing() {
 fn a_deadline_that_a_request_brought_along_holds_without_a_timeout_of_its_own() {
     let time = Allowance { deadline: Some(ms(1500)), per_try: None };
     let policy = policy(r#""retry_budget": null"#);
-    let written = edits(&policy, false, None, &time, None, NOW);
-    assert_eq!(shown(&written), ["x-envoy-upstream-rq-timeout-ms: 500"]);
+    let said = said(&policy, false, &[("grpc-timeout", "9S")]);
+    let written = edits(&policy, false, Some(&said), &time, None, NOW);
+    assert_eq!(shown(&written), ["x-envoy-upstream-rq-timeout-ms: 500", "grpc-timeout: 500m"]);
 }
 
 #[test]

@@ -23,6 +23,15 @@ pub(crate) struct Arrived {
     pub(crate) decision: Decision,
 }
 
+/// A request that its own policy has sent to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    /// When it came, or, where its time was over, when that was found.
+    pub(crate) came: Timestamp,
+    /// When it must be answered.
+    pub(crate) deadline: Option<Timestamp>,
+}
+
 /// What a request says of itself, and what it asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
@@ -48,14 +57,14 @@ impl Asked {
 }
 
 impl Root {
-    /// Decides over a request of a policy; `call` is its stream. `deadline` is one that it has already, and that shortens its
-    /// time where its policy bounds that at all.
+    /// Decides over a request of a policy; `call` is its stream. One that was sent here has come before now, and may have a
+    /// deadline already, which it keeps.
     pub(crate) fn decide(
         &mut self,
         index: usize,
         cluster: Option<&[u8]>,
         call: u32,
-        deadline: Option<Timestamp>,
+        sent: Option<Sent>,
     ) -> Arrived {
         self.now = clock().unwrap_or(self.now);
         let Self { document, worker, now, metrics, .. } = self;
@@ -65,14 +74,15 @@ impl Root {
             let (target, asked) = (Target::whole(index), Asked::default());
             return Arrived { at, target, class: None, asked, decision };
         };
-        let read = facts::read(policy, document.trust_caller_headers);
+        let Sent { came, deadline } = sent.unwrap_or(Sent { came: at, deadline: None });
+        let read = facts::read(policy, document.trust_caller_headers, deadline.is_some());
         let class = policy.priority().map(|priority| match (&priority.source, &read.said) {
             // What was read with all the other headers need not be read once more.
             (Some(ClassSource::Header(_)), Some(said)) => priority.class(said.class.as_deref()),
             (Some(source), _) => priority.class(named_class(source).as_deref()),
             (None, _) => priority.class(None),
         });
-        let plan = Plan::new(policy, read.said.as_ref(), at).within(deadline, at);
+        let plan = Plan::new(policy, read.said.as_ref(), came).within(deadline, at);
         let arrival = Arrival { call, class, time: plan.time, wanted: plan.wanted };
         let mut port = HostPort { names: &document.policies, policies: metrics };
         let target = worker.target(&mut port, index, cluster);

@@ -4,7 +4,7 @@ use super::{REROUTE, Stream};
 use crate::answering::send;
 use crate::call::{Call, Holds, Rerouted};
 use crate::calls::{self, Level, Map, log};
-use crate::root::{Arrived, Asked, Root};
+use crate::root::{Arrived, Asked, Root, Sent};
 use crate::stream::Action;
 use resilience_core::answer::{Instead, Reason, Reasons, Refusal, instead, plain};
 use resilience_core::decision::Decision;
@@ -35,8 +35,8 @@ struct Refused {
     caller: Caller,
     /// The entries of its fallback that could not help.
     tried: Entries,
-    /// When it must be answered, if that can still be.
-    deadline: Option<Timestamp>,
+    /// What it has of time wherever it goes.
+    sent: Sent,
     waited: Duration,
 }
 
@@ -45,6 +45,7 @@ impl Stream {
     pub(super) fn arrive(&mut self, root: &mut Root, policy: usize, seen: Seen) -> Action {
         let cluster = root.cluster(policy);
         let arrived = root.decide(policy, cluster.as_deref(), self.id, None);
+        self.came = arrived.at;
         let (call, asked, decision) = begun(arrived, seen, cluster);
         self.obey(root, Held { call, asked, refused: None }, decision)
     }
@@ -107,7 +108,11 @@ impl Stream {
             cause: Cause::refusal(refusal.reason, refusal.retry_after),
             caller: root.caller(policy, &mut asked, Reasons::REFUSALS, false),
             tried: Entries::default(),
-            deadline: asked.plan.time.deadline.filter(|_| refusal.reason != Reason::DeadlineExceeded),
+            sent: match refusal.reason {
+                // It has no time left that it could take along.
+                Reason::DeadlineExceeded => Sent { came: root.now(), deadline: None },
+                _ => Sent { came: self.came, deadline: asked.plan.time.deadline },
+            },
             waited: call.waited,
         });
         self.answer(root, refused)
@@ -139,7 +144,7 @@ impl Stream {
 
     /// Asks the guard of another cluster.
     fn reroute(&mut self, root: &mut Root, refused: Refused, cluster: String, guard: usize) -> Action {
-        let arrived = root.decide(guard, Some(cluster.as_bytes()), self.id, refused.deadline);
+        let arrived = root.decide(guard, Some(cluster.as_bytes()), self.id, Some(refused.sent));
         let (mut call, asked, decision) = begun(arrived, Seen::default(), None);
         call.waited = refused.waited;
         call.rerouted = Some(Rerouted { policy: refused.policy, reason: refused.cause.reason, cluster });
