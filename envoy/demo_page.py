@@ -92,7 +92,8 @@ def one_after_another(page):
     answers, reached, took = page.load()
     runtime(f"demo.{HANGS}.delay_percent", "")
     show(HANGS, answers[HANGS], reached[HANGS])
-    check(answers[HANGS][1].get("x-resilience") == f"{HANGS};reason=timeout;source=static" and page.others_are_whole(answers, HANGS),
+    marker = f"{HANGS};reason=timeout;source=static"
+    check(answers[HANGS][1].get("x-resilience") == marker and page.others_are_whole(answers, HANGS),
           f"one that hangs costs its route's timeout: the page was there after {took:.1f} s")
 
 
@@ -117,7 +118,8 @@ def lasting(page):
           "product: refused requests go to the read replica, which has all that is known; the service is left in peace")
     check(marker("inventory") == "inventory;reason=circuit_open;source=static" and reached["inventory"] == 0,
           "inventory: likely available, and nobody asked")
-    check(marker("recommendations") == "recommendations;reason=dependency_open;source=static" and reached["recommendations"] == 0,
+    quiet = "recommendations;reason=dependency_open;source=static"
+    check(marker("recommendations") == quiet and reached["recommendations"] == 0,
           "recommendations: well themselves, but quiet while nobody knows what is in stock (when_open)")
     check(page.others_are_whole(answers, *down, "recommendations"), "the other parts are whole")
     for name in down:
@@ -165,7 +167,8 @@ def mails():
     marker = f"{MAIL};reason=circuit_open;source=reroute"
     check(all(status == 200 and headers.get("x-resilience") == marker for status, headers, _ in answers),
           "5 more mails are accepted, and marked as sent another way")
-    check((first, second) == (0, 5), f"the first provider was called {first}x, the second one {second}x, by way of a route of its own")
+    check((first, second) == (0, 5),
+          f"the first provider was called {first}x, the second one {second}x, by way of a route of its own")
     runtime(f"demo.{MAIL}.abort_percent", "")
     line(f"repaired; the first one is asked again when its breaker's wait ({policy_wait(MAIL):g} s, and more each time) is over")
     growth.show()

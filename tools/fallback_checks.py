@@ -5,9 +5,11 @@ from envoy_config import at, clusters_of, connection_managers, kind, plugins, po
 REROUTE = "x-resilience-reroute"
 # HTTP filters that answer requests themselves, by the names of their configurations.
 ANSWERS = {
-    "AdaptiveConcurrency", "AdmissionControl", "ApiKeyAuth", "BasicAuth", "CacheConfig", "CsrfPolicy", "ExtAuthz", "HealthCheck",
-    "JwtAuthentication", "LocalRateLimit", "OAuth2", "RateLimit", "RateLimitQuotaFilterConfig", "RBAC"
+    "AdaptiveConcurrency", "AdmissionControl", "ApiKeyAuth", "BasicAuth", "Buffer", "CacheConfig", "CsrfPolicy", "ExtAuthz",
+    "HealthCheck", "JwtAuthentication", "LocalRateLimit", "OAuth2", "RateLimit", "RateLimitQuotaFilterConfig", "RBAC"
 }
+# Those that speak another protocol with the client.
+TRANSLATES = {"GrpcJsonTranscoder", "GrpcWeb", "grpc_http1_bridge.v3.Config"}
 REFUSALS = {"refusal", "circuit_open", "bulkhead_full", "dependency_open", "deadline_exceeded"}
 # What failures of Envoy's own have for a status.
 FAILURES = range(500, 505)
@@ -148,10 +150,12 @@ def misplaced_filters(bootstrap):
                 yield (f"{what} and answers by itself: whom it turns away has taken a permit or a probe, proves nothing, and gets"
                        " no fallback; put it in front")
             elif kind(config, "Cors"):
-                yield (f"{what}: it never sees a request that is refused, and a browser hides our answer from the page; it also has"
-                       " preflights counted, and refused; put it in front")
+                yield (f"{what}: it never sees a request that is refused, and a browser hides our answer from the page; it"
+                       " also has preflights counted, and refused; put it in front")
             elif kind(config, "Compressor"):
                 yield f"{what}: our answers, and what takes the place of a failed one, are not compressed; put it in front"
+            elif any(kind(config, name) for name in TRANSLATES):
+                yield f"{what}: our answers reach its callers in another protocol than they speak; put it in front"
 
 
 # -------------------------------------------------------------------------------------------------- local replies
@@ -170,7 +174,8 @@ def may_match(condition, status, ours):
         return True
     value = int(at(comparison, "value", "default_value") or 0)
     operation = comparison.get("op") or "EQ"
-    return {"EQ": status == value, "NE": status != value, "GE": status >= value, "LE": status <= value}.get(operation, True)
+    holds = {"EQ": status == value, "NE": status != value, "GE": status >= value, "LE": status <= value}
+    return holds.get(operation, True)
 
 
 def mapper_of(mappers, status, ours):
@@ -186,15 +191,16 @@ def rewritten_replies(bootstrap):
     for listener, manager, _, found in guarding(bootstrap):
         replies = manager.get("local_reply_config") or {}
         mappers = replies.get("mappers") or []
-        place, cure = f"listener {listener}: local_reply_config", "have its mappers match by response flag, which our answers do not have"
+        place = f"listener {listener}: local_reply_config"
+        cure = "have its mappers match by response flag, which our answers do not have"
         for (status, told), policies in changed_statuses(found, mappers).items():
             yield f"{place} makes {told} of {status}, the answer of {whose(policies)} to refused requests; {cure}"
         if policies := changed_bodies(found, replies, mappers):
             yield f"{place} writes over the body that {whose(policies)} has for refused requests; {cure}"
         for policy in found["policies"]:
             for status, told in unmet_statuses(fallback_of(found, policy), mappers):
-                yield (f"{place} makes {told} of Envoy's {status} before the filter sees it: an entry of policy {policy['name']} that"
-                       f" goes by {status} does not answer; leave the status to the policies")
+                yield (f"{place} makes {told} of Envoy's {status} before the filter sees it: an entry of policy"
+                       f" {policy['name']} that goes by {status} does not answer; leave the status to the policies")
 
 
 def whose(policies):

@@ -69,7 +69,7 @@ fn policy(index: usize) -> Value {
         "name": name(index),
         "match": [pattern(index)],
         "circuit_breaker": {"consecutive_failures": 2},
-        "fallback": [{"static": {
+        "fallback": [{"on": ["refusal"], "static": {
             "status": 503,
             "headers": {"cache-control": "no-store"},
             "json": {"service": name(index), "message": message, "reason": "%REASON%"},

@@ -41,7 +41,7 @@ async fn names_types_and_labels_are_those_of_the_interface() {
         })
     };
     let mut with_fallback = policy("fallback", fragile("60s"));
-    with_fallback["fallback"] = json!([{"static": {"status": 200, "text": ""}}]);
+    with_fallback["fallback"] = json!([{"on": ["refusal"], "static": {"status": 200, "text": ""}}]);
     let mut shadow = policy("shadow", fragile("60s"));
     shadow["mode"] = "shadow".into();
     let forced = json!({"mode": "forced_open", "consecutive_failures": 1});
@@ -235,7 +235,7 @@ async fn numbers_are_what_clients_saw() {
         "tripping",
         json!({"failures_in_window": {"failures": 50, "window": "60s"}, "wait_duration_in_open_state": "60s"}),
     );
-    tripping["fallback"] = json!([{"static": {"status": 200, "text": "fallback"}}]);
+    tripping["fallback"] = json!([{"on": ["refusal"], "static": {"status": 200, "text": "fallback"}}]);
     let policies = [
         policy("mixed", json!({"consecutive_failures": 1_000_000})),
         policy("row", json!({"consecutive_failures": 1500, "wait_duration_in_open_state": "60s"})),

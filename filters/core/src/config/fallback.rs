@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The largest body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 /// All bodies of a document, in bytes. Every worker keeps them all.
-const MAX_BODIES: usize = 1024 * 1024;
+const MAX_BODIES: usize = 4 * 1024 * 1024;
 
 const STRATEGIES: [&str; 3] = ["static", "reroute", "fail"];
 const CLUSTER: &str = "the name of a cluster, of 1 to 255 visible ASCII letters";

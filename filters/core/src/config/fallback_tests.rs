@@ -178,17 +178,17 @@ fn a_body_has_a_size_and_so_have_all_of_them() {
         ["policies[0].fallback[0].static.base64: a body of 262146 bytes, expected at most 262144"]
     );
 
-    // A mebibyte together: here with what policies inherit, which counts once.
+    // Four mebibytes together: here with what policies inherit, which counts once.
     let inherited = format!(r#", "defaults": {{"fallback": [{}]}}"#, text(MOST));
     let heirs: Vec<_> = (0..20).map(|n| policy(&format!("h{n}"), "")).collect();
     let mut policies = heirs;
-    policies.push(own("a", &[text(MOST), text(MOST)]));
+    policies.push(own("a", &vec![text(MOST); 14]));
     policies.push(own("b", &[text(MOST)]));
     assert!(Document::parse(document(&policies, &inherited).as_bytes()).is_ok());
     policies.push(own("c", &[r#"{"fail": {"status": 500}}"#.to_owned(), text(1)]));
     policies.push(own("d", &[text(1)]));
     let expected = [
-        "policies[22].fallback[1]: the bodies of this document are 1048577 bytes with this one, expected at most 1048576",
+        "policies[22].fallback[1]: the bodies of this document are 4194305 bytes with this one, expected at most 4194304",
     ];
     assert_eq!(errors(&document(&policies, &inherited)), expected);
 }

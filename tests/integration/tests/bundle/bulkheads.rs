@@ -68,7 +68,7 @@ async fn a_compartment_that_is_full_is_nobody_elses_trouble() {
     let gauge = async |name: &str, policy: &str, expected: u64| {
         edge.wait_count(&format!("resilience_bulkhead_{name}"), &[("policy", policy)], expected).await;
     };
-    for (policy, limit) in [("checkout", 50), ("catalogue", 30), ("admin", 10)] {
+    for (policy, limit) in [("checkout", 50), ("catalogue", 30), ("product-replica", 20), ("admin", 10)] {
         gauge("limit", policy, limit).await;
     }
     let mut connection = Connection::open(edge.address, Protocol::Http2).await.unwrap();

@@ -333,7 +333,7 @@ async fn the_page_shows_what_it_got_and_what_is_degraded() {
         ("pricing", "Not known right now. Please ask again in 5 s."),
         ("inventory", "<b>likely available</b>"),
         ("recommendations", "cup, saucer, what most people take"),
-        ("reviews", "No reviews to show."),
+        ("reviews", "They cannot be shown right now."),
     ];
     assert_shown(degraded, true).await;
 }

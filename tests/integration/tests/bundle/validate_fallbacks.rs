@@ -122,6 +122,16 @@ fn filters_behind_ours_that_belong_in_front_are_warned_of() {
         ("rbac", "RBAC", answers),
         ("fault", "HTTPFault", "listener edge: misplaced stands behind the filter: a fault that it injects"),
         ("cors", "Cors", "listener edge: misplaced stands behind the filter: it never sees a request"),
+        (
+            "grpc_web",
+            "GrpcWeb",
+            "listener edge: misplaced stands behind the filter: our answers reach its callers",
+        ),
+        (
+            "grpc_http1_bridge",
+            "Config",
+            "listener edge: misplaced stands behind the filter: our answers reach its callers",
+        ),
         ("compressor", "Compressor", "listener edge: misplaced stands behind the filter: our answers, and"),
     ] {
         let with = |place: &str, disabled: bool| {

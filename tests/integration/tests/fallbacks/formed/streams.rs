@@ -22,7 +22,9 @@ async fn dying(scene: &Scene, words: &str) -> Vec<(String, Answer)> {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for path in ["/shop", "/shop/h2"] {
             for form in ["size=1000", "size=1000; chunked", "size=500000", "size=500000; chunked"] {
-                for end in ["close-mid-body", "reset-mid-body"] {
+                // To close a connection of HTTP/2 would break the others on it.
+                let ends = ["reset-mid-body", "close-mid-body"];
+                for end in if path == "/shop" { &ends[..] } else { &ends[..1] } {
                     let request = told(Request::get(path), &format!("{words}; {form}; {end}"));
                     let what = format!("{form}; {end} at {path} over {protocol:?}");
                     playing.push((what, tokio::spawn(send_once(scene.edge.address, protocol, request))));
@@ -112,7 +114,7 @@ async fn a_failed_answer_that_dies_in_mid_body_is_replaced_whole_or_seen_to_brea
 /// Ours does not wait for the rest of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_answer_that_stops_in_mid_body_keeps_nobody_waiting() {
-    let mut scene = Scene::routed(&shop(page()), &routes()).await;
+    let scene = Scene::routed(&shop(page()), &routes()).await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for (path, form) in
             [("/shop", ""), ("/shop", "; chunked"), ("/shop/h2", ""), ("/shop/h2", "; chunked")]
@@ -140,7 +142,7 @@ async fn a_failed_answer_that_stops_in_mid_body_keeps_nobody_waiting() {
 /// The upstream need not have the whole request to fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_comes_before_the_request_is_whole_is_replaced() {
-    let mut scene = Scene::routed(&shop(page()), &routes()).await;
+    let scene = Scene::routed(&shop(page()), &routes()).await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for form in ["", "; chunked", "; body="] {
             let request = Request::post("/shop/h2", vec![b'.'; 10_000]).unfinished();

@@ -86,7 +86,7 @@ async fn a_delay_is_bounded_by_none_of_our_timeouts_in_either_place() {
     for place in PLACES {
         let filters = std::slice::from_ref(&delaying);
         let (front, behind) = if place == Place::Front { (filters, &[][..]) } else { (&[][..], filters) };
-        let mut scene = Scene::placed(&document(&[policy.clone()]), &[], front, behind).await;
+        let mut scene = Scene::placed(&document(std::slice::from_ref(&policy)), &[], front, behind).await;
         let started = Instant::now();
         let answer = scene.get("/shop", "status=200").await;
         assert_eq!((answer.status, answer.header("x-resilience")), (200, String::new()), "{place:?}");

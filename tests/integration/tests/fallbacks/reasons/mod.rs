@@ -84,7 +84,11 @@ impl Play {
 
     /// Who asks.
     fn callers(&self) -> &'static [Caller] {
-        if matches!(self.situation.asked, Asked::GrpcOnly(_)) { &[Caller::Grpc] } else { &Caller::ALL }
+        match self.situation.asked {
+            Asked::GrpcOnly(_) => &[Caller::Grpc],
+            Asked::WithoutBody(_) => &[Caller::Http1, Caller::Http2],
+            _ => &Caller::ALL,
+        }
     }
 
     fn request(&self, caller: Caller) -> Request {
@@ -94,7 +98,7 @@ impl Play {
             _ => Request::get(&self.path()),
         };
         let words = match self.situation.asked {
-            Asked::Told(words) | Asked::GrpcOnly(words) => words,
+            Asked::Told(words) | Asked::GrpcOnly(words) | Asked::WithoutBody(words) => words,
             Asked::Hurried => {
                 request = request.header("x-deadline-ms", "30000");
                 ""

@@ -158,6 +158,8 @@ async fn its_retries_and_its_time_are_the_requests() {
     }
     scene.edge.wait_calls("guard", calls(0, 2, 1)).await;
     assert_eq!(scene.spare.requests(), 3);
+    assert_eq!(scene.fallbacks("shop", "circuit_open", "reroute").await, 3);
+    assert_eq!(scene.edge.count(FALLBACKS, &[]).await, 3);
     scene.sound();
 }
 

@@ -132,10 +132,10 @@ async fn whoever_waits_in_vain_there_too_is_answered_by_the_next_entry() {
     assert_eq!(scene.refused("shop", "bulkhead_full").await, times + 1);
     assert_eq!(scene.refused("guard", "bulkhead_full").await, times);
     assert_eq!(scene.fallbacks("shop", "bulkhead_full", "static").await, times);
-    assert_eq!(scene.fallbacks("shop", "bulkhead_full", "reroute").await, 1);
     scene.world.upstream.release();
     scene.spare.release();
     assert_eq!((finish(held).await.status, finish(there).await.status), (200, 200));
+    assert_eq!(scene.fallbacks("shop", "bulkhead_full", "reroute").await, 1);
     for policy in ["shop", "guard"] {
         scene.empty(policy).await;
         waiting(&scene, policy, 0).await;

@@ -76,12 +76,13 @@ const ROWS: &[Row] = &[
     (&["application/json;q=0, text/html;q=0, */*;q=0.5"], [ALL, ALL, PLAIN]),
     // What is no media type does not take others along.
     (&["text/html, ;;;, =, /"], [HTML, ALL, HTML]),
-    (&["html"], [ALL, ALL, PLAIN]),
+    (&["html"], [ALL, ALL, HTML]),
     (&["text/html2"], [ALL, ALL, PLAIN]),
     (&["xtext/html"], [ALL, ALL, PLAIN]),
     (&["text/htm"], [ALL, ALL, PLAIN]),
-    // An empty list is a list of nothing.
-    (&[""], [ALL, ALL, PLAIN]),
+    // What says nothing is as good as none.
+    (&[""], [ALL, ALL, HTML]),
+    (&[" , ,"], [ALL, ALL, HTML]),
 ];
 
 fn policies() -> Vec<Value> {
