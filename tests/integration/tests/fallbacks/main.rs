@@ -3,6 +3,7 @@
 
 mod formed;
 mod front;
+mod grpc;
 mod local_reply;
 mod modes;
 mod needs;

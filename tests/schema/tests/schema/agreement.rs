@@ -96,7 +96,7 @@ fn further() -> Vec<Value> {
     };
     vec![
         bodies(&["\u{e9}".repeat(131_073)]),
-        bodies(&vec!["x".repeat(262_144); 5]),
+        bodies(&vec!["x".repeat(262_144); 17]),
         bodies(&["%REASON%".repeat(65)]),
         json!({"defaults": {"fallback": guarded}, "policies": [{"name": "q", "match": [{"any": true}]}]}),
         policies(&[policy("p", "when_open", json!(["q"])), policy("q", "circuit_breaker", json!(null))]),

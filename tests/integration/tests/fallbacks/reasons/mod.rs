@@ -3,6 +3,7 @@
 
 mod expected;
 mod table;
+mod untouched;
 
 use crate::*;
 use expected::Expected;

@@ -125,6 +125,7 @@ pub const SITUATIONS: &[Situation] = &[
     failed("no-retry", "connect_failure", "refused_no_retry_left", "", (503, "upstream_reset_before_response_started{remote_connection_failure*")),
     failed("no-host", "connect_failure", "no_host", "", (503, "no_healthy_upstream")),
     Situation { counts: IGNORED, ..failed("overflow", "connect_failure", "overflow", "", (503, "upstream_reset_before_response_started{overflow}")) },
+    Situation { counts: IGNORED, ..failed("dropped", "connect_failure", "drop", "", (503, "unconditional_drop_overload")) },
     failed("closed", "reset", "plain", "close", (503, "upstream_reset_before_response_started{connection_termination}")),
     failed("reset", "reset", "h2", "reset", (503, "upstream_reset_before_response_started{remote_reset}")),
     failed("nonsense", "reset", "nonsense", "", (502, "upstream_reset_before_response_started{protocol_error}")),
