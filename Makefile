@@ -98,6 +98,12 @@ bench-large: build test-modules ## Measure start, memory and CPU per request wit
 	$(SETUP) envoy
 	cargo run $(CARGO_FLAGS) --release -p resilience-bench -- large
 
+# BASELINE is the path of the other build.
+.PHONY: bench-against
+bench-against: build test-modules ## Measure CPU per request of this module and of another build of it (BASELINE=path)
+	$(SETUP) envoy
+	RESILIENCE_BASELINE=$(abspath $(BASELINE)) cargo run $(CARGO_FLAGS) --release -p resilience-bench -- against
+
 .PHONY: contract
 contract: test-modules ## Check what we rely on in Envoy, on both versions we hold to
 	$(SETUP) envoy envoy-older

@@ -10,8 +10,13 @@
 //! Before that, unpinned: how soon a waiter of one worker is woken by another, what four workers cost that share one policy, and
 //! what a dependency that hangs costs its neighbour.
 //!
-//! With the argument `large` (`make bench-large`): one policy and ten thousand, side by side in the same way.
+//! What failed answers cost that are replaced, and how long a caller waits for a fallback while other traffic runs.
+//!
+//! With the argument `large` (`make bench-large`): one policy and ten thousand, side by side in the same way. With `against`
+//! (`make bench-against`): this build of the module and another one.
 
+mod against;
+mod fallback;
 mod hot;
 mod large;
 mod load;
@@ -38,12 +43,18 @@ const TURNS: usize = 154;
 async fn main() {
     let upstream = start_upstream().await;
     let address = upstream.addr("upstream").await;
-    if std::env::args().any(|argument| argument == "large") {
+    let asked = |word: &str| std::env::args().any(|argument| argument == word);
+    if asked("large") {
         large::print(&upstream, address).await;
+    } else if asked("against") {
+        against::print(&upstream, address).await;
+    } else if asked("fallback") {
+        fallback::print(&upstream, address).await;
     } else {
         wake::print().await;
         hot::print(address).await;
         neighbour::print(address).await;
+        fallback::print(&upstream, address).await;
         compare(&upstream, address).await;
         routes::print(&upstream, address).await;
         memory::print(address).await;

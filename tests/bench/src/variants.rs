@@ -9,8 +9,14 @@ use std::time::Duration;
 
 /// A request that is answered well.
 pub const HEALTHY: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-request-id: 1\r\n\r\n";
-const FAILING: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-fail: 1\r\n\r\n";
-const BODY: &str = "Your order is placed; payment will be processed within 5 minutes.";
+/// One that fails, with a body.
+pub const FAILING: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-fail: 1\r\n\r\n";
+/// One that fails without.
+pub const FAILING_EMPTY: &str = "GET /checkout HTTP/1.1\r\nhost: shop.example\r\nx-fail-empty: 1\r\n\r\n";
+/// What a good answer says, and a fallback's.
+pub const BODY: &str = "Your order is placed; payment will be processed within 5 minutes.";
+/// How many failures open a breaker that no run here opens.
+pub const NEVER: u32 = 1_000_000;
 /// Timeouts and retries that no request here needs.
 const TOTAL: &str = "15s";
 const PER_TRY: &str = "5s";
@@ -22,21 +28,32 @@ const FAILURES: usize = load::CONNECTIONS;
 pub struct Variant {
     pub name: &'static str,
     request: String,
+    /// What every answer says.
+    status: u16,
     envoy: Envoy,
     address: SocketAddr,
 }
 
-/// The demo upstream: answers at once, and fails where a header asks for it.
+/// The demo upstream: answers at once, and fails where a header asks for it, with a body or without.
 pub async fn start_upstream() -> Envoy {
-    let mut failing = config::direct_response("failing", "/", 503, "failed");
-    failing["match"]["headers"] = json!([{"name": "x-fail", "present_match": true}]);
-    let hosts = [config::virtual_host("all", &[failing, config::direct_response("good", "/", 200, BODY)])];
+    let where_asked = |mut route: Value, header: &str| {
+        route["match"]["headers"] = json!([{"name": header, "present_match": true}]);
+        route
+    };
+    let mut empty = config::direct_response("failing without a body", "/", 503, "");
+    empty["direct_response"].as_object_mut().expect("an answer").remove("body");
+    let routes = [
+        where_asked(config::direct_response("failing", "/", 503, "failed"), "x-fail"),
+        where_asked(empty, "x-fail-empty"),
+        config::direct_response("good", "/", 200, BODY),
+    ];
+    let hosts = [config::virtual_host("all", &routes)];
     let listener = config::listener("upstream", config::connection_manager(&hosts, &[]));
     Envoy::builder(config::bootstrap(&[listener], &[])).concurrency(1).start().await
 }
 
 /// The path in an environment variable that the Makefile sets.
-fn path_in(variable: &str) -> PathBuf {
+pub fn path_in(variable: &str) -> PathBuf {
     std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run `make bench`")).into()
 }
 
@@ -69,7 +86,12 @@ pub fn rates_filter(window: &str) -> Value {
 
 /// Ours, with a breaker that counts failures, a bulkhead that is wide enough and a fallback.
 pub fn bulkhead_filter() -> Value {
-    with(&failures(), &wide(), &json!({}))
+    bulkhead_filter_of(&module())
+}
+
+/// The same by another build of the module.
+pub fn bulkhead_filter_of(module: &Path) -> Value {
+    config::resilience_filter(module, "resilience", &document(&failures(), &wide(), &json!({})))
 }
 
 /// The same with a budget for the retries that the route makes of itself.
@@ -103,11 +125,20 @@ fn failures() -> Value {
     })
 }
 
+/// Ours, with a breaker that counts failures and never opens, and this fallback.
+pub fn fallback_filter(fallback: &Value) -> Value {
+    with(&json!({"consecutive_failures": NEVER}), &Value::Null, &json!({"fallback": fallback}))
+}
+
 fn with_triggers(triggers: &Value) -> Value {
     with(triggers, &Value::Null, &json!({}))
 }
 
 fn with(triggers: &Value, bulkhead: &Value, more: &Value) -> Value {
+    config::resilience_filter(&module(), "resilience", &document(triggers, bulkhead, more))
+}
+
+fn document(triggers: &Value, bulkhead: &Value, more: &Value) -> String {
     let mut breaker = triggers.clone();
     // Once open it stays open for the whole measurement.
     breaker["wait_duration_in_open_state"] = json!("24h");
@@ -123,7 +154,7 @@ fn with(triggers: &Value, bulkhead: &Value, more: &Value) -> Value {
     for (section, value) in more.as_object().expect("sections") {
         document["policies"][0][section] = value.clone();
     }
-    config::resilience_filter(Path::new(&module()), "resilience", &document.to_string())
+    document.to_string()
 }
 
 /// A route to the upstream.
@@ -162,7 +193,12 @@ impl Variant {
     /// A running Envoy, and the request to send to it, which gets a 200.
     pub async fn of(name: &'static str, request: String, envoy: Envoy) -> Self {
         let address = envoy.addr("edge").await;
-        Self { name, request, envoy, address }
+        Self { name, request, status: 200, envoy, address }
+    }
+
+    /// The same where it gets another status.
+    pub fn answered(self, status: u16) -> Self {
+        Self { status, ..self }
     }
 
     /// The process's number.
@@ -183,7 +219,7 @@ impl Variant {
     /// Sends requests and returns Envoy's CPU time for each.
     pub fn drive(&self, requests: usize) -> Duration {
         let before = self.envoy.cpu();
-        load::run(self.address, &self.request, 200, requests);
+        load::run(self.address, &self.request, self.status, requests);
         (self.envoy.cpu() - before) / u32::try_from(requests).expect("a few thousand")
     }
 }

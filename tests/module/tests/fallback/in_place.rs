@@ -248,3 +248,34 @@ fn what_is_written_into_it_is_written_for_its_type() {
         (None, Some("true"))
     );
 }
+
+/// A host that does not take a body is asked again with the next piece; the answer ends in any case.
+#[test]
+fn a_body_that_the_host_does_not_take_comes_with_the_next_piece_and_the_answer_ends() {
+    for status in status::FAULTS {
+        let play = |taken_from: usize, pieces: &[&str]| {
+            let shop = shop(OURS);
+            let stream = ask(shop.vm(), "GET", &[]);
+            describe(&stream, VIA_UPSTREAM, 0);
+            stream.set_response_headers(headers(&[LONG.as_slice(), &[SERVICE_TIME]].concat()));
+            assert_eq!(stream.response_headers(false).unwrap(), Action::Continue);
+            shop.vm().fail_kind("proxy_set_buffer_bytes", status);
+            for (number, piece) in pieces.iter().enumerate() {
+                if number == taken_from {
+                    shop.vm().clear_faults();
+                }
+                let last = number + 1 == pieces.len();
+                let action = stream.response_body(piece, last).unwrap();
+                let expected = if last || number == taken_from { Action::Continue } else { Action::Drop };
+                assert_eq!(action, expected, "{status}, piece {number}");
+            }
+            stream.finish().unwrap();
+            stream.received()
+        };
+        assert_eq!(play(1, &["bro", "ken", ""]).is_well_formed("GET"), Ok(()));
+        // There was something to take the place of, if no more is.
+        assert_eq!(play(2, &["bro", "ken", ""]).body(), b"ours");
+        assert!(play(9, &["bro", "ken", ""]).ended);
+        assert!(play(9, &["bro", "ken"]).ended);
+    }
+}

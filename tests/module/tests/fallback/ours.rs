@@ -152,3 +152,21 @@ fn a_timeout_that_no_entry_is_for_is_answered_plainly() {
     stream.finish().unwrap();
     assert_eq!(all_fallbacks(&shop), 0);
 }
+
+/// To hold a request that cannot be answered would hang it.
+#[test]
+fn a_refusal_whose_answer_the_host_does_not_send_goes_on_and_is_nobodys_fallback() {
+    let forced =
+        CONFIG.replacen("\"circuit_breaker\": {", "\"circuit_breaker\": {\"mode\": \"forced_open\",", 1);
+    let shop = Shop::with(&forced.replacen("\"name\"", &format!("\"fallback\": [{OURS}], \"name\""), 1), 1);
+    for status in status::FAULTS {
+        shop.vm().fail_kind("proxy_send_local_response", status);
+        let stream = arrive(shop.vm());
+        assert_eq!(stream.request_headers(true).unwrap(), Action::Continue, "{status}");
+        stream.finish().unwrap();
+        shop.vm().clear_faults();
+        assert_eq!(all_fallbacks(&shop), 0, "{status}");
+    }
+    assert!(serve(shop.vm(), End::Status(200)).unwrap().is_some());
+    assert_eq!(all_fallbacks(&shop), 1);
+}

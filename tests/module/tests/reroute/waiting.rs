@@ -194,3 +194,19 @@ fn a_worker_that_reads_a_message_may_be_another_than_the_one_that_let_go() {
     shop.pass(TICK).unwrap();
     assert_eq!(shop.metric("resilience_store_give_ups_total;operation=lease"), 0);
 }
+
+/// When to come back is what is left of the wait of its own breaker.
+#[test]
+fn one_that_waited_elsewhere_is_told_what_is_left_of_its_own_wait() {
+    let brief = PATIENT.replace("10s", "4s");
+    for (entry, status) in [(r#"{"fail": {"status": 503}}"#, 503), (r#"{"static": {"status": 429}}"#, 429)] {
+        let shop = shop_of(BREAKER, &format!("{REROUTE}, {entry}"), &[("backup", &brief)]);
+        trip(&shop, "checkout");
+        let holder = hold(&shop, "backup");
+        let waiter = wait(shop.vm());
+        shop.pass(Duration::from_secs(4)).unwrap();
+        let reply = refused(&waiter);
+        assert_eq!((reply.status, reply.header("retry-after").as_deref()), (status, Some("6")));
+        holder.finish().unwrap();
+    }
+}
