@@ -163,22 +163,63 @@ async fn its_retries_and_its_time_are_the_requests() {
     scene.sound();
 }
 
-/// A deadline goes on with the request; the policy's own is over for what it has refused for it.
+/// A deadline goes on with the request, whether the guard bounds time or not; the policy's own is over for what it has refused for
+/// it.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_requests_own_deadline_shortens_the_guards_time() {
+async fn the_requests_own_deadline_goes_along() {
     let own = json!({"timeout": {"deadline_header": "x-deadline-ms"}});
-    let policies =
-        [with(shut("shop", json!([elsewhere()])), own), guard(json!({"timeout": {"total": "5m"}}))];
-    let mut document = document(&policies);
-    document["trust_caller_headers"] = true.into();
-    let mut scene = Scene::open(&document).await;
-    for _ in 0..WORKERS {
-        let hurried = told(Request::get("/shop"), "hang").header("x-deadline-ms", "300");
-        let answer = scene.ask(Protocol::Http1, hurried).await.answer;
-        assert_eq!((answer.status, marked(&answer)), (504, vec![mark("shop", "circuit_open", "reroute")]));
+    for of_guard in [json!({}), json!({"timeout": {"total": "5m"}})] {
+        let policies = [with(shut("shop", json!([elsewhere()])), own.clone()), guard(of_guard)];
+        let mut document = document(&policies);
+        document["trust_caller_headers"] = true.into();
+        let mut scene = Scene::open(&document).await;
+        let mut hurried = Vec::new();
+        for _ in 0..WORKERS {
+            let request = told(Request::get("/shop"), "hang").header("x-deadline-ms", "1500");
+            hurried.push(scene.http2.next_worker().start(request).await.expect("a connection"));
+        }
+        for pending in hurried {
+            let answer = pending.headers().await.expect("an answer").finish().await;
+            assert_eq!(
+                (answer.status, marked(&answer)),
+                (504, vec![mark("shop", "circuit_open", "reroute")])
+            );
+        }
+        let patient = told(Request::get("/shop"), "delay=2000ms");
+        assert_eq!(scene.ask(Protocol::Http1, patient).await.answer.status, 200);
+        scene.edge.wait_calls("guard", calls(1, WORKERS as u64, 0)).await;
+        assert_eq!(scene.spare.requests(), WORKERS + 1);
+        scene.sound();
     }
-    let patient = told(Request::get("/shop"), "delay=500ms");
-    assert_eq!(scene.ask(Protocol::Http1, patient).await.answer.status, 200);
-    assert_eq!(scene.spare.requests(), WORKERS + 1);
+}
+
+/// One that only watches keeps nobody out and replaces nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_in_shadow_mode_lets_everybody_in_and_leaves_answers_alone() {
+    let sections = json!({
+        "mode": "shadow",
+        "circuit_breaker": {"consecutive_failures": 1, "wait_duration_in_open_state": FOR_EVER},
+        "bulkhead": {"max_concurrent_calls": 1},
+        "fallback": [text("the guard's")],
+    });
+    let policies = [shut("shop", json!([elsewhere(), text("the shop's")])), guard(sections)];
+    let mut scene = Scene::open(&document(&policies)).await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (words, status) in
+            [("status=500", 500), ("status=500; body=", 500), ("close", 503), ("status=200", 200)]
+        {
+            let answer = scene.ask(protocol, told(Request::get("/shop"), words)).await.answer;
+            let seen = (answer.status, marked(&answer));
+            assert_eq!(seen, (status, vec![mark("shop", "circuit_open", "reroute")]), "{words}");
+        }
+    }
+    assert_eq!((scene.spare.requests(), scene.world.upstream.requests()), (8, 0));
+    assert_eq!(scene.fallbacks("shop", "circuit_open", "reroute").await, 8);
+    assert_eq!(scene.edge.count(FALLBACKS, &[]).await, 8);
+    assert_eq!(scene.edge.count(REJECTIONS, &[("policy", "guard")]).await, 0);
+    for (reason, times) in [("upstream_failure", 4), ("reset", 2), ("circuit_open", 7)] {
+        let labels = [("policy", "guard"), ("reason", reason)];
+        scene.edge.wait_count(SHADOW, &labels, times).await;
+    }
     scene.sound();
 }
