@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Time for what was sent to leave this process before the exchange is spoiled; no test waits for it.
-const GRACE: Duration = Duration::from_millis(30);
+const GRACE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this task, which takes the connections along.

@@ -221,6 +221,8 @@ async fn whoever_pauses_behind_us_does_so_with_our_permits() {
             assert_eq!(scene.edge.gauge(IN_FLIGHT, "shop").await.unwrap_or(0), 0);
             assert_eq!(scene.world.upstream.requests_to("/authz/shop"), 2);
             second.abandon();
+            // It must not be there any more when the authorizations come.
+            scene.world.upstream.wait_in_flight(1).await;
         }
         scene.world.upstream.release();
         let answer = first.headers().await.expect("an answer").finish().await;

@@ -61,7 +61,7 @@ async fn its_own_fallback_answers_for_failures_only() {
     let fallback = json!([text("the guard's"), {"on": ["refusal"], "reroute": {"cluster": "upstream", "policy": "shop"}}]);
     let sections = json!({
         "circuit_breaker": {"consecutive_failures": 5, "wait_duration_in_open_state": FOR_EVER},
-        "timeout": {"total": "500ms"},
+        "timeout": {"total": "2s"},
         "fallback": fallback,
     });
     let policies = [shut("shop", json!([elsewhere(), text("the shop's")])), guard(sections)];
@@ -163,7 +163,7 @@ async fn its_retries_and_its_time_are_the_requests() {
     scene.sound();
 }
 
-/// A deadline goes on where the guard bounds time at all; the policy's own is over for what it has refused for it.
+/// A deadline goes on with the request; the policy's own is over for what it has refused for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_requests_own_deadline_shortens_the_guards_time() {
     let own = json!({"timeout": {"deadline_header": "x-deadline-ms"}});
