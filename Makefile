@@ -101,6 +101,7 @@ bench-large: build test-modules ## Measure start, memory and CPU per request wit
 # BASELINE is the path of the other build.
 .PHONY: bench-against
 bench-against: build test-modules ## Measure CPU per request of this module and of another build of it (BASELINE=path)
+	@test -f "$(BASELINE)" || { echo "BASELINE=$(BASELINE): expected the path of another resilience.wasm" >&2; exit 2; }
 	$(SETUP) envoy
 	RESILIENCE_BASELINE=$(abspath $(BASELINE)) cargo run $(CARGO_FLAGS) --release -p resilience-bench -- against
 

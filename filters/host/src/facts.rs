@@ -56,12 +56,13 @@ pub(crate) struct Read {
     pub(crate) caller: Option<Caller>,
 }
 
-/// Reads all headers of a request at once, if its policy needs more of them than a few, or it has a deadline to pass on.
-pub(crate) fn read(policy: &Policy, trusted: bool, has_deadline: bool) -> Read {
+/// Reads all headers of a request at once, if its policy needs more of them than a few, if it has a deadline to pass on, or if
+/// its method matters.
+pub(crate) fn read(policy: &Policy, trusted: bool, has_deadline: bool, method_matters: bool) -> Read {
     let fallback = &policy.fallback;
     let replaces = fallback.answers(Reasons::FAILURES);
     let heeds = policy.heeds_headers() || has_deadline;
-    if !(heeds || replaces && fallback.reads_request()) {
+    if !(heeds || replaces && (method_matters || fallback.reads_request())) {
         return Read::default();
     }
     let Some(headers) = request_headers() else { return Read::default() };

@@ -42,6 +42,9 @@ pub(crate) struct Root {
     /// When requests end that the router does not end in time.
     alarms: Alarms,
     has_beaten: bool,
+    /// The policies of which failed answers have come that only their requests' methods tell whether a body may take the place of
+    /// theirs. Where none come, no request pays for it.
+    methods_matter: BTreeSet<usize>,
     /// Whose ways elsewhere have led astray.
     astray: BTreeSet<(usize, String)>,
 }
@@ -115,6 +118,7 @@ impl Root {
             timer: Timer::new(now),
             alarms: Alarms::default(),
             has_beaten: false,
+            methods_matter: BTreeSet::new(),
             astray: BTreeSet::new(),
             document,
         }
@@ -257,6 +261,11 @@ impl Root {
             }
         }
         resumed
+    }
+
+    /// Has the methods of a policy's requests looked at from now on.
+    pub(crate) fn look_at_methods(&mut self, policy: usize) {
+        self.methods_matter.insert(policy);
     }
 
     /// Takes note of a request that was to go elsewhere and did not; what is likely is said once.

@@ -290,6 +290,9 @@ pub fn answer(stream: &FakeStream, end: End) -> Result<(), Failure> {
         if end != End::ConnectFailure {
             answered.extend(headers(&[SERVICE_TIME]));
         }
+        if content_type != "application/grpc" {
+            answered.extend(headers(&[("content-length", "2")]));
+        }
         stream.set_response_headers(answered);
         stream.set_property(b"upstream\0address", "127.0.0.1:8080");
     };

@@ -67,7 +67,7 @@ impl Root {
         sent: Option<Sent>,
     ) -> Arrived {
         self.now = clock().unwrap_or(self.now);
-        let Self { document, worker, now, metrics, .. } = self;
+        let Self { document, worker, now, metrics, methods_matter, .. } = self;
         let at = *now;
         let Some(policy) = document.policies.get(index) else {
             let decision = Decision::Call(Pass::default());
@@ -75,7 +75,8 @@ impl Root {
             return Arrived { at, target, class: None, asked, decision };
         };
         let Sent { came, deadline } = sent.unwrap_or(Sent { came: at, deadline: None });
-        let read = facts::read(policy, document.trust_caller_headers, deadline.is_some());
+        let method_matters = methods_matter.contains(&index);
+        let read = facts::read(policy, document.trust_caller_headers, deadline.is_some(), method_matters);
         let class = policy.priority().map(|priority| match (&priority.source, &read.said) {
             // What was read with all the other headers need not be read once more.
             (Some(ClassSource::Header(_)), Some(said)) => priority.class(said.class.as_deref()),

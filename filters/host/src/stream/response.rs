@@ -182,7 +182,12 @@ impl Stream {
         let failed = Failed { headers: headers.iter().collect(), ends };
         let action = match replace(reply, &failed, caller, mark) {
             Replacement::Direct(reply) => match send(&reply) {
-                Action::Pause => Action::Pause,
+                Action::Pause => {
+                    if !ends && !caller.is_grpc && caller.is_head.is_none() {
+                        root.look_at_methods(*index);
+                    }
+                    Action::Pause
+                }
                 Action::Continue => return None,
             },
             Replacement::InPlace(rewrite) => {

@@ -76,7 +76,8 @@ fn routes(path: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_in_the_place_of_another_keeps_cors_and_gzip() {
-    let mut scene = scene(&[fragile("shop", 1000, json!([entry()]))], &routes("/shop")).await;
+    let policy = with(fragile("shop", 1000, json!([entry()])), json!({"retry_budget": {}}));
+    let mut scene = scene(&[policy], &routes("/shop")).await;
     let zipped = "status=503; size=5000; header=content-encoding:gzip; header=content-type:text/plain";
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for (path, words) in [
@@ -107,6 +108,28 @@ async fn an_answer_in_the_place_of_another_keeps_cors_and_gzip() {
         let answer = scene.ask(protocol, request).await.answer;
         assert_eq!((answer.text(), all(&answer.headers, ALLOW)), (page(), vec![ORIGIN.to_owned()]));
     }
+    scene.sound();
+}
+
+/// Over HTTP/2 and without a length only the request's method tells whether a body can take the place of another. Who has no other
+/// reason to look at it does so from the first such answer on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_looks_at_methods_once_it_has_to() {
+    let mut scene = scene(&[fragile("shop", 1000, json!([entry()]))], &routes("/shop")).await;
+    let mut connection = Connection::open(scene.edge.address, Protocol::Http1).await.expect("a connection");
+    for (words, in_place) in
+        [("status=500", true), ("status=500; chunked", false), ("status=500; chunked", true)]
+    {
+        let case = scene.case();
+        let request = from_a_browser(told(Request::get("/shop/h2"), words)).header("x-case", &case);
+        let answer = connection.send(request).await.expect("an answer");
+        let text = if in_place { unzipped(&answer) } else { answer.text() };
+        assert_eq!((answer.status, text), (200, page()), "{words}");
+        assert_eq!(!scene.logged(&case).await.contains("resilience:"), in_place, "{words}");
+    }
+    let head = connection.send(told(Request::new(Method::HEAD, "/shop/h2"), "status=500; chunked")).await;
+    assert_eq!(head.expect("an answer").body.len(), 0);
+    assert!(connection.is_open());
     scene.sound();
 }
 

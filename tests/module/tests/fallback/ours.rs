@@ -4,6 +4,8 @@ use crate::*;
 use resilience_module_tests::shop::{CONFIG, End, FAILURES, ROOT, WAIT, serve};
 use std::time::Duration;
 
+const LONG: [(&str, &str); 2] = [(":status", "503"), ("content-length", "6")];
+
 const SHADOWED: &str = "resilience_shadow_decisions_total;policy=checkout;reason=upstream_failure";
 
 fn all_fallbacks(shop: &Shop) -> u64 {
@@ -49,7 +51,7 @@ fn a_reply_of_ours_is_never_replaced() {
 #[test]
 fn answers_that_are_replaced_open_a_breaker_and_a_probe_whose_answer_is_replaced_opens_it_again() {
     let shop = Shop::with(&policy_and(&format!(r#""fallback": [{OURS}]"#)), 1);
-    let fails = || served(&shop, "GET", &given(&[(":status", "503")], &["broken"])).on();
+    let fails = || served(&shop, "GET", &given(&LONG, &["broken"])).on();
     (0..FAILURES).for_each(|_| assert_eq!(fails().body(), b"ours"));
     let reply = serve(shop.vm(), End::Status(200)).unwrap().expect("open");
     assert_eq!((reply.status, reply.body.as_slice()), (200, &b"ours"[..]));
@@ -83,7 +85,7 @@ fn a_policy_in_shadow_mode_replaces_nothing_and_counts_what_it_would_have() {
     served(&shop, "GET", &given(&[(":status", "200")], &["fine"]));
     let config = config.replace(OURS, r#"{"status": [500], "static": {"status": 200}}"#);
     let other = Shop::with(&config, 1);
-    served(&other, "GET", &given(&[(":status", "503")], &["broken"]));
+    served(&other, "GET", &given(&LONG, &["broken"]));
     assert_eq!((shop.metric(SHADOWED), other.metric(SHADOWED)), (2, 0));
 }
 
@@ -97,13 +99,13 @@ fn only_the_mode_of_the_policy_keeps_its_fallback_quiet() {
             1,
         );
         let shop = Shop::with(&config, 1);
-        assert_eq!(served(&shop, "GET", &given(&[(":status", "503")], &["broken"])).on().body(), b"ours");
+        assert_eq!(served(&shop, "GET", &given(&LONG, &["broken"])).on().body(), b"ours");
         assert_eq!((shop.metric(SHADOWED), fallbacks(&shop, "upstream_failure", "static")), (0, 1), "{mode}");
     }
     // Without any pattern it still answers.
     let breaker = CONFIG.find("\"circuit_breaker\"").map(|at| &CONFIG[at..]).unwrap();
     let shop = Shop::with(&CONFIG.replace(breaker, &format!("\"fallback\": [{OURS}]}}]}}")), 1);
-    assert_eq!(served(&shop, "GET", &given(&[(":status", "503")], &["broken"])).on().body(), b"ours");
+    assert_eq!(served(&shop, "GET", &given(&LONG, &["broken"])).on().body(), b"ours");
     assert_eq!((shop.metric(FAILED), fallbacks(&shop, "upstream_failure", "static")), (1, 1));
 }
 

@@ -135,6 +135,7 @@ fn a_failure_of_the_operators_own_is_replaced_and_what_they_ignore_is_not() {
     ] {
         let config = with_fallback(OURS).replacen("\"name\"", &format!("{rules}, \"name\""), 1);
         let shop = Shop::with(&config, 1);
+        let answered = [&answered[..], &[("content-length", "6")]].concat();
         let came = served(&shop, "GET", &given(&answered, &["theirs", ""])).on();
         let expected = if replaced { "ours" } else { "theirs" };
         assert_eq!(came.body(), expected.as_bytes(), "{answered:?}");

@@ -119,3 +119,62 @@ fn our_own_timeout_of_one_that_went_elsewhere_is_the_guards() {
         assert_eq!((calls(&shop, "backup"), calls(&shop, "checkout")), ([0, 0, 1], [0, 0, 0]));
     }
 }
+
+/// A wait is part of what a request takes, wherever it was.
+#[test]
+fn the_guards_time_runs_from_when_the_request_came() {
+    let own = PATIENT.replace("10s", "400ms");
+    let shop = shop_of(&own, REROUTE, &[("backup", r#""timeout": {"total": "1s"}"#)]);
+    let holder = hold(&shop, "checkout");
+    let waiter = arrive(shop.vm());
+    assert_eq!(waiter.request_headers(true).unwrap(), Action::Pause);
+    shop.host.advance(Duration::from_millis(400));
+    shop.vm().tick(ROOT).unwrap();
+    assert_eq!(timeout(&waiter).as_deref(), Some("600"));
+    leave(arrives(&waiter), End::Status(200));
+    holder.finish().unwrap();
+}
+
+/// A deadline is passed on to whom the request is sent.
+#[test]
+fn a_deadline_that_it_brings_along_is_passed_on() {
+    let own = format!(r#"{FORCED}, "timeout": {{"total": "1s"}}"#);
+    let config = document(&own, REROUTE, &[("backup", BREAKER)]);
+    let shop =
+        Shop::with(&config.replacen("\"namespace\"", "\"trust_caller_headers\": true, \"namespace\"", 1), 1);
+    let stream = arrive(shop.vm());
+    let mut request = stream.headers(Map::RequestHeaders);
+    request.extend(headers(&[("grpc-timeout", "9S")]));
+    stream.set_request_headers(request);
+    assert_eq!(enter(&stream).unwrap(), None);
+    assert_eq!(timeout(&stream).as_deref(), Some("1000"));
+    assert_eq!(stream.header(Map::RequestHeaders, "grpc-timeout").as_deref(), Some("1000m"));
+    leave(arrives(&stream), End::Status(200));
+}
+
+/// A guard in shadow mode answers nobody, nor does one for what never got to it: the caller's own policy does.
+#[test]
+fn our_own_timeout_is_that_of_its_own_policy_where_the_guard_has_no_say() {
+    const SHADOWED: &str = "resilience_shadow_decisions_total;policy=backup;reason=timeout";
+    let own = format!(r#"{FORCED}, "timeout": {{"total": "300ms"}}"#);
+    let page = r#""fallback": [{"static": {"status": 202}}]"#;
+    for (guard, cluster, mark, shadowed) in [
+        (format!(r#""mode": "shadow", {BREAKER}, {page}"#), "backup", format!("{MARK}, checkout"), 1),
+        (format!(r#""mode": "shadow", {BREAKER}"#), "backup", format!("{MARK}, checkout"), 0),
+        (format!("{BREAKER}, {page}"), "payments", "checkout".to_owned(), 0),
+    ] {
+        let shop = shop_of(&own, REROUTE, &[("backup", &guard)]);
+        let stream = arrive(shop.vm());
+        assert_eq!(stream.request_headers(false).unwrap(), Action::Continue);
+        stream.set_property(b"xds\0cluster_name", cluster);
+        shop.host.advance(Duration::from_millis(300));
+        shop.vm().tick(ROOT).unwrap();
+        let reply = stream.local_response().expect("its time is over");
+        assert_eq!(reply.status, 504);
+        assert_eq!(reply.header("x-resilience"), Some(format!("{mark};reason=timeout;source=none")));
+        assert_eq!(reply.details, b"resilience:checkout:timeout");
+        stream.deliver_local_response().unwrap();
+        stream.finish().unwrap();
+        assert_eq!(shop.metric(SHADOWED), shadowed, "{guard}");
+    }
+}

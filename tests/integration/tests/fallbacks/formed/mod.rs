@@ -78,6 +78,8 @@ const FAILED: &[Failed] = &[
     Failed { reason: "reset", ..failed("Envoy's own, after a reset", "h2", "reset", true) },
 ];
 
+/// The route whose policies have a budget, and so look at their requests' methods.
+const LOOKS: &str = "h2";
 const ROUTES: [&str; 3] = ["plain", "h2", "refused"];
 
 /// Each answer with each route. What else than a 5xx fails is told.
@@ -86,7 +88,8 @@ fn policies(answers: &[Ours]) -> Vec<Value> {
         let name = format!("{}-{route}", ours.name);
         let outcome = json!({"failure": {"status": ["5xx", 204, 304]}});
         let matched = json!([{"path": {"prefix": format!("/{name}")}}]);
-        json!({"name": name, "match": matched, "outcome": outcome, "fallback": [ours.entry]})
+        let policy = json!({"name": name, "match": matched, "outcome": outcome, "fallback": [ours.entry]});
+        if route == LOOKS { with(policy, json!({"retry_budget": {}})) } else { policy }
     };
     answers.iter().flat_map(|ours| ROUTES.map(|route| of(ours, route))).collect()
 }
@@ -99,10 +102,11 @@ fn request(method: &Method, path: &str, words: &str) -> Request {
 }
 
 /// Whether ours goes into the place of a failed answer: its body does, or it needs none. That nothing comes after a HEAD is known
-/// where there would have been something after a GET.
+/// where its policy looks at methods, or there would have been something after a GET.
 fn has_room(failed: &Failed, ours: &Ours, method: &Method) -> bool {
     let tells_of_bytes = failed.has_body && !failed.words.contains("chunked");
-    ours.body.is_empty() || if method == Method::HEAD { tells_of_bytes } else { failed.has_body }
+    let is_known = failed.route == LOOKS || tells_of_bytes;
+    ours.body.is_empty() || if method == Method::HEAD { is_known } else { failed.has_body }
 }
 
 /// What is wrong with an answer.
