@@ -228,7 +228,9 @@ fn check_rewrite(rewrite: &Rewrite, failed: &Failed<'_>, is_head: Option<bool>, 
 
 /// What others said stands before what we say, and no other header holds anything of theirs.
 fn check_marks(headers: &[(String, String)], failed: &Failed<'_>, mark: Option<&str>) {
-    let theirs = failed.headers.iter().filter(|(name, _)| *name == b"x-resilience");
+    // What no header may have is nothing that anybody said.
+    let is_text = |value: &[u8]| !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    let theirs = failed.headers.iter().filter(|(name, value)| *name == b"x-resilience" && is_text(value));
     let said: Vec<_> = theirs.map(|(_, value)| String::from_utf8_lossy(value)).collect();
     let Some((_, marker)) = headers.iter().find(|(name, _)| name == "x-resilience") else { return };
     let earlier = said.iter().map(AsRef::as_ref).chain(mark).collect::<Vec<_>>().join(", ");
