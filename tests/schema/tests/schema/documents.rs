@@ -256,8 +256,11 @@ pub fn valid() -> Vec<Value> {
     documents.extend(retries());
     // A breaker that only looks on, with nothing inherited.
     documents.push(json!({"policies": policies(&[json!({"consecutive_failures": 2, "mode": "shadow"})])}));
-    documents.push(serde_json::from_str(&super::read("envoy/policies.json")).expect("the example is JSON"));
     documents
+}
+
+pub fn example() -> Value {
+    serde_json::from_str(&super::read("envoy/policies.json")).expect("the example is JSON")
 }
 
 /// The places of all keys in a document, as the schema names them.
