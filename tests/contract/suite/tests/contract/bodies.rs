@@ -82,6 +82,8 @@ async fn the_last_callback_of_a_request_is_told_so() {
             .then_some(())
     })
     .await;
+    // Who is let go before it is there hangs for ever.
+    upstream.wait_in_flight(1).await;
     upstream.release();
     assert_eq!(pending.headers().await.unwrap().status, 200);
 }
