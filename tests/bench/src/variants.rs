@@ -206,9 +206,9 @@ impl Variant {
         self.envoy.pid()
     }
 
-    /// Makes the upstream fail until the breaker is open.
+    /// Makes the upstream fail, which the fallback answers, until the breaker is open.
     pub async fn trip(&self) {
-        load::run(self.address, FAILING, 503, FAILURES);
+        load::run(self.address, FAILING, 200, FAILURES);
         eventually("the breaker to open", PATIENCE, async || {
             let stats = self.envoy.get("/stats?filter=circuit_breaker_transitions_total").await.body;
             stats.contains("to=open").then_some(())
