@@ -118,6 +118,8 @@ pub enum Instead<'a> {
         /// Where.
         to: &'a Reroute,
     },
+    /// An entry applies, and the policy only looks on.
+    Shadowed,
     /// No entry applies.
     Nothing,
 }
@@ -133,12 +135,46 @@ pub fn instead<'a>(
     tried: Entries,
 ) -> Instead<'a> {
     let Some((place, entry)) = policy.fallback.pick(cause, caller, tried) else { return Instead::Nothing };
+    if policy.shadow {
+        return Instead::Shadowed;
+    }
     let reply = match &entry.strategy {
         Strategy::Reroute(to) => return Instead::Reroute { place, to },
         Strategy::Static(answer) => from_static(policy, answer, expose, cause, caller),
         Strategy::Fail(fail) => loud(policy, *fail, expose, cause, caller),
     };
     Instead::Answer(reply)
+}
+
+/// What a request gets whose time was over before its upstream had answered.
+#[derive(PartialEq, Eq, Debug)]
+pub struct TimedOut {
+    /// The answer.
+    pub reply: Reply,
+    /// Whether a policy that only looks on would have had another.
+    pub shadowed: bool,
+}
+
+/// Answers a request of `policy` whose time is over. `own` is the policy that sent it there, if another did, and then `arrived`
+/// tells whether it got there: a guard has no say in what did not, and one that only looks on has none at all.
+#[must_use]
+pub fn timed_out(
+    policy: &Policy,
+    own: Option<&Policy>,
+    arrived: bool,
+    expose: bool,
+    caller: &Caller,
+) -> TimedOut {
+    let cause = Cause::timed_out(caller.is_grpc);
+    let instead =
+        if arrived { instead(policy, expose, &cause, caller, Entries::default()) } else { Instead::Nothing };
+    let shadowed = instead == Instead::Shadowed;
+    if let Instead::Answer(reply) = instead {
+        return TimedOut { reply, shadowed };
+    }
+    let is_heard = arrived && !policy.shadow;
+    let policy = own.filter(|_| !is_heard).unwrap_or(policy);
+    TimedOut { reply: plain(policy, expose, &cause, caller), shadowed }
 }
 
 /// The answer where no fallback applies: to a refused request, or to one whose time was over.

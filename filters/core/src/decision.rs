@@ -46,6 +46,27 @@ pub enum Late {
     Shadowed,
 }
 
+/// What a request takes along of its time to where its own policy, which refused it, has it go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// When it came, or, where its time was over, when that was found.
+    pub came: Timestamp,
+    /// When it must be answered.
+    pub deadline: Option<Timestamp>,
+}
+
+impl Sent {
+    /// For a request that came at `came`, asked for what is in `plan`, and is refused now.
+    #[must_use]
+    pub fn for_refusal(reason: Reason, plan: &Plan, came: Timestamp, now: Timestamp) -> Self {
+        match reason {
+            // It has no time left that it could take along.
+            Reason::DeadlineExceeded => Self { came: now, deadline: None },
+            _ => Self { came, deadline: plan.time.deadline },
+        }
+    }
+}
+
 impl Plan {
     /// What a request of `policy` asks for that comes at `now`. `said` is `None` where its headers cannot be read: then
     /// nothing shows that it may be repeated.

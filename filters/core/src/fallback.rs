@@ -144,6 +144,18 @@ impl Cause {
         Self { retry_after, ..self }
     }
 
+    /// A request's time was over before its upstream had answered. Its status is that of the answer that it gets without a fallback.
+    #[must_use]
+    pub const fn timed_out(is_grpc: bool) -> Self {
+        const REASON: Reason = Reason::Timeout;
+        let status = if is_grpc {
+            Status { http: None, grpc: Some(REASON.grpc_status() as u16) }
+        } else {
+            Status { http: Some(REASON.status()), grpc: None }
+        };
+        Self::failure(REASON, status)
+    }
+
     /// An answer, or the want of one, is a failure.
     #[must_use]
     pub const fn failure(reason: Reason, status: Status) -> Self {

@@ -142,12 +142,14 @@ fn of_local_reply(status: Status, info: &StreamInfo) -> Outcome {
 
 /// Why an answer, of which the headers have come, is a failure to the caller, if it is. What is evidence is another question:
 /// that Envoy's own limits were reached, or that time went by in our queue, proves nothing of the upstream, and is no answer to
-/// the caller either.
+/// the caller either. What the upstream's answer comes to is known where its headers have `settled` it; Envoy's own says
+/// everything with them.
 #[must_use]
-pub fn failure(rules: &Rules, answer: Answer, info: &StreamInfo) -> Option<Reason> {
+pub fn failure(rules: &Rules, answer: Answer, settled: bool, info: &StreamInfo) -> Option<Reason> {
     let StreamInfo { details, flags, .. } = info;
     if is_via_upstream(details) {
-        return rules.judge(answer).is_failure().then_some(Reason::UpstreamFailure);
+        let failed = settled && rules.judge(answer).is_failure();
+        return failed.then_some(Reason::UpstreamFailure);
     }
     let has = |flag: u64| flags & flag != 0;
     let out_of_time = (has(STREAM_IDLE) || details == MAX_DURATION) && answer.status.is_gateway_timeout();

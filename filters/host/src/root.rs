@@ -2,7 +2,7 @@
 
 mod deciding;
 
-pub(crate) use deciding::{Arrived, Asked, Sent};
+pub(crate) use deciding::{Arrived, Asked};
 
 use crate::call::{Call, Rerouted};
 use crate::calls::{self, Level, Queue, log};

@@ -9,12 +9,10 @@ use crate::calls::{self, Direction, Level, Map, log};
 use crate::facts::{CurrentRequest, header, property};
 use crate::root::Root;
 use request::Held;
-use resilience_core::answer::{Instead, Reason, Reply, Source, forged, instead, plain};
+use resilience_core::answer::{Reason, Source, TimedOut, forged, timed_out};
 use resilience_core::breaker::Outcome;
 use resilience_core::bulkhead::Permit;
-use resilience_core::config::Policy;
-use resilience_core::fallback::{Cause, Entries};
-use resilience_core::outcome::{self, Status};
+use resilience_core::outcome;
 use resilience_core::time::Timestamp;
 use resilience_core::worker::{Resumed, Returned, Verdict};
 use response::Way;
@@ -132,17 +130,16 @@ impl Stream {
             return;
         }
         let way = self.way(root);
-        let Some(reply) = self.timed_out(root, &way) else { return };
+        let Some(TimedOut { reply, shadowed }) = self.timed_out(root, &way) else { return };
         if send(&reply) == Action::Continue {
             return;
         }
         way.count(root);
         let Some(call) = self.call.take() else { return };
         let policy = call.target.policy;
-        let would_answer = |policy: &Policy| policy.shadow && policy.fallback.answers(Reason::Timeout.into());
         if reply.source != Source::None {
             root.metrics(policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
-        } else if root.policy(policy).is_some_and(would_answer) {
+        } else if shadowed {
             root.metrics(policy, |metrics| metrics.shadow(Reason::Timeout));
         }
         let with_it = self.whole_since.map(|since| root.now().since(since));
@@ -151,28 +148,15 @@ impl Stream {
         self.settle(root, Some((call, outcome)), true, None);
     }
 
-    /// What answers a request whose time is over.
-    fn timed_out(&self, root: &Root, way: &Way) -> Option<Reply> {
+    /// What answers a request whose time is over, where it has gone this way.
+    fn timed_out(&self, root: &Root, way: &Way) -> Option<TimedOut> {
         let call = self.call.as_ref()?;
-        let (policy, expose) = (root.policy(call.target.policy)?, root.exposes());
-        // What it would get without a fallback.
-        let status = if call.caller.is_grpc {
-            Status { http: None, grpc: Some(4) }
-        } else {
-            Status { http: Some(504), grpc: None }
-        };
-        let cause = Cause::failure(Reason::Timeout, status);
-        // A guard has no say in what did not get to it, and one in shadow mode has none at all: its caller's own policy has.
-        let is_heard = !policy.shadow && !matches!(way, Way::Astray(_));
+        let policy = root.policy(call.target.policy)?;
         let own = call.rerouted.as_ref().and_then(|rerouted| root.policy(rerouted.policy));
-        let policy = own.filter(|_| !is_heard).unwrap_or(policy);
-        let instead = is_heard.then(|| instead(policy, expose, &cause, &call.caller, Entries::default()));
-        let mut reply = match instead {
-            Some(Instead::Answer(reply)) => reply,
-            _ => plain(policy, expose, &cause, &call.caller),
-        };
-        reply.marked_after(way.mark().unwrap_or_default());
-        Some(reply)
+        let arrived = !matches!(way, Way::Astray(_));
+        let mut timed_out = timed_out(policy, own, arrived, root.exposes(), &call.caller);
+        timed_out.reply.marked_after(way.mark().unwrap_or_default());
+        Some(timed_out)
     }
 
     /// The end of a wait, heard of in a callback that is not this stream's.

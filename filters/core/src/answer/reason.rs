@@ -58,7 +58,7 @@ impl Reason {
     }
 
     /// The status of an answer of ours that nothing else replaces.
-    pub(super) const fn status(self) -> u16 {
+    pub(crate) const fn status(self) -> u16 {
         match self {
             Self::DeadlineExceeded | Self::Timeout => 504,
             _ => 503,
@@ -66,7 +66,7 @@ impl Reason {
     }
 
     /// The status a gRPC caller gets (`google.rpc.Code`): `RESOURCE_EXHAUSTED`, `DEADLINE_EXCEEDED` or UNAVAILABLE.
-    pub(super) const fn grpc_status(self) -> u8 {
+    pub(crate) const fn grpc_status(self) -> u8 {
         match self {
             Self::BulkheadFull => 8,
             Self::DeadlineExceeded | Self::Timeout => 4,

@@ -103,6 +103,19 @@ impl Failed<'_> {
         caller.is_head.unwrap_or_else(|| self.ends && self.tells_of_bytes() && !is_unmodified())
     }
 
+    /// Whether only the request's method tells, and nobody knows it, if a body may follow that ours could take the place of: over
+    /// HTTP/2 one without a length may turn out to be an empty frame, after a HEAD as after a GET. After the one nothing may be
+    /// put there, after the other the caller would miss ours.
+    #[must_use]
+    pub fn depends_on_method(&self, caller: &Caller) -> bool {
+        let is_unclear = !self.ends && !self.tells_of_bytes() && !self.is_chunked();
+        is_unclear && !caller.is_grpc && caller.is_head.is_none()
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.first(TRANSFER_ENCODING).is_some()
+    }
+
     /// Whether `reply` can take its place.
     fn room_for(&self, reply: &Reply, caller: &Caller) -> Option<Room> {
         if reply.grpc_status.is_some() {
@@ -116,11 +129,7 @@ impl Failed<'_> {
         if self.answers_head(caller) || (self.ends && length == 0) {
             return Some(Room { length: told, ..Room::default() });
         }
-        let told_chunked = self.first(TRANSFER_ENCODING).is_some();
-        // Over HTTP/2 a body without a length may turn out to be an empty frame, after a HEAD as after a GET. After the one nothing
-        // may be put there, after the other the caller would miss ours.
-        let may_be_empty = caller.is_head.is_none() && !self.tells_of_bytes() && !told_chunked;
-        if self.ends || (may_be_empty && length > 0) {
+        if self.ends || (length > 0 && self.depends_on_method(caller)) {
             return None;
         }
         // A length is told only where bytes come for certain that ours can take the place of: without any, the caller would
@@ -128,7 +137,7 @@ impl Failed<'_> {
         Some(Room {
             length: told.filter(|_| self.tells_of_bytes()),
             takes_body: true,
-            fills_empty: caller.is_head == Some(false) || told_chunked,
+            fills_empty: caller.is_head == Some(false) || self.is_chunked(),
         })
     }
 }

@@ -33,7 +33,7 @@ fn get(policy: &Policy, expose: bool, cause: Cause, asker: &Asker) -> Reply {
     match instead(policy, expose, &cause, &caller, Entries::default()) {
         Instead::Answer(reply) => reply,
         Instead::Nothing => plain(policy, expose, &cause, &caller),
-        Instead::Reroute { .. } => panic!("sent elsewhere"),
+        other => panic!("not answered: {other:?}"),
     }
 }
 

@@ -82,6 +82,18 @@ fn it_is_asked_before_anything_is_taken() {
 }
 
 #[test]
+fn what_is_refused_takes_its_time_along_unless_that_is_over() {
+    let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
+    let plan = Plan { time: Allowance { deadline: Some(at(9)), per_try: Some(SECOND) }, ..Plan::default() };
+    for reason in [Reason::CircuitOpen, Reason::BulkheadFull, Reason::DependencyOpen] {
+        let sent = Sent { came: at(1), deadline: Some(at(9)) };
+        assert_eq!(Sent::for_refusal(reason, &plan, at(1), at(5)), sent, "{reason}");
+    }
+    let late = Sent::for_refusal(Reason::DeadlineExceeded, &plan, at(1), at(9));
+    assert_eq!(late, Sent { came: at(9), deadline: None });
+}
+
+#[test]
 fn a_deadline_from_before_is_kept() {
     let at = |seconds: u64| Timestamp::from_nanos(seconds * 1_000_000_000);
     let plan = |deadline| Plan { time: Allowance { deadline, per_try: None }, ..Plan::default() };

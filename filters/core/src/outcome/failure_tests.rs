@@ -6,7 +6,15 @@ use super::*;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 fn of(status: Status, details: &str, flags: &[&str]) -> Option<Reason> {
-    failure(&Rules::DEFAULT, status.into(), &info(details, flags))
+    failure(&Rules::DEFAULT, status.into(), true, &info(details, flags))
+}
+
+#[test]
+fn what_the_upstreams_headers_leave_open_is_no_failure_yet() {
+    let of =
+        |details, flags: &[&str]| failure(&Rules::DEFAULT, http(503).into(), false, &info(details, flags));
+    assert_eq!(of("via_upstream", &[]), None);
+    assert_eq!(of("no_healthy_upstream", &["UH"]), Some(Reason::ConnectFailure), "Envoy's own is all there");
 }
 
 #[test]
@@ -20,7 +28,7 @@ fn what_the_upstream_says_is_judged_by_the_rules() {
     }
     let unavailable = Criteria { status: vec![503..=503].into(), ..Criteria::NONE };
     let rules = Rules { failure: Criteria::FAILURE, ignore: unavailable };
-    let judge = |status| failure(&rules, http(status).into(), &info("via_upstream", &[]));
+    let judge = |status| failure(&rules, http(status).into(), true, &info("via_upstream", &[]));
     assert_eq!((judge(503), judge(500)), (None, Some(Reason::UpstreamFailure)));
 }
 
@@ -77,7 +85,7 @@ fn time_that_went_by_in_our_queue_is_no_evidence_and_no_answer_either() {
     let second = Duration::from_secs(1);
     let info = StreamInfo { waited: second, hurried: true, ..info("response_timeout", &["UT"]) };
     assert_eq!(super::of_answer(&Rules::DEFAULT, http(504).into(), &info), Outcome::Ignored);
-    assert_eq!(failure(&Rules::DEFAULT, http(504).into(), &info), Some(Reason::Timeout));
+    assert_eq!(failure(&Rules::DEFAULT, http(504).into(), true, &info), Some(Reason::Timeout));
 }
 
 #[test]

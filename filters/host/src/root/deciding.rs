@@ -7,7 +7,9 @@ use resilience_core::answer::Reasons;
 use resilience_core::budget::Grant;
 use resilience_core::bulkhead::ClassSource;
 use resilience_core::config::Policy;
-use resilience_core::decision::{Decision, Dependency, Plan, decide, dependency, needs_another, settle};
+use resilience_core::decision::{
+    Decision, Dependency, Plan, Sent, decide, dependency, needs_another, settle,
+};
 use resilience_core::fallback::{Caller, Fallbacks};
 use resilience_core::steering::{Edit, edits};
 use resilience_core::time::Timestamp;
@@ -21,15 +23,6 @@ pub(crate) struct Arrived {
     pub(crate) class: Option<usize>,
     pub(crate) asked: Asked,
     pub(crate) decision: Decision,
-}
-
-/// A request that its own policy has sent to another.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
-    /// When it came, or, where its time was over, when that was found.
-    pub(crate) came: Timestamp,
-    /// When it must be answered.
-    pub(crate) deadline: Option<Timestamp>,
 }
 
 /// What a request says of itself, and what it asks for.

@@ -4,10 +4,10 @@ use super::{REROUTE, Stream};
 use crate::answering::send;
 use crate::call::{Call, Holds, Rerouted};
 use crate::calls::{self, Level, Map, log};
-use crate::root::{Arrived, Asked, Root, Sent};
+use crate::root::{Arrived, Asked, Root};
 use crate::stream::Action;
-use resilience_core::answer::{Instead, Reason, Reasons, Refusal, instead, plain};
-use resilience_core::decision::Decision;
+use resilience_core::answer::{Instead, Reasons, Refusal, instead, plain};
+use resilience_core::decision::{Decision, Sent};
 use resilience_core::fallback::{Caller, Cause, Entries};
 use resilience_core::matcher::Seen;
 use resilience_core::outcome::Answer;
@@ -108,11 +108,7 @@ impl Stream {
             cause: Cause::refusal(refusal.reason, refusal.retry_after),
             caller: root.caller(policy, &mut asked, Reasons::REFUSALS, false),
             tried: Entries::default(),
-            sent: match refusal.reason {
-                // It has no time left that it could take along.
-                Reason::DeadlineExceeded => Sent { came: root.now(), deadline: None },
-                _ => Sent { came: self.came, deadline: asked.plan.time.deadline },
-            },
+            sent: Sent::for_refusal(refusal.reason, &asked.plan, self.came, root.now()),
             waited: call.waited,
         });
         self.answer(root, refused)
@@ -126,7 +122,7 @@ impl Stream {
         let expose = root.exposes();
         let Some(own) = root.policy(policy) else { return Action::Continue };
         match instead(own, expose, &cause, &refused.caller, refused.tried) {
-            Instead::Nothing => send(&plain(own, expose, &cause, &refused.caller)),
+            Instead::Nothing | Instead::Shadowed => send(&plain(own, expose, &cause, &refused.caller)),
             Instead::Answer(reply) => {
                 let sent = send(&reply);
                 if sent == Action::Pause {

@@ -12,9 +12,7 @@ use resilience_core::answer::{
 };
 use resilience_core::breaker::Outcome;
 use resilience_core::fallback::{Caller, Cause, Entries};
-use resilience_core::outcome::{
-    self, Answer, Rules, Standing, Status, StreamInfo, is_via_upstream, parse_status,
-};
+use resilience_core::outcome::{self, Answer, Rules, Standing, Status, StreamInfo, parse_status};
 
 /// An answer that failed, and has not begun for the caller.
 struct Failure {
@@ -135,10 +133,8 @@ impl Stream {
             return None;
         }
         let info = call.stream_info();
-        let reason = if is_suspect { outcome::failure(rules, call.answer, &info) } else { None };
-        // What the upstream's answer comes to may still change, Envoy's own does not.
-        let is_final = is_settled || !is_via_upstream(&info.details);
-        let failure = reason.filter(|_| is_final).map(|reason| {
+        let reason = if is_suspect { outcome::failure(rules, call.answer, is_settled, &info) } else { None };
+        let failure = reason.map(|reason| {
             let mut caller = std::mem::take(&mut call.caller);
             caller.is_grpc |= call.answer.is_grpc();
             Failure { policy: call.target.policy, cause: Cause::failure(reason, call.answer.status), caller }
@@ -169,27 +165,27 @@ impl Stream {
     ) -> Option<Action> {
         let Failure { policy: index, cause, caller } = failure;
         let policy = root.policy(*index)?;
-        let Instead::Answer(reply) = instead(policy, root.exposes(), cause, caller, Entries::default())
-        else {
-            return None;
+        let reply = match instead(policy, root.exposes(), cause, caller, Entries::default()) {
+            Instead::Answer(reply) => reply,
+            Instead::Shadowed => {
+                root.metrics(*index, |metrics| metrics.shadow(cause.reason));
+                return None;
+            }
+            Instead::Reroute { .. } | Instead::Nothing => return None,
         };
-        if policy.shadow {
-            root.metrics(*index, |metrics| metrics.shadow(cause.reason));
-            return None;
-        }
         let source = reply.source;
         let headers = calls::header_pairs(Map::ResponseHeaders).ok()?;
         let failed = Failed { headers: headers.iter().collect(), ends };
         let action = match replace(reply, &failed, caller, mark) {
-            Replacement::Direct(reply) => match send(&reply) {
-                Action::Pause => {
-                    if !ends && !caller.is_grpc && caller.is_head.is_none() {
-                        root.look_at_methods(*index);
-                    }
-                    Action::Pause
+            Replacement::Direct(reply) => {
+                if failed.depends_on_method(caller) {
+                    root.look_at_methods(*index);
                 }
-                Action::Continue => return None,
-            },
+                if send(&reply) == Action::Continue {
+                    return None;
+                }
+                Action::Pause
+            }
             Replacement::InPlace(rewrite) => {
                 self.body = Some(answering::rewrite(rewrite));
                 Action::Continue

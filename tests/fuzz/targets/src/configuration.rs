@@ -113,6 +113,7 @@ fn check_fallback(document: &Document, policy: &Policy, bytes: &[u8]) {
                 assert!(reason.is_refusal(), "{reason}");
                 other(to.guard);
             }
+            Instead::Shadowed => assert!(policy.shadow, "{policy:?}"),
             Instead::Nothing => {}
         }
     }

@@ -135,6 +135,10 @@ fn reply(policy: &Policy, expose: bool, cause: &Cause, caller: &Caller) -> Optio
     for _ in 0..=policy.fallback.entries().len() {
         match instead(policy, expose, cause, caller, tried) {
             Instead::Answer(reply) => return Some(reply),
+            Instead::Shadowed => {
+                assert!(policy.shadow, "{policy:?}");
+                return None;
+            }
             Instead::Nothing if cause.reason.is_refusal() => {
                 return Some(plain(policy, expose, cause, caller));
             }

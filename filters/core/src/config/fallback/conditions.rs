@@ -1,11 +1,10 @@
 //! What an entry answers: `on`, `status`, `grpc_status` and `when`.
 
 use crate::answer::{Reason, Reasons};
-use crate::config::decode::{Errors, Object, all, one_of, some, string, word};
+use crate::config::decode::{Errors, Object, all, flip, one_of, some, string, word};
 use crate::config::json::Node;
 use crate::config::{matching, outcome};
 use crate::fallback::{Statuses, Type, When};
-use std::ops::RangeInclusive;
 
 /// Each is looked for in what a caller accepts.
 const MAX_TYPES: usize = 16;
@@ -98,8 +97,7 @@ pub(super) fn statuses(
     if http.is_none() && grpc.is_none() {
         return Some(None);
     }
-    let http = http.unwrap_or_else(|| Some(Vec::new()))?;
-    Some(Some(Statuses { http, grpc: grpc.unwrap_or_else(|| Some(Vec::new()))? }))
+    Some(Some(Statuses { http: flip(http)?.unwrap_or_default(), grpc: flip(grpc)?.unwrap_or_default() }))
 }
 
 pub(super) fn when(node: &Node, errors: &mut Errors) -> Option<When> {
@@ -112,11 +110,10 @@ pub(super) fn when(node: &Node, errors: &mut Errors) -> Option<When> {
         errors.expected(node, format_args!("at least {}", one_of(&["methods", "headers", "accept"])));
         return None;
     }
-    let none = || Some(Vec::new());
     Some(When {
-        methods: methods.unwrap_or_else(none)?,
-        headers: headers.unwrap_or_else(|| Some(Vec::new()))?,
-        accept: accept.unwrap_or_else(|| Some(Vec::new()))?,
+        methods: flip(methods)?.unwrap_or_default(),
+        headers: flip(headers)?.unwrap_or_default(),
+        accept: flip(accept)?.unwrap_or_default(),
     })
 }
 
@@ -126,12 +123,12 @@ fn headers(node: &Node, errors: &mut Errors) -> Option<Vec<(String, String)>> {
 }
 
 fn accept(node: &Node, errors: &mut Errors) -> Option<Vec<Type>> {
-    const COUNT: RangeInclusive<usize> = 1..=MAX_TYPES;
     let items = some(node, "a list of media types such as [\"text/html\"]", errors)?;
-    if !COUNT.contains(&items.len()) {
+    if items.len() > MAX_TYPES {
         errors.expected(node, format_args!("at most {MAX_TYPES} media types"));
+        return None;
     }
-    all(items, |item| media_type(item, errors)).filter(|types| COUNT.contains(&types.len()))
+    all(items, |item| media_type(item, errors))
 }
 
 fn media_type(node: &Node, errors: &mut Errors) -> Option<Type> {
