@@ -82,8 +82,10 @@ pub struct Document {
     pub trust_caller_headers: bool,
     /// Whether answers tell outsiders the policy and the reason.
     pub expose: bool,
-    /// Whether this configuration answers operators, and guards nothing.
+    /// Whether this configuration obeys operators, and guards nothing.
     pub control: bool,
+    /// Whether this configuration shows operators the state of its policies, and guards nothing.
+    pub state: bool,
 }
 
 impl Document {
@@ -114,6 +116,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
     let trust = object.get("trust_caller_headers").map(|node| decode::boolean(node, errors));
     let expose = object.get("expose").map(|node| decode::boolean(node, errors));
     let control = object.get("control").map(|node| decode::boolean(node, errors));
+    let state = object.get("state").map(|node| decode::boolean(node, errors));
     object.finish(errors);
     let Some(list) = policies.filter(|node| decode::list(node, "a list of policies", errors).is_some())
     else {
@@ -128,6 +131,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
             trust_caller_headers: trust.unwrap_or(Some(false))?,
             expose: expose.unwrap_or(Some(true))?,
             control: control.unwrap_or(Some(false))?,
+            state: state.unwrap_or(Some(false))?,
         })
     };
     Ok(document())
