@@ -29,6 +29,9 @@ mod lease_tests;
 #[cfg(test)]
 mod overtaken_tests;
 mod port;
+mod reading;
+#[cfg(test)]
+mod reading_tests;
 #[cfg(test)]
 mod rates_tests;
 #[cfg(test)]
@@ -41,6 +44,7 @@ mod waiting_tests;
 mod waiting_trouble_tests;
 
 pub use port::{Event, Operation, Port, Target};
+pub use reading::{Read, Reading};
 pub use verdict::{
     Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Returned, Shared, Verdict,
 };

@@ -18,6 +18,12 @@ pub(crate) struct HostPort<'a> {
     pub(crate) policies: &'a mut [PolicyMetrics],
 }
 
+/// Reads shared data.
+pub(crate) fn read(key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
+    let found = calls::shared_data(key).map_err(|_| Unavailable)?;
+    Ok(found.map(|(bytes, version)| Versioned { bytes, version }))
+}
+
 impl HostPort<'_> {
     /// A breaker, as log lines name it.
     fn name(&self, target: Target) -> String {
@@ -35,8 +41,7 @@ impl HostPort<'_> {
 
 impl Store for HostPort<'_> {
     fn get(&mut self, key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
-        let found = calls::shared_data(key).map_err(|_| Unavailable)?;
-        Ok(found.map(|(bytes, version)| Versioned { bytes, version }))
+        read(key)
     }
 
     fn put(&mut self, key: &[u8], bytes: &[u8], expected: Expected) -> Result<(), PutError> {

@@ -8,13 +8,14 @@ use crate::call::{Call, Rerouted};
 use crate::calls::{self, Level, Queue, log};
 use crate::facts::{CurrentRequest, cluster};
 use crate::metrics::PolicyMetrics;
-use crate::port::HostPort;
+use crate::port::{self, HostPort};
 use resilience_core::alarms::Alarms;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
 use resilience_core::config::{Document, Policy};
 use resilience_core::control;
 use resilience_core::decision::state_by_mode;
+use resilience_core::inspect::{self, Clock, Inspection};
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
 use resilience_core::time::Timestamp;
@@ -83,8 +84,8 @@ impl Root {
                 return None;
             }
         };
-        if document.control {
-            // It forces what others keep, and keeps nothing itself.
+        if document.control || document.state {
+            // It forces or shows what others keep, and keeps nothing itself.
             return Some(Self::new(document, fingerprint(text), clock().unwrap_or_default()));
         }
         let Some(now) = clock() else {
@@ -285,16 +286,26 @@ impl Root {
     }
 
     /// Whether this configuration only answers operators.
-    pub(crate) const fn is_control(&self) -> bool {
-        self.document.control
+    pub(crate) const fn is_for_operators(&self) -> bool {
+        self.document.control || self.document.state
     }
 
-    /// Carries out what an operator says.
-    pub(crate) fn control(&mut self, method: &[u8], path: &[u8]) -> Reply {
+    /// Carries out what an operator says, or tells what an operator asks.
+    pub(crate) fn serve_operator(&mut self, method: &[u8], path: &[u8]) -> Reply {
         self.now = clock().unwrap_or(self.now);
         let Self { document, worker, metrics, now, .. } = self;
-        let mut port = HostPort { names: &document.policies, policies: metrics };
-        control::answer(method, path, &document.policies, worker, &mut port, *now)
+        if document.control && (!document.state || control::is_order(path)) {
+            let mut port = HostPort { names: &document.policies, policies: metrics };
+            return control::answer(method, path, &document.policies, worker, &mut port, *now);
+        }
+        let inspection = Inspection {
+            namespace: &document.namespace,
+            policies: &document.policies,
+            worker,
+            read: &mut port::read,
+            clock: Clock { now: *now, wall: calls::wall_nanoseconds() },
+        };
+        inspect::answer(method, path, inspection)
     }
 
     /// The timer: the end of somebody's wait, or time for a sign of life. Returns whose wait is over.

@@ -9,6 +9,7 @@ use super::{Cause, FailuresInWindow, Numbers, Outcome, Settings};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
+use std::time::Duration;
 
 /// The run of failures with no success between, the moments of the latest failures, and the latest calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +31,18 @@ impl Evidence {
     #[must_use]
     pub fn shape(&self) -> Option<Shape> {
         self.window.as_ref().map(Window::shape)
+    }
+
+    /// How many failures there were with no success between.
+    #[must_use]
+    pub const fn consecutive(&self) -> u32 {
+        self.consecutive
+    }
+
+    /// How many of the failures that are remembered came within a span before `now`.
+    #[must_use]
+    pub fn failures_within(&self, span: Duration, now: Timestamp) -> usize {
+        self.failures.iter().filter(|at| now.since(**at) <= span).count()
     }
 
     /// Whether one more success that is not slow would change nothing, save for who asks for a window and finds none.

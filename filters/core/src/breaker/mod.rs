@@ -178,6 +178,12 @@ impl Breaker {
         self.generation
     }
 
+    /// How many times in succession it has tripped without a time of health between; 0 where waits do not grow.
+    #[must_use]
+    pub const fn trips(&self) -> u32 {
+        self.trips
+    }
+
     /// Whether this is a state that some configuration can have led to. Bytes can be well-formed and still keep a breaker
     /// from ever coming back.
     #[must_use]
