@@ -42,7 +42,7 @@ def plugins(manager):
             found = json.loads(value) if isinstance(value, str) else value
         except ValueError:
             continue
-        if at(found, "policies") and not found.get("control"):
+        if at(found, "policies") and not (found.get("control") or found.get("state")):
             yield plugin, found
 
 
