@@ -21,7 +21,8 @@ impl Clock {
         let since_1970 = ago?.checked_add(at.since(self.now))?;
         let mut text = String::new();
         // It writes no year beyond 9999, and says so.
-        write!(text, "{}", humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH.checked_add(since_1970)?)).ok()?;
+        write!(text, "{}", humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH.checked_add(since_1970)?))
+            .ok()?;
         Some(text)
     }
 

@@ -1,6 +1,7 @@
 //! `/policies`: what each policy keeps.
 
 mod breaker;
+mod transitions;
 
 use super::question::Page;
 use super::{Inspection, Problem, json};

@@ -31,11 +31,7 @@ impl Worker {
     ///
     /// # Errors
     /// [`Unavailable`] where the store does not answer.
-    pub fn read_keys(
-        &self,
-        read: &mut Read<'_>,
-        policy: usize,
-    ) -> Result<Option<Vec<Vec<u8>>>, Unavailable> {
+    pub fn read_keys(&self, read: &mut Read<'_>, policy: usize) -> Result<Option<Vec<Vec<u8>>>, Unavailable> {
         let Some(Scope { guards, keys: Some(keys), .. }) = self.scope(policy) else { return Ok(None) };
         let Some(own) = guards.first() else { return Ok(None) };
         let table = read(&table_of(&own.key))?;

@@ -1,5 +1,6 @@
 //! A circuit breaker, as operators read it.
 
+use super::transitions::Change;
 use crate::breaker::{Closed, Evidence, HalfOpen, Percentage, Phase, Settings, State, Tally};
 use crate::config::{BreakerMode, CircuitBreaker};
 use crate::inspect::Clock;
@@ -17,10 +18,15 @@ pub(super) struct Breaker {
 /// What a breaker keeps whose mode leaves it a state of its own.
 #[derive(Serialize)]
 struct Kept {
+    /// Since when; missing where another version of the module has moved it on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
     #[serde(flatten)]
     phase: InPhase,
     generation: u64,
     trips: u32,
+    /// The latest, oldest first.
+    transitions: Vec<Change>,
 }
 
 #[derive(Serialize)]
@@ -115,7 +121,15 @@ impl Kept {
                 probes: Probes::new(probing),
             },
         };
-        Self { phase, generation: breaker.generation(), trips: breaker.trips() }
+        let transitions = reading.state.history.transitions();
+        let last = transitions.last().filter(|last| last.generation == breaker.generation());
+        Self {
+            since: last.and_then(|last| clock.utc(last.at)),
+            phase,
+            generation: breaker.generation(),
+            trips: breaker.trips(),
+            transitions: transitions.iter().map(|transition| Change::new(transition, clock)).collect(),
+        }
     }
 }
 
@@ -132,13 +146,7 @@ fn closed_now(closed: &Closed, settings: &Settings, clock: Clock) -> InPhase {
 impl Probes {
     fn new(probing: &HalfOpen) -> Self {
         let Tally { calls, failed, slow } = probing.answers;
-        Self {
-            permitted: probing.permitted,
-            in_flight: probing.probes.len(),
-            answered: calls,
-            failed,
-            slow,
-        }
+        Self { permitted: probing.permitted, in_flight: probing.probes.len(), answered: calls, failed, slow }
     }
 }
 
