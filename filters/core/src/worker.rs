@@ -33,8 +33,6 @@ mod port;
 mod rates_tests;
 mod reading;
 #[cfg(test)]
-mod reading_tests;
-#[cfg(test)]
 mod tests;
 mod verdict;
 mod waiting;

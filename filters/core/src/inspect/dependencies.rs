@@ -80,20 +80,32 @@ impl Inspection<'_> {
         for name in keys {
             let reading = self.worker.read_state(self.read, index, Some(name), self.clock.now)?;
             let key = Some(String::from_utf8_lossy(name).into_owned());
-            all.push(One::new(policy, key, reading.as_ref(), self.clock));
+            // Whoever has a name here was called.
+            all.push(One::new(policy, key, reading.as_ref(), true, self.clock));
         }
         let reading = self.worker.read_state(self.read, index, None, self.clock.now)?;
         // Those for whom there is no key left share this one; mostly there are none.
-        if keys.is_empty() || reading.as_ref().is_some_and(|reading| reading.written) {
-            all.push(One::new(policy, None, reading.as_ref(), self.clock));
+        let written = reading.as_ref().is_some_and(|reading| reading.written);
+        if keys.is_empty() || written {
+            let known = written || writes_only_failures(policy);
+            all.push(One::new(policy, None, reading.as_ref(), known, self.clock));
         }
         Ok(())
     }
 }
 
 impl One {
-    fn new(policy: &Policy, key: Option<String>, reading: Option<&Reading>, clock: Clock) -> Self {
-        let findings = [of_breaker(policy, reading, clock), of_bulkhead(policy, reading)];
+    /// `known` where silence of the state is a good sign.
+    fn new(
+        policy: &Policy,
+        key: Option<String>,
+        reading: Option<&Reading>,
+        known: bool,
+        clock: Clock,
+    ) -> Self {
+        let damaged = reading.is_some_and(|reading| reading.state.repaired);
+        let findings = [of_breaker(policy, reading, known, clock), of_bulkhead(policy, reading, known)]
+            .map(|found| found.map(|finding| if damaged { finding.doubted() } else { finding }));
         let found = worst(findings).unwrap_or_else(|| nothing(policy));
         let counts = worst(findings.map(|it| it.filter(|finding| finding.enforced)));
         Self {
@@ -120,7 +132,7 @@ fn worst(findings: [Option<Finding>; 2]) -> Option<Finding> {
     Some(if is_bulkheads { bulkhead } else { breaker })
 }
 
-fn of_breaker(policy: &Policy, reading: Option<&Reading>, clock: Clock) -> Option<Finding> {
+fn of_breaker(policy: &Policy, reading: Option<&Reading>, known: bool, clock: Clock) -> Option<Finding> {
     let breaker = policy.circuit_breaker.as_ref()?;
     let enforced = match breaker.mode {
         BreakerMode::ForcedOpen => return Some(Finding::new(Health::Down, "forced_open", true)),
@@ -141,20 +153,17 @@ fn of_breaker(policy: &Policy, reading: Option<&Reading>, clock: Clock) -> Optio
         Phase::Closed(closed) if closed.ramp_share(settings, clock.now).is_some() => {
             Finding::new(Health::Degraded, "ramping_up", enforced)
         }
-        Phase::Closed(_) if reading.written || writes_only_failures(policy) => Finding::healthy(enforced),
-        Phase::Closed(_) => Finding::never_used(enforced),
+        Phase::Closed(_) => Finding::good_or_unknown(known, enforced),
     })
 }
 
-fn of_bulkhead(policy: &Policy, reading: Option<&Reading>) -> Option<Finding> {
+fn of_bulkhead(policy: &Policy, reading: Option<&Reading>, known: bool) -> Option<Finding> {
     let bulkhead = policy.bulkhead.as_ref().filter(|it| it.mode != PatternMode::Disabled)?;
     let (reading, enforced) = (reading?, bulkhead.mode == PatternMode::Enforce);
     Some(if reading.state.bulkhead.in_flight() >= bulkhead.settings.max_concurrent_calls {
         Finding::new(Health::Degraded, "bulkhead_full", enforced)
-    } else if reading.written {
-        Finding::healthy(enforced)
     } else {
-        Finding::never_used(enforced)
+        Finding::good_or_unknown(known, enforced)
     })
 }
 
@@ -178,12 +187,19 @@ impl Finding {
         Self { health, reason: Some(reason), enforced }
     }
 
-    const fn healthy(enforced: bool) -> Self {
-        Self { health: Health::Healthy, reason: None, enforced }
+    /// What can be said where a state could not be read and begins afresh.
+    fn doubted(self) -> Self {
+        match self.health {
+            Health::Healthy => Self::new(Health::Unknown, "damaged", self.enforced),
+            _ => self,
+        }
     }
 
-    const fn never_used(enforced: bool) -> Self {
-        Self::new(Health::Unknown, "never_used", enforced)
+    const fn good_or_unknown(known: bool, enforced: bool) -> Self {
+        match known {
+            true => Self { health: Health::Healthy, reason: None, enforced },
+            false => Self::new(Health::Unknown, "never_used", enforced),
+        }
     }
 }
 
