@@ -16,6 +16,7 @@ pub mod many;
 mod process;
 mod raw;
 mod scratch;
+mod terminal;
 mod upload;
 mod upstream;
 
@@ -27,7 +28,9 @@ pub use envoy::{Builder, Envoy, StartFailure, Validation};
 pub use flow::{Flow, Running};
 pub use process::{monotonic_nanoseconds, pin};
 pub use raw::{RawAnswer, Upgraded, raw_exchange};
+
 pub use scratch::{DynamicFile, Scratch};
+pub use terminal::Terminal;
 pub use upstream::{Received, Upstream, refused_address};
 
 /// The serving values of other crates that appear in this one's interface.
