@@ -103,6 +103,7 @@ async fn a_vm_that_dies_of_looking_on_leaves_the_traffic_alone() {
     assert_eq!(inside.headers().await.unwrap().status, 200);
     settled(&mut operator).await;
     assert_eq!(edge.envoy.stat(RELOADED).await, Some(0));
+    assert!(edge.envoy.stat("wasm.state.vm_reload_success").await > Some(0));
     assert!(!edge.envoy.log_lines().iter().any(|line| line.contains("gave back")));
 }
 
@@ -134,6 +135,8 @@ async fn vms_that_die_of_the_traffic_leave_those_alone_that_look_on() {
     })
     .await;
     assert_eq!(operator.breaker("once").await["state"], "open");
+    assert_eq!(edge.envoy.stat("wasm.state.vm_reload_success").await, Some(0));
+    assert!(edge.envoy.stat(RELOADED).await > Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,9 @@ async fn it_speaks_http() {
             "{path}"
         );
     }
+    // Who looks like a gRPC client is told what such clients are told, however long that is, and nothing breaks.
+    let grpc = Request::get("/policies").header("content-type", "application/grpc");
+    let _ = send_once(edge.envoy.addr("state").await, Protocol::Http2, grpc).await;
     // Whoever says where a request is to go is answered as everywhere.
     let address = edge.envoy.addr("state").await;
     let steered = Request::get("/policies").header("x-resilience-reroute", "upstream");
