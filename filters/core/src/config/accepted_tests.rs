@@ -49,6 +49,8 @@ fn what_is_not_said_has_its_default() {
         expose: true,
         control: false,
         state: false,
+        annotate: false,
+        max_metrics: 50_000,
     };
     assert_eq!(document, expected);
 
