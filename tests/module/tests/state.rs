@@ -161,7 +161,7 @@ fn bytes_that_nobody_wrote_are_told_as_damage() {
     for bytes in [&b""[..], b"RS", b"RM", b"RK\xff\xff", &[0xff; 300]] {
         for key in [KEY, MEMBERS, "resilience/shop/checkout#keys"] {
             let cas = shop.host.data(key).map_or(0, |(_, cas)| cas);
-            shop.host.set_data(key, bytes.to_vec(), cas).unwrap();
+            shop.host.set_data(key, bytes, cas).unwrap();
         }
         let (status, told) = get(&window, "/policies/checkout");
         assert_eq!((status, &told["damaged"], &told["keys"]), (200, &json!(true), &json!([])), "{bytes:?}");

@@ -83,8 +83,10 @@ const PAPER: &str = r#""bulkhead": {"max_concurrent_calls": 1, "mode": "shadow"}
 const NO_PERMITS: &str = r#""bulkhead": {"max_concurrent_calls": 1, "mode": "disabled"}"#;
 
 /// A policy, what was done to its state, its health and the reason, whether that is enforced, and the overall word.
+type Case = (&'static [&'static str], Option<Done>, &'static str, Option<&'static str>, bool, &'static str);
+
 #[rustfmt::skip]
-const CASES: [(&[&str], Option<Done>, &str, Option<&str>, bool, &str); 31] = [
+const CASES: [Case; 31] = [
     // Nobody has written anything: where only failures are written, that is good news.
     (&[BREAKER], None, "healthy", None, true, "healthy"),
     (&[SHADOW], None, "healthy", None, false, "unknown"),
