@@ -3,6 +3,7 @@
 mod bulkhead;
 mod elsewhere;
 mod fallback;
+mod metrics;
 mod retries;
 
 use resilience_module_tests::shop::{
