@@ -70,7 +70,12 @@ pub fn empty_filter() -> Value {
 
 /// Ours, with a breaker on the route that counts failures.
 pub fn our_filter() -> Value {
-    with_triggers(&failures())
+    our_filter_of(&module())
+}
+
+/// The same by another build of the module.
+pub fn our_filter_of(module: &Path) -> Value {
+    config::resilience_filter(module, "resilience", &document(&failures(), &Value::Null, &json!({})))
 }
 
 /// Ours, with a breaker on the route that counts rates over a window of this type.
@@ -101,12 +106,14 @@ pub fn capped_filter() -> Value {
 
 /// The same where the filter is in charge of retries and of timeouts.
 pub fn charged_filter() -> Value {
+    charged_filter_of(&module())
+}
+
+/// The same by another build of the module.
+pub fn charged_filter_of(module: &Path) -> Value {
     let timeout = json!({"total": TOTAL, "per_try": PER_TRY});
-    with(
-        &failures(),
-        &wide(),
-        &json!({"retry_budget": {}, "retry": {"max_retries": RETRIES}, "timeout": timeout}),
-    )
+    let more = json!({"retry_budget": {}, "retry": {"max_retries": RETRIES}, "timeout": timeout});
+    config::resilience_filter(module, "resilience", &document(&failures(), &wide(), &more))
 }
 
 fn wide() -> Value {
