@@ -58,9 +58,8 @@ fn there_is_one_line_over_all_workers_and_every_refusal_is_counted() {
     let mut port = Fake::default();
     let mut vms: Vec<_> = (0..4).map(|_| Vm::new()).collect();
     let (mut lines, mut refused) = (Vec::new(), 0);
-    for at in (0..60_000).step_by(50) {
+    for (at, place) in (0..60_000).step_by(50).zip([0, 1, 2, 3].into_iter().cycle()) {
         // The burst ends in the middle.
-        let place = usize::try_from(at / 50 % 4).unwrap();
         if at < 33_000 {
             refused += 1;
             lines.extend(vms[place].refused(&mut port, at).map(|held_back| (at, held_back, 1)));
