@@ -1,8 +1,9 @@
-//! What it costs that a request can be seen: this build of the module, and one that writes no metrics, side by side.
+//! What it costs that a request can be seen: this build of the module, and one that writes no metrics, side by side; and the same
+//! with annotations.
 
 use crate::variants::{
-    HEALTHY, Variant, bulkhead_filter_of, charged_filter_of, empty_filter, module, our_filter_of, path_in,
-    proxied, start,
+    HEALTHY, Variant, annotated_filter, bulkhead_filter_of, charged_filter_of, empty_filter, module,
+    our_filter_of, path_in, proxied, start,
 };
 use crate::{PARTS, measure, middle, number, spread};
 use resilience_test_harness::Envoy;
@@ -30,6 +31,7 @@ pub async fn print(upstream: &Envoy, address: SocketAddr) {
         variant("and a bulkhead", bulkhead_filter_of(&with)).await,
         variant("the same, no metrics, once more", bulkhead_filter_of(&without)).await,
         variant("the same, once more", bulkhead_filter_of(&with)).await,
+        variant("the same, annotated", annotated_filter()).await,
         variant("retries and timeouts, no metrics", charged_filter_of(&without)).await,
         variant("retries and timeouts", charged_filter_of(&with)).await,
     ];
@@ -43,12 +45,15 @@ pub async fn print(upstream: &Envoy, address: SocketAddr) {
     for (name, pairs) in [
         ("metrics, breaker", &[(2, 1)][..]),
         ("metrics, breaker and bulkhead", &[(4, 3), (6, 5)]),
-        ("metrics, retries and timeouts", &[(8, 7)]),
-        ("metrics, all of these", &[(2, 1), (4, 3), (6, 5), (8, 7)]),
+        ("metrics, retries and timeouts", &[(9, 8)]),
     ] {
-        let verdict = if middle(&beyond(pairs)) <= GOAL { "met" } else { "MISSED" };
-        print_difference(name, &beyond(pairs), &format!("; goal at most {GOAL}: {verdict}"));
+        print_difference(name, &beyond(pairs), "");
     }
+    // They all make the same single increment: together they are the better measure of it.
+    let all = beyond(&[(2, 1), (4, 3), (6, 5), (9, 8)]);
+    let verdict = if middle(&all) <= GOAL { "met" } else { "MISSED" };
+    print_difference("metrics, all of these", &all, &format!("; goal at most {GOAL}: {verdict}"));
+    print_difference("annotations", &beyond(&[(7, 4), (7, 6)]), "");
     print_difference("without metrics beyond itself", &beyond(&[(5, 3)]), "");
     print_difference("with metrics beyond itself", &beyond(&[(6, 4)]), "");
 }

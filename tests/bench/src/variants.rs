@@ -99,6 +99,13 @@ pub fn bulkhead_filter_of(module: &Path) -> Value {
     config::resilience_filter(module, "resilience", &document(&failures(), &wide(), &json!({})))
 }
 
+/// The same where what is decided is left for access logs.
+pub fn annotated_filter() -> Value {
+    let document = document(&failures(), &wide(), &json!({}));
+    let annotated = document.replacen('{', r#"{"annotate": true, "#, 1);
+    config::resilience_filter(&module(), "resilience", &annotated)
+}
+
 /// The same with a budget for the retries that the route makes of itself.
 pub fn capped_filter() -> Value {
     with(&failures(), &wide(), &json!({"retry_budget": {}}))

@@ -1,5 +1,6 @@
 //! What a request costs in host calls. A number that changes here is a number of the documentation.
 
+mod annotations;
 mod bulkhead;
 mod elsewhere;
 mod fallback;

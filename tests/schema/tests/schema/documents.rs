@@ -131,6 +131,8 @@ pub fn full() -> Value {
         "exempt": [{"path": {"prefix": "/health"}}, {"any": true}, matching("GET")],
         "trust_caller_headers": true,
         "expose": false,
+        "annotate": true,
+        "max_metrics": 1000,
         "control": true,
         "policies": [{
             "name": "checkout",
