@@ -108,7 +108,7 @@ impl Shop {
         let counted = async || {
             let stats = self.edge.envoy.get("/stats?filter=^wasmcustom.resilience_").await.body;
             let names = stats.lines().filter_map(|line| line.strip_prefix("wasmcustom.")?.split_once(": "));
-            names.flat_map(|(name, _)| Series::of_tags(name).as_scraped()).collect::<BTreeSet<_>>()
+            names.flat_map(|(name, _)| Series::of_tags(name).scraped()).collect::<BTreeSet<_>>()
         };
         // A tick may define one more in between.
         eventually("two looks at the same", PATIENCE, async || {

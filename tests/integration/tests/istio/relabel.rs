@@ -36,7 +36,7 @@ impl Series {
     }
 
     /// A histogram is scraped as two series, beside its buckets.
-    pub(crate) fn as_scraped(self) -> Vec<Self> {
+    pub(crate) fn scraped(self) -> Vec<Self> {
         if !self.name.ends_with("_milliseconds") {
             return vec![self];
         }
