@@ -131,9 +131,9 @@ pub fn full() -> Value {
         "exempt": [{"path": {"prefix": "/health"}}, {"any": true}, matching("GET")],
         "trust_caller_headers": true,
         "expose": false,
+        "control": true,
         "annotate": true,
         "max_metrics": 1000,
-        "control": true,
         "policies": [{
             "name": "checkout",
             "match": [matching("POST"), {"host": "[::1]"}, {"host": "*.example.com"}, {"path": {"prefix": "/a"}}, {"any": true}],
