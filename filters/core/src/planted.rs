@@ -131,6 +131,8 @@ pub enum Bug {
     LateGrant,
     /// A wait does not end with the deadline.
     DeadlineNotAwaited,
+    /// What has happened to a breaker is forgotten with each write.
+    HistoryLost,
 }
 
 #[cfg(feature = "planted-bugs")]

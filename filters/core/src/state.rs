@@ -11,7 +11,7 @@ mod bulkhead_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, History};
 use crate::budget::Budget;
 use crate::bulkhead::Bulkhead;
 use crate::codec::Reader;
@@ -25,8 +25,9 @@ const RATES: u8 = 2;
 const RECOVERY: u8 = 3;
 const BULKHEAD: u8 = 4;
 const BUDGET: u8 = 5;
+const HISTORY: u8 = 6;
 /// How many of them there are.
-const OWN: usize = 5;
+const OWN: usize = 6;
 /// A section's id, version and length.
 const HEAD: usize = 4;
 /// Room for most values, in bytes: they are written at every request.
@@ -45,6 +46,8 @@ pub struct State {
     pub bulkhead: Bulkhead,
     /// The retry budget.
     pub budget: Budget,
+    /// What has happened to the breaker. Says nothing of what it is now: who moves it on takes note here.
+    pub history: History,
     /// Whether the value that was read was damaged: what stands here must be written before a ticket refers to it.
     pub repaired: bool,
     foreign: Vec<Foreign>,
@@ -118,7 +121,9 @@ impl State {
             Budget::decode(bytes)
                 .map_or_else(|| Budget::in_place_of_lost(now, first), |budget| budget.believed(now))
         });
-        Self { bulkhead, budget, repaired, foreign: foreign(&sections), ..Self::fresh(breaker) }
+        let history =
+            of(HISTORY).filter(|_| !active(Bug::HistoryLost)).map(History::decode).unwrap_or_default();
+        Self { bulkhead, budget, history, repaired, foreign: foreign(&sections), ..Self::fresh(breaker) }
     }
 
     fn fresh(breaker: Breaker) -> Self {
@@ -126,6 +131,7 @@ impl State {
             breaker,
             bulkhead: Bulkhead::default(),
             budget: Budget::default(),
+            history: History::default(),
             repaired: false,
             foreign: Vec::new(),
         }
@@ -141,6 +147,7 @@ impl State {
         put_own(&mut out, RECOVERY, Breaker::RECOVERY_VERSION, |out| self.breaker.encode_recovery(out));
         put_own(&mut out, BULKHEAD, Bulkhead::VERSION, |out| self.bulkhead.encode(out));
         put_own(&mut out, BUDGET, Budget::VERSION, |out| self.budget.encode(out));
+        put_own(&mut out, HISTORY, History::VERSION, |out| out.extend_from_slice(self.history.encode()));
         for section in self.foreign.iter().filter(|_| !active(Bug::ForeignDropped)) {
             put_section(&mut out, section.id, section.version, &section.bytes);
         }
@@ -157,6 +164,7 @@ impl Section<'_> {
                 | (RECOVERY, Breaker::RECOVERY_VERSION)
                 | (BULKHEAD, Bulkhead::VERSION)
                 | (BUDGET, Budget::VERSION)
+                | (HISTORY, History::VERSION)
         )
     }
 }

@@ -45,7 +45,7 @@ pub use verdict::{
     Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Returned, Shared, Verdict,
 };
 
-use crate::breaker::{Command, Owner, State as BreakerState, Transition};
+use crate::breaker::{Command, Lasted, Owner, State as BreakerState, Transition};
 use crate::bulkhead::Wake;
 use crate::members::{Standing, Watch};
 use crate::planted::{Bug, active};
@@ -71,6 +71,8 @@ struct Scope {
 #[derive(Debug, Default)]
 struct Effects {
     transitions: Vec<Transition>,
+    /// To each of them.
+    lasted: Vec<Lasted>,
     wakes: Vec<Wake>,
 }
 
@@ -199,6 +201,8 @@ impl Worker {
                 after.budget.adopt(&budget.settings);
             }
             let answer = decide(&mut after, patterns, &mut effects);
+            let Effects { transitions, lasted, .. } = &mut effects;
+            lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
@@ -222,8 +226,8 @@ impl Worker {
             port.changed(target);
         }
         if updated.wrote || active(Bug::ToldTooEarly) {
-            for transition in effects.transitions {
-                port.report(Event::Transition { target, transition });
+            for (transition, lasted) in effects.transitions.into_iter().zip(effects.lasted) {
+                port.report(Event::Transition { target, transition, lasted });
             }
             effects.wakes.into_iter().for_each(|wake| port.wake(wake));
         }

@@ -86,7 +86,7 @@ impl Port for HostPort<'_> {
 
     fn report(&mut self, event: Event) {
         match event {
-            Event::Transition { target, transition } => {
+            Event::Transition { target, transition, lasted } => {
                 self.metrics(target.policy, |metrics| metrics.transition(target.key, &transition));
                 let level = match (transition.to, transition.cause) {
                     (State::Open, _) | (_, Cause::Forced) => Level::Warn,

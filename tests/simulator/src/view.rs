@@ -108,6 +108,8 @@ pub const RECOVERY: (u8, u8) = (3, 1);
 pub const BULKHEAD: (u8, u8) = (4, 1);
 /// The retry budget.
 pub const BUDGET: (u8, u8) = (5, 1);
+/// What has happened to the breaker.
+pub const HISTORY: (u8, u8) = (6, 1);
 
 pub(crate) struct Bytes<'a>(&'a [u8]);
 
@@ -144,6 +146,7 @@ pub fn value(bytes: &[u8]) -> Value {
                 RECOVERY => recovery = Some(bytes),
                 BULKHEAD => value.room = room::read(&bytes),
                 BUDGET => value.budget = budget::read(&bytes).map(Some),
+                HISTORY => {}
                 _ => value.foreign.push((id, version, bytes)),
             }
         }

@@ -92,4 +92,5 @@ planted! {
     retries_for_which_there_is_no_time: UnfitRetries,
     a_grant_after_the_deadline: LateGrant,
     a_deadline_that_ends_no_wait: DeadlineNotAwaited,
+    a_history_that_is_lost: HistoryLost,
 }

@@ -7,6 +7,7 @@ mod codec;
 mod evidence;
 #[cfg(test)]
 mod half_open_tests;
+mod history;
 mod phase;
 #[cfg(test)]
 mod properties;
@@ -22,6 +23,7 @@ mod transition;
 mod window;
 
 pub use evidence::Evidence;
+pub use history::{History, Lasted, REMEMBERED};
 pub use phase::{Closed, HalfOpen, Phase};
 pub use settings::{Exceeded, FailuresInWindow, Growth, LONGEST, Percentage, RampUp, Rates, Settings};
 pub use transition::{Cause, Numbers, State, Transition};
@@ -314,7 +316,7 @@ impl Breaker {
         if !matches!(command, Command::Open(_)) {
             self.trips = 0;
         }
-        self.enter(phase, Cause::Forced, Numbers::None, transitions);
+        self.enter(now, phase, Cause::Forced, Numbers::None, transitions);
     }
 
     /// Gives back every probe whose owner `is_dead`; returns how many.
@@ -350,7 +352,7 @@ impl Breaker {
             _ => self.trips.saturating_add(1),
         };
         let wait = settings.wait(self.trips, recovery::chance(self.generation, at));
-        self.enter(Phase::Open { until: at.after(wait) }, cause, numbers, transitions);
+        self.enter(at, Phase::Open { until: at.after(wait) }, cause, numbers, transitions);
     }
 
     fn half_open(&mut self, settings: &Settings, now: Timestamp, transitions: &mut Vec<Transition>) {
@@ -361,7 +363,7 @@ impl Breaker {
             answers: Tally::default(),
             probes: Vec::new(),
         });
-        self.enter(phase, Cause::WaitOver, Numbers::None, transitions);
+        self.enter(now, phase, Cause::WaitOver, Numbers::None, transitions);
     }
 
     fn close(
@@ -373,12 +375,20 @@ impl Breaker {
     ) {
         let asked = settings.ramp_up.is_some() || settings.wait_duration_growth.is_some();
         let phase = Phase::Closed(Closed { since: asked.then_some(now), ..Closed::FRESH });
-        self.enter(phase, Cause::Probes, numbers, transitions);
+        self.enter(now, phase, Cause::Probes, numbers, transitions);
     }
 
-    fn enter(&mut self, phase: Phase, cause: Cause, numbers: Numbers, transitions: &mut Vec<Transition>) {
+    fn enter(
+        &mut self,
+        at: Timestamp,
+        phase: Phase,
+        cause: Cause,
+        numbers: Numbers,
+        transitions: &mut Vec<Transition>,
+    ) {
         self.generation = self.generation.wrapping_add(1);
         transitions.push(Transition {
+            at,
             from: self.phase.state(),
             to: phase.state(),
             cause,

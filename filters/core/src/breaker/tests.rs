@@ -20,6 +20,7 @@ fn trips_at_the_last_of_the_consecutive_failures() {
     assert_eq!((rig.state(), rig.log.len()), (State::Closed, 0));
     rig.fail(ms(2));
     let expected = Transition {
+        at: ms(2),
         from: State::Closed,
         to: State::Open,
         cause: Cause::ConsecutiveFailures,

@@ -2,6 +2,7 @@
 
 use super::settings::Exceeded;
 use super::window::Tally;
+use crate::time::Timestamp;
 use std::fmt;
 
 /// The name of a phase; the number is the value of the state gauge.
@@ -15,6 +16,11 @@ pub enum State {
     Open = 2,
 }
 
+impl State {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::HalfOpen, Self::Open];
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -25,7 +31,7 @@ impl fmt::Display for State {
     }
 }
 
-/// Why a breaker changed state.
+/// Why a breaker changed state. The numbers stand in shared data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// The trigger `consecutive_failures`.
@@ -44,6 +50,20 @@ pub enum Cause {
     HalfOpenTimeout,
     /// An operator said so.
     Forced,
+}
+
+impl Cause {
+    /// Every cause, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::ConsecutiveFailures,
+        Self::FailuresInWindow,
+        Self::FailureRate,
+        Self::SlowCallRate,
+        Self::WaitOver,
+        Self::Probes,
+        Self::HalfOpenTimeout,
+        Self::Forced,
+    ];
 }
 
 impl fmt::Display for Cause {
@@ -111,6 +131,8 @@ impl fmt::Display for Numbers {
 /// A change of state, to be logged and counted once it is committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transition {
+    /// When. A half-open stay that was too long ended when it was over, however late anybody looked.
+    pub at: Timestamp,
     /// The state left.
     pub from: State,
     /// The state entered.
@@ -125,7 +147,7 @@ pub struct Transition {
 
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to, cause, generation, numbers } = self;
+        let Self { from, to, cause, generation, numbers, at: _ } = self;
         write!(f, "{from} -> {to} cause={cause}{numbers} generation={generation}")
     }
 }

@@ -1,6 +1,6 @@
 //! What a worker needs of the world, and what it tells it.
 
-use crate::breaker::{State as BreakerState, Transition};
+use crate::breaker::{Lasted, State as BreakerState, Transition};
 use crate::bulkhead::Wake;
 use crate::store::Store;
 
@@ -85,6 +85,8 @@ pub enum Event {
         target: Target,
         /// What changed.
         transition: Transition,
+        /// How long what it has ended had lasted.
+        lasted: Lasted,
     },
     /// A leader looked: this is the state to show.
     Observed {

@@ -14,6 +14,7 @@ use resilience_core::breaker::{
     Transition,
 };
 use resilience_core::members::Standing;
+use resilience_core::time::Timestamp;
 use window::{Window, exceeded, failed, tally};
 
 /// A breaker that closed further ahead of whoever reads it is not believed to have just closed.
@@ -263,7 +264,7 @@ impl Model {
                 _ => permitted,
             };
             let phase = Phase::HalfOpen { until, permitted, deciding, steps: Vec::new() };
-            self.go(phase, Cause::WaitOver, Numbers::None, told);
+            self.go(now, phase, Cause::WaitOver, Numbers::None, told);
         }
         let (used, probe) = (self.used(), Probe { owner, id: self.probes });
         match &mut self.phase {
@@ -290,7 +291,7 @@ impl Model {
         if matches!(phase, Phase::Closed(_)) {
             self.trips = 0;
         }
-        self.go(phase, Cause::Forced, Numbers::None, told);
+        self.go(now, phase, Cause::Forced, Numbers::None, told);
     }
 
     /// A leader's housekeeping: the end of a stay, and the probes of those that were found dead.
@@ -311,11 +312,11 @@ impl Model {
         }
     }
 
-    fn go(&mut self, phase: Phase, cause: Cause, numbers: Numbers, told: &mut Vec<Transition>) {
-        let from = self.state();
+    fn go(&mut self, at: u64, phase: Phase, cause: Cause, numbers: Numbers, told: &mut Vec<Transition>) {
+        let (at, from) = (Timestamp::from_nanos(at), self.state());
         self.phase = phase;
         self.generation = self.generation.wrapping_add(1);
-        told.push(Transition { from, to: self.state(), cause, generation: self.generation, numbers });
+        told.push(Transition { at, from, to: self.state(), cause, generation: self.generation, numbers });
     }
 
     /// What must stand in the store.

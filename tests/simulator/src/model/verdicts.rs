@@ -87,7 +87,7 @@ impl Model {
         }
         let since = (s.ramp_up.is_some() || s.wait_duration_growth.is_some()).then_some(now);
         let phase = Phase::Closed(Closed { since, ..Closed::default() });
-        self.go(phase, Cause::Probes, Numbers::Probes(answers), told);
+        self.go(now, phase, Cause::Probes, Numbers::Probes(answers), told);
     }
 
     pub(super) fn consecutive(seen: &[Seen]) -> u32 {
@@ -160,7 +160,7 @@ impl Model {
             Some(_) => self.trips.saturating_add(1),
         };
         let until = at.saturating_add(self.wait(s, at));
-        self.go(Phase::Open { until }, cause, numbers, told);
+        self.go(at, Phase::Open { until }, cause, numbers, told);
     }
 
     /// The wait. Where chance has its part it is the one that was chosen, if it can be, or else the shortest: then it was

@@ -89,6 +89,7 @@ impl Oracle {
         if latest.budget().is_some_and(|budget| !budget.is_believed(begun.now)) {
             self.accounts[policy].begin_again();
         }
+        self.policies[policy].remembers(bytes, &explained.told.transitions, &explained.others)?;
         self.commit(vm, policy, &base, damaged, explained)?;
         self.purse_changes(policy);
         let after = self.policies[policy].latest().room().cloned().unwrap_or_default();
@@ -305,6 +306,7 @@ impl Oracle {
         let mut maybe = maybe.into_iter().flatten();
         let model = maybe.find(|model| value.breaker.as_ref() == Some(&model.shape()));
         history.foreign = value.foreign;
+        history.remembers_instead(bytes);
         let kept = history.latest().room().filter(|room| value.room == Some(room.shape())).cloned();
         let room = kept.or_else(|| value.room.as_ref().map(|_| crate::model::room::Room::default()));
         let lost = room.as_ref() != history.latest().room();

@@ -6,8 +6,10 @@ use crate::model::ask::Whole;
 use crate::model::budget::Budget;
 use crate::model::room::Room;
 use crate::view;
-use resilience_core::breaker::{Outcome, Probe, State};
+use resilience_core::breaker::{Outcome, Probe, REMEMBERED, State, Transition};
+use resilience_core::state::State as Value;
 use resilience_core::store::Expected;
+use resilience_core::time::Timestamp;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -127,6 +129,8 @@ pub struct History {
     pub outdated: bool,
     /// Sections that the core does not know and must carry.
     pub foreign: Vec<view::Foreign>,
+    /// The latest changes that stand in the value.
+    remembered: Vec<Transition>,
     most_permitted: u32,
     most_bytes: usize,
 }
@@ -145,6 +149,7 @@ impl History {
             given_away: BTreeSet::new(),
             outdated: false,
             foreign: Vec::new(),
+            remembered: Vec::new(),
             most_permitted,
             most_bytes,
         }
@@ -253,12 +258,38 @@ impl History {
         }
     }
 
+    /// What is remembered must be what was, and what this write did.
+    pub(super) fn remembers(
+        &mut self,
+        bytes: &[u8],
+        told: &[Transition],
+        others: &[Vec<Transition>],
+    ) -> Verdict {
+        let found = remembered(bytes);
+        let right = [told].into_iter().chain(others.iter().map(Vec::as_slice)).any(|told| {
+            let all = [&self.remembered, told].concat();
+            found == all[all.len().saturating_sub(REMEMBERED)..]
+        });
+        if !right {
+            let before = &self.remembered;
+            return Err(format!("of {told:?} after {before:?} it is remembered: {found:?}"));
+        }
+        self.remembered = found;
+        Ok(())
+    }
+
+    /// Something that is not one of our workers has written the value.
+    pub(super) fn remembers_instead(&mut self, bytes: &[u8]) {
+        self.remembered = remembered(bytes);
+    }
+
     /// What holds of every value, whoever wrote it.
     pub(super) fn check_bounds(&self, bytes: &[u8], shape: &view::Breaker) -> Verdict {
         let foreign: usize = self.foreign.iter().map(|(.., bytes)| bytes.len() + 4).sum();
         let rooms = view::sections(bytes).into_iter().flatten();
-        let rooms =
-            rooms.filter(|(id, version, _)| [view::BULKHEAD, view::BUDGET].contains(&(*id, *version)));
+        let rooms = rooms.filter(|(id, version, _)| {
+            [view::BULKHEAD, view::BUDGET, view::HISTORY].contains(&(*id, *version))
+        });
         let room: usize = rooms.map(|(.., bytes)| bytes.len() + 4).sum();
         if bytes.len() > self.most_bytes + foreign + room {
             return Err(format!("the value has grown to {} bytes", bytes.len()));
@@ -271,4 +302,8 @@ impl History {
         }
         Ok(())
     }
+}
+
+fn remembered(bytes: &[u8]) -> Vec<Transition> {
+    Value::decode(Some(bytes), Timestamp::default()).history.transitions()
 }
