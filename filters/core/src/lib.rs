@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 pub mod alarms;
+pub mod annotation;
 pub mod answer;
 pub mod breaker;
 pub mod budget;
@@ -23,6 +24,7 @@ pub mod outcome;
 pub mod planted;
 #[cfg(not(feature = "planted-bugs"))]
 mod planted;
+pub mod refusals;
 pub mod retry;
 pub mod state;
 pub mod steering;

@@ -47,13 +47,24 @@ pub struct Member {
 /// The table.
 ///
 /// `"RM", next u64, n u16`, then `n` lines, each behind its length (u16): `owner u64, configuration u64, beat u64`, and since
-/// there are bulkheads `slot u16`. Two versions of the module share one table, so this layout is only ever extended: at the
-/// end of a line, and at the end of the table. What stands there is carried along.
+/// there are bulkheads `slot u16`. Behind them, since there are generations, `generation u64, configuration u64`. Two versions of
+/// the module share one table, so this layout is only ever extended: at the end of a line, and at the end of the table. What
+/// stands there is carried along.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Members {
     next: u64,
     members: Vec<Member>,
+    reign: Option<Reign>,
     more: Vec<u8>,
+}
+
+/// Which configuration has taken over last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Reign {
+    /// The how manieth it is.
+    generation: u64,
+    /// Its fingerprint.
+    configuration: u64,
 }
 
 impl Members {
@@ -80,8 +91,12 @@ impl Members {
                 more: line.rest().to_vec(),
             })
         })?;
-        let more = input.rest().to_vec();
-        let table = Self { next, members, more };
+        let rest = input.rest();
+        let mut tail = Reader::new(rest);
+        let reign =
+            tail.u64().zip(tail.u64()).map(|(generation, configuration)| Reign { generation, configuration });
+        let more = if reign.is_some() { tail.rest() } else { rest }.to_vec();
+        let table = Self { next, members, reign, more };
         table.is_plausible().then_some(table)
     }
 
@@ -115,13 +130,17 @@ impl Members {
             line.extend(&member.more);
             put_list(out, &line, |out, byte| out.push(*byte));
         });
+        if let Some(Reign { generation, configuration }) = self.reign {
+            out.extend(generation.to_le_bytes());
+            out.extend(configuration.to_le_bytes());
+        }
         out.extend(&self.more);
         out
     }
 
-    /// Beats for `me`, or joins under a new identity if there is none yet or its line is gone: then others have given
-    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
-    pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
+    /// Drops the lines that `watch` has seen silent for long, other than that of `me`; returns how many.
+    pub fn bury(&mut self, me: Option<Owner>, now: Timestamp, watch: &Watch) -> usize {
+        let before = self.members.len();
         self.members.retain(|member| {
             Some(member.owner) == me
                 || active(Bug::DeadRemembered)
@@ -129,6 +148,13 @@ impl Members {
                 || watch.last_beat(member.owner) != Some(member.beat)
                 || watch.silence(member.owner, now).is_none_or(|for_| for_ < FORGOTTEN)
         });
+        before.saturating_sub(self.members.len())
+    }
+
+    /// Beats for `me`, or joins under a new identity if there is none yet or its line is gone: then others have given
+    /// back what it held. Lines that `watch` has seen silent for long go. Returns the identity.
+    pub fn beat(&mut self, me: Option<Owner>, configuration: u64, now: Timestamp, watch: &Watch) -> Owner {
+        self.bury(me, now, watch);
         if let Some(mine) = self.members.iter_mut().find(|member| Some(member.owner) == me) {
             mine.beat = now;
             return mine.owner;
@@ -168,6 +194,18 @@ impl Members {
     /// Takes the line of a VM that ends in order.
     pub fn leave(&mut self, me: Owner) {
         self.members.retain(|member| member.owner != me);
+    }
+
+    /// Takes note that `configuration` is the newest there is, and returns the how manieth that is, from 1.
+    pub fn reigns(&mut self, configuration: u64) -> u64 {
+        match self.reign {
+            Some(reign) if reign.configuration == configuration => reign.generation,
+            before => {
+                let generation = before.map_or(0, |before| before.generation).wrapping_add(1);
+                self.reign = Some(Reign { generation, configuration });
+                generation
+            }
+        }
     }
 
     /// How `configuration` stands to the others whose VMs `watch` believes alive. Identities grow, so the

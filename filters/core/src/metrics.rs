@@ -17,13 +17,16 @@ const NONE: &str = "_";
 /// Requests of a policy that were let through, by what they proved.
 #[must_use]
 pub fn calls(policy: &str, outcome: Outcome) -> String {
-    let slow = outcome.is_slow();
-    let outcome = match outcome {
+    let (slow, outcome) = (outcome.is_slow(), outcome_label(outcome));
+    format!("resilience_calls_total;policy={policy};outcome={outcome};slow={slow}")
+}
+
+const fn outcome_label(outcome: Outcome) -> &'static str {
+    match outcome {
         Outcome::Success | Outcome::SlowSuccess => "success",
         Outcome::Failure | Outcome::SlowFailure => "failure",
         Outcome::Ignored => "ignored",
-    };
-    format!("resilience_calls_total;policy={policy};outcome={outcome};slow={slow}")
+    }
 }
 
 /// Requests refused; `class` where the policy tells classes apart.
@@ -89,6 +92,70 @@ pub fn stale_routes(policy: &str) -> String {
 pub fn transitions(policy: &str, to: State, cause: Cause) -> String {
     format!("resilience_circuit_breaker_transitions_total;policy={policy};to={to};cause={cause}")
 }
+
+/// How many milliseconds breakers of a policy were open, counted when they leave that state.
+#[must_use]
+pub fn open_milliseconds(policy: &str) -> String {
+    format!("resilience_circuit_breaker_open_milliseconds_total;policy={policy}")
+}
+
+/// How long a policy's outages lasted: from the trip until the probes closed the breaker.
+#[must_use]
+pub fn recovery(policy: &str) -> String {
+    format!("resilience_circuit_breaker_recovery_milliseconds;policy={policy}")
+}
+
+/// Probes that ended, by what they proved.
+#[must_use]
+pub fn probes(policy: &str, outcome: Outcome) -> String {
+    let outcome = outcome_label(outcome);
+    format!("resilience_circuit_breaker_probes_total;policy={policy};outcome={outcome}")
+}
+
+/// What a VM held that died; the label `kind` of [`leases_reclaimed`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lease {
+    /// The place of a probe.
+    Probe,
+    /// A bulkhead's permit.
+    Permit,
+    /// A retry kept of a budget.
+    Retry,
+}
+
+impl Lease {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Permit => "permit",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// What was given back that VMs had held that died.
+#[must_use]
+pub fn leases_reclaimed(policy: &str, kind: Lease) -> String {
+    format!("resilience_leases_reclaimed_total;policy={policy};kind={}", kind.name())
+}
+
+/// The how manieth configuration of a namespace is the newest.
+#[must_use]
+pub fn configuration_generation(namespace: &str) -> String {
+    format!("resilience_configuration_generation;namespace={namespace}")
+}
+
+/// VMs that began to serve.
+pub const VM_STARTS: &str = "resilience_vm_starts_total";
+
+/// VMs of a namespace that fell silent and never said that they go.
+#[must_use]
+pub fn vm_deaths(namespace: &str) -> String {
+    format!("resilience_vm_deaths_total;namespace={namespace}")
+}
+
+/// Writes of metrics that were not made because a VM had defined as many as it may.
+pub const DROPPED: &str = "resilience_metrics_dropped_total";
 
 /// Answers made by a fallback.
 #[must_use]

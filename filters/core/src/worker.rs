@@ -18,7 +18,7 @@ mod completion;
 #[cfg(test)]
 mod dependency_tests;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod give_up_tests;
 mod guard;
@@ -88,6 +88,8 @@ pub struct Worker {
     /// The shared queue that wakes this VM; 0 while there is none.
     queue: u32,
     standing: Standing,
+    /// The how manieth configuration ours is, as long as it is the newest.
+    generation: Option<u64>,
     /// When this VM last gave a sign of life.
     beaten: Timestamp,
     watch: Watch,
@@ -128,6 +130,7 @@ impl Worker {
             me: None,
             queue: 0,
             standing: Standing::default(),
+            generation: None,
             beaten: Timestamp::default(),
             watch: Watch::default(),
             pending: Vec::new(),
@@ -158,6 +161,29 @@ impl Worker {
         forced
     }
 
+    /// Whether a request that was just let in may well be the one that has its breaker change: as far as this VM knows.
+    #[must_use]
+    pub fn may_decide(&self, target: Target) -> bool {
+        let Some(scope) = self.scope(target.policy) else { return false };
+        let Some(breaker) = &scope.patterns.breaker else { return false };
+        let troubled = scope.guards.get(target.key).is_some_and(|guard| guard.troubled);
+        troubled || breaker.settings.trips_at_once()
+    }
+
+    /// The state of a breaker as this VM has seen it last.
+    #[must_use]
+    pub fn last_seen(&self, target: Target) -> Option<BreakerState> {
+        let scope = self.scope(target.policy).filter(|scope| scope.patterns.breaker.is_some())?;
+        scope.guards.get(target.key).map(|guard| guard.state)
+    }
+
+    /// What stands in shared state; `None` where the store does not tell, or nothing is kept.
+    pub fn peek<P: Port + ?Sized>(&self, port: &mut P, target: Target, now: Timestamp) -> Option<State> {
+        let guard = self.scope(target.policy)?.guards.get(target.key)?;
+        let found = port.get(&guard.key).ok()?;
+        Some(State::read(found.as_ref(), now))
+    }
+
     /// Whether a policy's breaker keeps anything in shared state.
     #[must_use]
     pub fn keeps_state(&self, policy: usize) -> bool {
@@ -185,7 +211,7 @@ impl Worker {
         let standing = self.standing;
         let (patterns, guard) = self.guard(target)?;
         let mut effects = Effects::default();
-        let mut found = None;
+        let (mut found, mut troubled) = (None, guard.troubled);
         let updated = update(port, &guard.key, |present| {
             effects = Effects::default();
             let before = State::read(present, now);
@@ -204,6 +230,7 @@ impl Worker {
             let Effects { transitions, lasted, .. } = &mut effects;
             lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
+            troubled = patterns.breaker.is_some() && after.breaker.is_troubled(now);
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
             }
@@ -217,6 +244,7 @@ impl Worker {
             None => (None, found, true),
         };
         (guard.generation, guard.state) = committed.unwrap_or((guard.generation, guard.state));
+        guard.troubled = troubled;
         if matters {
             guard.belief = None;
         }

@@ -40,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) answer: Answer,
     /// Who asks.
     pub(crate) caller: Caller,
+    /// Its identity, where it may well decide over its breaker: it cannot be read any more when its answer comes.
+    pub(crate) request_id: Option<String>,
     /// From where it was sent here, if its own policy refused it.
     pub(crate) rerouted: Option<Rerouted>,
 }

@@ -7,6 +7,7 @@ use resilience_core::config::Policy;
 use resilience_core::fallback::{Caller, Fallbacks};
 use resilience_core::matcher::Facts;
 use resilience_core::outcome::is_grpc_type;
+use resilience_core::refusals;
 use resilience_core::steering::Said;
 
 /// The request of the current stream; only in its request headers callback.
@@ -79,6 +80,11 @@ pub(crate) fn caller(fallback: &Fallbacks, is_grpc: Option<bool>) -> Caller {
         Some(headers) => fallback.caller(headers.iter()),
         None => fallback.stranger(is_grpc.unwrap_or_else(is_grpc_request)),
     }
+}
+
+/// The identity of a request whose headers can be read.
+pub(crate) fn request_id() -> Option<String> {
+    header(Map::RequestHeaders, "x-request-id").map(|id| refusals::request_id(&id))
 }
 
 fn is_grpc_request() -> bool {

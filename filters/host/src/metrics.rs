@@ -1,45 +1,17 @@
-//! Our metrics, each defined when it is first used, and once in a VM: the host gives out a new handle at every definition and
-//! never takes one back, so configurations that follow each other must share them.
+//! Our metrics: which are written when.
+
+mod registry;
+
+pub(crate) use registry::allow;
 
 use crate::calls::{Level, Metric, MetricKind, Result, log};
+use registry::{Lazy, count, count_always, define, observe, set_always, settle};
 use resilience_core::answer::{Reason, Source};
-use resilience_core::breaker::{Outcome, State, Transition};
+use resilience_core::breaker::{Lasted, Outcome, State, Transition};
 use resilience_core::metrics as names;
+use resilience_core::metrics::Lease;
 use resilience_core::retry::Denied;
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::Duration;
-
-thread_local! {
-    static DEFINED: RefCell<HashMap<String, Metric>> = RefCell::default();
-}
-
-/// The metric of a name.
-fn define(kind: MetricKind, name: String) -> Result<Metric> {
-    DEFINED.with_borrow_mut(|defined| {
-        if let Some(metric) = defined.get(&name) {
-            return Ok(*metric);
-        }
-        let metric = Metric::define(kind, &name)?;
-        defined.insert(name, metric);
-        Ok(metric)
-    })
-}
-
-/// The handle of a metric that is used on every request.
-#[derive(Debug, Default)]
-struct Lazy(Option<Metric>);
-
-impl Lazy {
-    fn get(&mut self, kind: MetricKind, name: impl FnOnce() -> String) -> Result<Metric> {
-        if let Some(metric) = self.0 {
-            return Ok(metric);
-        }
-        let metric = define(kind, name())?;
-        self.0 = Some(metric);
-        Ok(metric)
-    }
-}
 
 /// The metrics of one policy.
 #[derive(Debug)]
@@ -76,8 +48,8 @@ struct BreakerMetrics {
 }
 
 impl BreakerMetrics {
-    const fn new(key: String) -> Self {
-        Self { key, state: Lazy(None), changes: Changes::Undefined }
+    fn new(key: String) -> Self {
+        Self { key, state: Lazy::default(), changes: Changes::Undefined }
     }
 }
 
@@ -127,9 +99,7 @@ impl PolicyMetrics {
             Outcome::Ignored => &mut self.ignored,
         };
         let policy = &self.policy;
-        settle(
-            metric.get(MetricKind::Counter, || names::calls(policy, outcome)).and_then(|it| it.increment(1)),
-        );
+        metric.add(|| names::calls(policy, outcome), 1);
     }
 
     pub(crate) fn rejection(&mut self, reason: Reason, class: Option<&str>) {
@@ -138,22 +108,21 @@ impl PolicyMetrics {
 
     pub(crate) fn crowd(&mut self, in_flight: u32, waiting: u32, limit: Option<u32>) {
         let Self { policy, bulkhead, .. } = self;
-        record(&mut bulkhead.in_flight, MetricKind::Gauge, || names::in_flight(policy), in_flight.into());
-        record(&mut bulkhead.waiting, MetricKind::Gauge, || names::waiting(policy), waiting.into());
+        bulkhead.in_flight.set(|| names::in_flight(policy), in_flight.into());
+        bulkhead.waiting.set(|| names::waiting(policy), waiting.into());
         if let Some(limit) = limit {
-            record(&mut bulkhead.limit, MetricKind::Gauge, || names::limit(policy), limit.into());
+            bulkhead.limit.set(|| names::limit(policy), limit.into());
         }
     }
 
     pub(crate) fn balance(&mut self, retries: u64) {
         let Self { policy, balance, .. } = self;
-        record(balance, MetricKind::Gauge, || names::balance(policy), retries);
+        balance.set(|| names::balance(policy), retries);
     }
 
     pub(crate) fn retries_granted(&mut self, retries: u32) {
         let Self { policy, retries_granted, .. } = self;
-        let metric = retries_granted.get(MetricKind::Counter, || names::retries_granted(policy));
-        settle(metric.and_then(|metric| metric.increment(retries.into())));
+        retries_granted.add(|| names::retries_granted(policy), retries);
     }
 
     pub(crate) fn retry_denied(&mut self, reason: Denied) {
@@ -167,8 +136,7 @@ impl PolicyMetrics {
 
     pub(crate) fn waited(&mut self, waited: Duration) {
         let Self { policy, bulkhead, .. } = self;
-        let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        record(&mut bulkhead.waits, MetricKind::Histogram, || names::waits(policy), milliseconds);
+        bulkhead.waits.observe(|| names::waits(policy), milliseconds(waited));
     }
 
     pub(crate) fn fallback(&mut self, reason: Reason, source: Source) {
@@ -187,15 +155,31 @@ impl PolicyMetrics {
         count(names::stale_routes(&self.policy), 1);
     }
 
-    pub(crate) fn transition(&mut self, number: usize, transition: &Transition) {
+    pub(crate) fn transition(&mut self, number: usize, transition: &Transition, lasted: Lasted) {
         count(names::transitions(&self.policy, transition.to, transition.cause), 1);
+        if let Some(open) = lasted.state.filter(|_| transition.from == State::Open) {
+            count(names::open_milliseconds(&self.policy), milliseconds(open));
+        }
+        if let Some(outage) = lasted.outage {
+            observe(names::recovery(&self.policy), milliseconds(outage));
+        }
         self.show(number, transition.to);
+    }
+
+    pub(crate) fn probe(&mut self, outcome: Outcome) {
+        count(names::probes(&self.policy, outcome), 1);
+    }
+
+    pub(crate) fn reclaimed(&mut self, kind: Lease, leases: u32) {
+        if leases > 0 {
+            count(names::leases_reclaimed(&self.policy, kind), leases.into());
+        }
     }
 
     pub(crate) fn show(&mut self, number: usize, state: State) {
         let policy = &self.policy;
         let Some(BreakerMetrics { key, state: gauge, .. }) = self.breakers.get_mut(number) else { return };
-        record(gauge, MetricKind::Gauge, || names::breaker_state(policy, key), state as u64);
+        gauge.set(|| names::breaker_state(policy, key), state as u64);
     }
 
     /// `None` where the counter does not count: then nothing may be believed.
@@ -236,29 +220,35 @@ fn try_counter(name: &str) -> Result<Changes> {
 
 /// The metrics of the store.
 pub(crate) mod store {
-    use super::{count, names};
+    use super::{count_always, names};
     use resilience_core::worker::Operation;
 
     pub(crate) fn conflicts(operation: Operation, conflicts: u32) {
-        count(names::conflicts(operation), i64::from(conflicts));
+        count_always(&names::conflicts(operation), conflicts.into());
     }
 
     pub(crate) fn gave_up(operation: Operation) {
-        count(names::give_ups(operation), 1);
+        count_always(&names::give_ups(operation), 1);
     }
 }
 
-fn record(metric: &mut Lazy, kind: MetricKind, name: impl FnOnce() -> String, value: u64) {
-    settle(metric.get(kind, name).and_then(|metric| metric.record(value)));
-}
+/// The metrics of a VM, and of a namespace.
+pub(crate) mod process {
+    use super::{count_always, names, set_always};
 
-fn count(name: String, by: i64) {
-    settle(define(MetricKind::Counter, name).and_then(|metric| metric.increment(by)));
-}
-
-/// A count that is lost must not change what happens to a request.
-fn settle(result: Result<()>) {
-    if let Err(status) = result {
-        log(Level::Debug, &format!("a metric could not be written: {status}"));
+    pub(crate) fn vm_started() {
+        count_always(names::VM_STARTS, 1);
     }
+
+    pub(crate) fn vms_died(namespace: &str, vms: usize) {
+        count_always(&names::vm_deaths(namespace), u64::try_from(vms).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn reigns(namespace: &str, generation: u64) {
+        set_always(&names::configuration_generation(namespace), generation);
+    }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,10 +1,12 @@
 //! The world of a worker, made of host calls.
 
 use crate::calls::{self, Level, Queue, Status};
-use crate::metrics::{PolicyMetrics, store};
+use crate::facts::request_id;
+use crate::metrics::{PolicyMetrics, process, store};
 use resilience_core::breaker::{Cause, State};
 use resilience_core::bulkhead::Wake;
-use resilience_core::config::Policy;
+use resilience_core::config::Document;
+use resilience_core::metrics::Lease;
 use resilience_core::store::{Expected, PutError, Store, Unavailable, Versioned};
 use resilience_core::worker::{Event, Port, Target};
 
@@ -12,16 +14,39 @@ use resilience_core::worker::{Event, Port, Target};
 /// by whoever got there first a moment ago), so it creates only what is absent.
 const ONLY_IF_ABSENT: u32 = u32::MAX;
 
-/// A worker's access to shared data and metrics.
+/// A worker's access to shared data, metrics and the log.
 pub(crate) struct HostPort<'a> {
-    pub(crate) names: &'a [Policy],
+    pub(crate) document: &'a Document,
     pub(crate) policies: &'a mut [PolicyMetrics],
+    pub(crate) asker: Asker<'a>,
+}
+
+/// Which request leads to what is told.
+#[derive(Clone, Copy)]
+pub(crate) enum Asker<'a> {
+    /// None.
+    Nobody,
+    /// The current one, whose headers can be read.
+    Current,
+    /// One whose identity was read when it came, if that was foreseen.
+    Earlier(Option<&'a str>),
+}
+
+impl Asker<'_> {
+    /// What a line says of it.
+    fn request_id(self) -> Option<String> {
+        match self {
+            Self::Nobody => None,
+            Self::Current => request_id(),
+            Self::Earlier(id) => id.map(str::to_owned),
+        }
+    }
 }
 
 impl HostPort<'_> {
-    /// A breaker, as log lines name it.
-    fn name(&self, target: Target) -> String {
-        let policy = self.names.get(target.policy).map_or("", |policy| policy.name.as_str());
+    /// A policy, or a key of it, as log lines name it.
+    pub(crate) fn name(&self, target: Target) -> String {
+        let policy = self.document.policies.get(target.policy).map_or("", |policy| policy.name.as_str());
         let key = self.policies.get(target.policy).map_or("", |metrics| metrics.key(target.key));
         if key.is_empty() { format!("policy {policy}") } else { format!("policy {policy}, key {key}") }
     }
@@ -87,12 +112,13 @@ impl Port for HostPort<'_> {
     fn report(&mut self, event: Event) {
         match event {
             Event::Transition { target, transition, lasted } => {
-                self.metrics(target.policy, |metrics| metrics.transition(target.key, &transition));
+                self.metrics(target.policy, |metrics| metrics.transition(target.key, &transition, lasted));
                 let level = match (transition.to, transition.cause) {
                     (State::Open, _) | (_, Cause::Forced) => Level::Warn,
                     _ => Level::Info,
                 };
-                calls::log(level, &format!("{}: circuit breaker {transition}", self.name(target)));
+                let id = self.asker.request_id().map(|id| format!(" request_id={id}")).unwrap_or_default();
+                calls::log(level, &format!("{}: circuit breaker {transition}{id}", self.name(target)));
             }
             Event::Observed { target, state } => {
                 self.metrics(target.policy, |metrics| metrics.show(target.key, state));
@@ -103,10 +129,24 @@ impl Port for HostPort<'_> {
             Event::Balance { policy, retries } => self.metrics(policy, |metrics| metrics.balance(retries)),
             Event::Conflicts { operation, count } => store::conflicts(operation, count),
             Event::GaveUp { operation } => store::gave_up(operation),
+            Event::Reigns { generation } => {
+                process::reigns(&self.document.namespace, generation);
+                // It is there before the first of them dies.
+                process::vms_died(&self.document.namespace, 0);
+            }
+            Event::Lost { vms } => {
+                process::vms_died(&self.document.namespace, vms);
+                calls::log(Level::Warn, &format!("{vms} of the workers' VMs died, or stood still for long"));
+            }
             Event::KeysExhausted { policy } => self.metrics(policy, PolicyMetrics::keys_exhausted),
             Event::Reclaimed { target, probes, permits, retries } => {
                 let name = self.name(target);
                 let probes = u32::try_from(probes).unwrap_or(u32::MAX);
+                self.metrics(target.policy, |metrics| {
+                    metrics.reclaimed(Lease::Probe, probes);
+                    metrics.reclaimed(Lease::Permit, permits);
+                    metrics.reclaimed(Lease::Retry, retries);
+                });
                 let kinds = [(probes, "probes"), (permits, "permits"), (retries, "retries (as made)")];
                 let held = kinds.iter().filter(|(count, _)| *count > 0);
                 let held: Vec<_> = held.map(|(count, kind)| format!("{count} {kind}")).collect();

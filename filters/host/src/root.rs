@@ -1,14 +1,15 @@
 //! One configuration in one VM.
 
 mod deciding;
+mod telling;
 
 pub(crate) use deciding::{Arrived, Asked};
 
 use crate::call::{Call, Rerouted};
 use crate::calls::{self, Level, Queue, log};
 use crate::facts::{CurrentRequest, cluster};
-use crate::metrics::PolicyMetrics;
-use crate::port::HostPort;
+use crate::metrics::{PolicyMetrics, allow};
+use crate::port::{Asker, HostPort};
 use resilience_core::alarms::Alarms;
 use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
@@ -17,6 +18,7 @@ use resilience_core::control;
 use resilience_core::decision::state_by_mode;
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
+use resilience_core::refusals::Refusals;
 use resilience_core::time::Timestamp;
 use resilience_core::timeout::came_at_once;
 use resilience_core::timer::Timer;
@@ -35,6 +37,7 @@ pub(crate) struct Root {
     policies: Matcher,
     exempt: Option<Matcher>,
     worker: Worker,
+    refusals: Refusals,
     metrics: Vec<PolicyMetrics>,
     /// The last moment that the host told: stands in where it does not tell.
     now: Timestamp,
@@ -106,12 +109,14 @@ impl Root {
         // The matchers hold what they look up: its room serves what follows.
         document.exempt = Vec::new();
         document.policies.iter_mut().for_each(|policy| policy.matches = Vec::new());
+        allow(document.max_metrics);
         let offset = wall_clock_offset(now);
         let guards = document.policies.iter().map(|policy| (policy.name.as_str(), policy.shared(offset)));
         Self {
             fingerprint,
             policies,
             exempt,
+            refusals: Refusals::new(&document.namespace),
             worker: Worker::new(&document.namespace, fingerprint, guards),
             metrics: document.policies.iter().map(|policy| PolicyMetrics::new(&policy.name)).collect(),
             now,
@@ -218,7 +223,8 @@ impl Root {
                 || (policies.still_finds(target.policy, &call.seen, &mut CurrentRequest)
                     && call.cluster.as_ref().is_none_or(same))
         };
-        let mut port = HostPort { names: &document.policies, policies: metrics };
+        let asker = Asker::Earlier(call.request_id.as_deref());
+        let mut port = HostPort { document, policies: metrics, asker };
         let completion = Completion { target, ticket, outcome, returned };
         let taken = worker.complete(&mut port, completion, *now, went_there);
         // After the state: whoever sees the count can rely on what it did.
@@ -227,6 +233,9 @@ impl Root {
                 metrics.stale_route();
             }
             metrics.call(taken);
+            if ticket.is_some_and(|ticket| ticket.is_probe()) {
+                metrics.probe(taken);
+            }
         });
     }
 
@@ -242,6 +251,11 @@ impl Root {
         if self.worker.waits(call) {
             self.with_worker(|worker, port, now| worker.withdraw(port, call, now));
         }
+    }
+
+    /// Whether a request that was just let in may well be the one that has its breaker change.
+    pub(crate) fn may_decide(&self, target: Target) -> bool {
+        self.worker.may_decide(target)
     }
 
     /// Hears of the end of a wait for which there is no stream any more.
@@ -293,7 +307,7 @@ impl Root {
     pub(crate) fn control(&mut self, method: &[u8], path: &[u8]) -> Reply {
         self.now = clock().unwrap_or(self.now);
         let Self { document, worker, metrics, now, .. } = self;
-        let mut port = HostPort { names: &document.policies, policies: metrics };
+        let mut port = HostPort { document, policies: metrics, asker: Asker::Current };
         control::answer(method, path, &document.policies, worker, &mut port, *now)
     }
 
@@ -304,6 +318,7 @@ impl Root {
         if self.timer.went_off(self.now) {
             self.has_beaten = true;
             self.keep_house();
+            self.tell_overdue();
             resumed.extend(self.at_that_moment(|worker, port, now| worker.look_after_all(port, now)));
         }
         resumed
@@ -347,7 +362,8 @@ impl Root {
 
     /// The same at the last moment that the host told.
     fn at_that_moment<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {
-        let mut port = HostPort { names: &self.document.policies, policies: &mut self.metrics };
+        let mut port =
+            HostPort { document: &self.document, policies: &mut self.metrics, asker: Asker::Nobody };
         act(&mut self.worker, &mut port, self.now)
     }
 }

@@ -9,6 +9,7 @@ use crate::calls::{self, Direction, Level, Map, log};
 use crate::facts::{CurrentRequest, header, property};
 use crate::root::Root;
 use request::Held;
+use resilience_core::annotation::Decided;
 use resilience_core::answer::{Reason, Source, TimedOut, forged, timed_out};
 use resilience_core::breaker::Outcome;
 use resilience_core::bulkhead::Permit;
@@ -137,6 +138,8 @@ impl Stream {
         way.count(root);
         let Some(call) = self.call.take() else { return };
         let policy = call.target.policy;
+        let decided = if reply.source == Source::None { Decided::TimedOut } else { Decided::Fallback };
+        root.annotate(call.target, decided, Some(Reason::Timeout));
         if reply.source != Source::None {
             root.metrics(policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
         } else if shadowed {

@@ -4,6 +4,7 @@
 //! nothing here; should a host ever do otherwise, the inner callback does nothing.
 
 use crate::calls::{self, Level, Queue, log};
+use crate::metrics::process;
 use crate::root::{Root, fingerprint};
 use crate::stream::Stream;
 
@@ -43,6 +44,8 @@ type Contexts<T> = HashMap<u32, T, BuildHasherDefault<Identity>>;
 
 #[derive(Default)]
 struct Vm {
+    /// Whether it has ticked: one that only tries a configuration does not.
+    serves: bool,
     roots: Contexts<Root>,
     streams: Contexts<Stream>,
 }
@@ -141,6 +144,9 @@ pub fn on_configure(root: u32) -> bool {
 /// `proxy_on_tick`.
 pub fn on_tick(root: u32) {
     with(|vm| {
+        if !std::mem::replace(&mut vm.serves, true) {
+            process::vm_started();
+        }
         vm.time_out(root);
         vm.resume(root, Root::tick);
         vm.give_back_retries(root);

@@ -159,5 +159,6 @@ fn ten_thousand_policies_are_served_and_keep_house() {
     assert!(one_tick < 5000, "{one_tick} host calls in one tick stall the worker");
     shop.pass(Duration::from_secs(10)).unwrap();
     assert_eq!(serve(shop.vm(), End::Status(200)).unwrap(), None, "the probe");
-    assert!(shop.host.keys().len() <= 2, "no state where no traffic is: {}", shop.host.keys().len());
+    // The table of VMs, the policy that was used, and what the log said of it.
+    assert!(shop.host.keys().len() <= 3, "no state where no traffic is: {}", shop.host.keys().len());
 }

@@ -23,8 +23,13 @@ fn failures_of_all_workers_add_up_and_all_refuse() {
     assert_eq!(shop.metric(to_open), 1);
     let refused = "resilience_rejections_total;policy=checkout;reason=circuit_open;class=_";
     assert_eq!(shop.metric(refused), 3);
-    let logged = |vm: &FakeVm| vm.logs().iter().filter(|line| line.message.contains("checkout")).count();
-    assert_eq!(shop.vms.iter().map(logged).sum::<usize>(), 1, "one transition, one line");
+    let logged = |what: &str| {
+        let of = |vm: &FakeVm| vm.logs().iter().filter(|line| line.message.contains(what)).count();
+        shop.vms.iter().map(of).sum::<usize>()
+    };
+    assert_eq!(logged("policy checkout: circuit breaker closed -> open"), 1, "one transition, one line");
+    assert_eq!(logged("policy checkout: refused reason=circuit_open"), 1, "one burst, one line");
+    assert_eq!(logged("checkout"), 2);
 }
 
 #[test]

@@ -246,7 +246,7 @@ impl Port for World<'_> {
             Event::KeysExhausted { policy } | Event::Crowd { policy, .. } | Event::Balance { policy, .. } => {
                 crate::breaker(policy, None)
             }
-            Event::Conflicts { .. } | Event::GaveUp { .. } => 0,
+            Event::Conflicts { .. } | Event::GaveUp { .. } | Event::Reigns { .. } | Event::Lost { .. } => 0,
         };
         self.ask(Call::Report(event, breaker));
     }

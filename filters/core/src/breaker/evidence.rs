@@ -38,6 +38,12 @@ impl Evidence {
         self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
     }
 
+    /// Whether a call that fails may be one of several.
+    pub(super) fn is_troubled(&self, now: Timestamp) -> bool {
+        let Tally { failed, slow, .. } = self.tally(now);
+        self.consecutive > 0 || failed > 0 || slow > 0
+    }
+
     /// How many failures' moments are kept.
     pub(super) const fn capacity(&self) -> u16 {
         self.capacity

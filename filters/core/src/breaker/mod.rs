@@ -191,6 +191,15 @@ impl Breaker {
         }
     }
 
+    /// Whether one of the next calls may well be the one that changes it: it is not closed, or has seen something bad.
+    #[must_use]
+    pub fn is_troubled(&self, now: Timestamp) -> bool {
+        match &self.phase {
+            Phase::Closed(closed) => closed.evidence.is_troubled(now),
+            Phase::Open { .. } | Phase::HalfOpen(_) => true,
+        }
+    }
+
     /// The last moment of a half-open stay in which every place is taken.
     #[must_use]
     pub fn full_until(&self) -> Option<Timestamp> {

@@ -31,6 +31,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether a single bad call can trip it.
+    #[must_use]
+    pub fn trips_at_once(&self) -> bool {
+        self.consecutive_failures == Some(1)
+            || self.failures_in_window.is_some_and(|window| window.failures == 1)
+            || self.rates.is_some_and(|rates| rates.minimum_in_closed() <= 1)
+    }
+
     /// These settings for a process whose wall clock's whole seconds begin where this many nanoseconds, added to a moment,
     /// make whole ones.
     #[must_use]

@@ -48,6 +48,8 @@ fn what_is_not_said_has_its_default() {
         trust_caller_headers: false,
         expose: true,
         control: false,
+        annotate: false,
+        max_metrics: 50_000,
     };
     assert_eq!(document, expected);
 

@@ -59,6 +59,7 @@ use decode::{Errors, Object};
 use json::{Node, Policies};
 use references::Whole;
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// The sections that `defaults` may hold.
@@ -66,6 +67,9 @@ const SECTIONS: [&str; 7] =
     ["outcome", "circuit_breaker", "bulkhead", "timeout", "retry", "retry_budget", "fallback"];
 /// A namespace longer than this would make every key of the shared state long.
 const MAX_NAMESPACE: usize = 128;
+/// How many metrics a VM defines at most, where nobody says otherwise: each takes Envoy some hundred bytes, for ever.
+const MAX_METRICS: u32 = 50_000;
+const METRICS: RangeInclusive<u32> = 100..=1_000_000;
 /// Metadata that policies are matched by is read one by one.
 const MAX_METADATA: usize = 16;
 
@@ -84,6 +88,10 @@ pub struct Document {
     pub expose: bool,
     /// Whether this configuration answers operators, and guards nothing.
     pub control: bool,
+    /// Whether what is decided over each request is left in Envoy's filter state, for access logs and traces.
+    pub annotate: bool,
+    /// How many metrics a VM defines at most.
+    pub max_metrics: u32,
 }
 
 impl Document {
@@ -114,6 +122,8 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
     let trust = object.get("trust_caller_headers").map(|node| decode::boolean(node, errors));
     let expose = object.get("expose").map(|node| decode::boolean(node, errors));
     let control = object.get("control").map(|node| decode::boolean(node, errors));
+    let annotate = object.get("annotate").map(|node| decode::boolean(node, errors));
+    let max_metrics = object.get("max_metrics").map(|node| decode::integer(node, METRICS, errors));
     object.finish(errors);
     let Some(list) = policies.filter(|node| decode::list(node, "a list of policies", errors).is_some())
     else {
@@ -128,6 +138,8 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
             trust_caller_headers: trust.unwrap_or(Some(false))?,
             expose: expose.unwrap_or(Some(true))?,
             control: control.unwrap_or(Some(false))?,
+            annotate: annotate.unwrap_or(Some(false))?,
+            max_metrics: max_metrics.unwrap_or(Some(MAX_METRICS))?,
         })
     };
     Ok(document())

@@ -69,7 +69,7 @@ fn all_errors_come_at_once_in_the_order_of_the_document() {
         "policies[1].fallback[0].static.text: found 1, expected a string",
         r#"policies[1].match: found [], expected a list of matches such as [{"route": "checkout"}]"#,
         r#"policies[2].name: found "b", expected a name that is not yet taken by policies[1].name"#,
-        r#"zzz: unknown key, expected one of "namespace", "defaults", "policies", "exempt", "trust_caller_headers", "expose", "control""#,
+        r#"zzz: unknown key, expected one of "namespace", "defaults", "policies", "exempt", "trust_caller_headers", "expose", "control", "annotate", "max_metrics""#,
         r#"namespace: found "", expected a string of 1 to 128 bytes"#,
         r#"exempt[0].path: found {}, expected {"exact": "/..."} or {"prefix": "/..."}"#,
         r#"expose: found "yes", expected true or false"#,

@@ -240,8 +240,10 @@ fn what_a_later_version_adds_is_carried_along() {
         more: vec![1, 2, 3, 4, 5, 6, 7, 8],
     });
     table.members.more = b"more".to_vec();
+    table.members.reigns(CONFIGURATION);
     let mut read = Members::decode(Some(&table.members.encode()), ms(2));
     assert_eq!(read.beat(Some(me), CONFIGURATION, ms(2), &table.watch), me, "both are still who they were");
+    assert_eq!(read.reigns(CONFIGURATION), 1);
     assert_eq!(read.more, b"more");
     assert_eq!(read.members[1], table.members.members[1]);
 }
@@ -266,12 +268,41 @@ fn a_table_longer_than_any_is_damage_and_a_full_one_grows_no_more() {
     let line =
         |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), slot: None, more: Vec::new() };
     let lines = (0..4096).map(line).collect();
-    let mut full = Members { next: 5000, members: lines, more: Vec::new() };
+    let mut full = Members { next: 5000, members: lines, ..Members::default() };
     assert_eq!(Members::decode(Some(&full.encode()), ms(1)), full);
     assert_eq!(full.beat(None, CONFIGURATION, ms(0), &Watch::default()), Owner(5000));
     assert_eq!(full.members.len(), MAX_MEMBERS);
     full.members.push(line(4096));
     assert_eq!(Members::decode(Some(&full.encode()), ms(1)).members, []);
+}
+
+const REIGN: Reign = Reign { generation: 7, configuration: 3 };
+
+#[test]
+fn each_configuration_that_takes_over_is_one_more() {
+    let mut table = Members::default();
+    let reigned = [4, 4, 9, 4, 4].map(|configuration| {
+        table = Members::decode(Some(&table.encode()), ms(0));
+        table.reigns(configuration)
+    });
+    assert_eq!(reigned, [1, 1, 2, 3, 3]);
+    // A table of a version that has no generations yet.
+    let old = Members { reign: None, ..table };
+    let mut read = Members::decode(Some(&old.encode()), ms(0));
+    assert_eq!((read.reign, read.reigns(4)), (None, 1));
+}
+
+#[test]
+fn the_silent_are_buried_once_and_who_asks_is_not() {
+    let mut table = Table::new();
+    let (me, _, _) = (table.beat(None, ms(0)), table.beat(None, ms(0)), table.beat(None, ms(0)));
+    for moment in (0..=15_000).step_by(500).map(ms) {
+        table.members.beat(Some(me), CONFIGURATION, moment, &Watch::default());
+        table.observe(moment);
+    }
+    assert_eq!(table.members.bury(Some(me), ms(15_000), &table.watch), 2);
+    assert_eq!(table.members.bury(Some(me), ms(15_000), &table.watch), 0);
+    assert_eq!(table.members.members.len(), 1);
 }
 
 #[test]
@@ -283,7 +314,7 @@ fn what_no_vm_can_have_written_is_damage() {
         slot: u16::try_from(owner).ok(),
         more: vec![0; more],
     };
-    let table = |members| Members { next: 3, members, more: vec![0; MAX_MORE - 10] };
+    let table = |members| Members { next: 3, members, more: vec![0; MAX_MORE - 10], reign: Some(REIGN) };
     let sound = table(vec![line(2, 5), line(0, 5)]);
     assert_eq!(Members::decode(Some(&sound.encode()), ms(1)), sound);
     // An identity twice; a slot twice; more than any version adds.
@@ -300,7 +331,7 @@ fn an_identity_that_a_line_has_is_not_given_out_again() {
     let line =
         |owner| Member { owner: Owner(owner), configuration: 0, beat: ms(0), slot: None, more: Vec::new() };
     let mut table =
-        Members { next: u64::MAX, members: vec![line(u64::MAX), line(0), line(2)], more: Vec::new() };
+        Members { next: u64::MAX, members: vec![line(u64::MAX), line(0), line(2)], ..Members::default() };
     let mut join = || table.beat(None, CONFIGURATION, ms(1), &Watch::default());
     assert_eq!([join(), join()], [Owner(1), Owner(3)]);
 }

@@ -31,6 +31,17 @@ fn names_are_those_of_the_interface() {
         (retries_granted("p"), "resilience_retries_total;policy=p;decision=granted"),
         (retries_denied("p"), "resilience_retries_total;policy=p;decision=denied"),
         (shadow_denials("p"), "resilience_shadow_decisions_total;policy=p;reason=retry_denied"),
+        (open_milliseconds("p"), "resilience_circuit_breaker_open_milliseconds_total;policy=p"),
+        (recovery("p"), "resilience_circuit_breaker_recovery_milliseconds;policy=p"),
+        (
+            probes("p", Outcome::SlowFailure),
+            "resilience_circuit_breaker_probes_total;policy=p;outcome=failure",
+        ),
+        (leases_reclaimed("p", Lease::Probe), "resilience_leases_reclaimed_total;policy=p;kind=probe"),
+        (leases_reclaimed("p", Lease::Permit), "resilience_leases_reclaimed_total;policy=p;kind=permit"),
+        (leases_reclaimed("p", Lease::Retry), "resilience_leases_reclaimed_total;policy=p;kind=retry"),
+        (configuration_generation("n"), "resilience_configuration_generation;namespace=n"),
+        (vm_deaths("n"), "resilience_vm_deaths_total;namespace=n"),
         (conflicts(Operation::Admit), "resilience_store_conflicts_total;operation=admit"),
         (give_ups(Operation::HandBack), "resilience_store_give_ups_total;operation=hand_back"),
     ] {
@@ -69,7 +80,7 @@ fn operations_are_numbered_in_their_order_and_named_apart() {
     let names = Operation::ALL.map(Operation::name);
     assert_eq!(
         names,
-        ["admit", "record", "hand_back", "release", "heartbeat", "maintain", "force", "keys", "lease"]
+        ["admit", "record", "hand_back", "release", "heartbeat", "maintain", "force", "keys", "lease", "log"]
     );
-    assert_eq!(Operation::ALL.map(|operation| operation as usize), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(Operation::ALL.map(|operation| operation as usize), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }

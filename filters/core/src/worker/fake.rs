@@ -23,7 +23,7 @@ pub(super) const MEMBERS: &[u8] = b"resilience/ns/#members";
 
 /// How a key misbehaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Reads and writes get no answer.
     Unreadable,
     /// Writes get no answer.
@@ -35,16 +35,16 @@ pub(super) enum Trouble {
 pub(super) const TROUBLES: [Trouble; 3] = [Trouble::Unreadable, Trouble::Unwritable, Trouble::Contended];
 
 #[derive(Default)]
-pub(super) struct Fake {
+pub(crate) struct Fake {
     pub(super) values: BTreeMap<Vec<u8>, Versioned>,
-    pub(super) trouble: BTreeMap<&'static [u8], Trouble>,
+    pub(crate) trouble: BTreeMap<&'static [u8], Trouble>,
     pub(super) counters: BTreeMap<Target, u64>,
     /// The change counter cannot be read.
     pub(super) uncounted: bool,
     /// Writers die between their write and the counter.
     pub(super) forgetful: bool,
     pub(super) calls: Vec<&'static str>,
-    pub(super) events: Vec<Event>,
+    pub(crate) events: Vec<Event>,
     pub(super) introduced: Vec<(Target, Vec<u8>)>,
     /// Shared queues by their names.
     pub(super) queues: BTreeMap<String, u32>,
@@ -126,13 +126,13 @@ impl Fake {
     }
 
     /// Writes past all checks.
-    pub(super) fn set(&mut self, key: &[u8], bytes: &[u8]) {
+    pub(crate) fn set(&mut self, key: &[u8], bytes: &[u8]) {
         let version = self.values.get(key).map_or(0, |value| value.version) + 1;
         self.values.insert(key.to_vec(), Versioned { bytes: bytes.to_vec(), version });
     }
 
     /// The calls since the last time anybody asked.
-    pub(super) fn calls(&mut self) -> Vec<&'static str> {
+    pub(crate) fn calls(&mut self) -> Vec<&'static str> {
         std::mem::take(&mut self.calls)
     }
 
@@ -152,10 +152,13 @@ impl Fake {
         (bulkhead.in_flight(), bulkhead.waiting())
     }
 
-    /// What was reported since the last time anybody asked, without the conflicts.
+    /// What was reported of policies since the last time anybody asked, without the conflicts.
     pub(super) fn events(&mut self) -> Vec<Event> {
         let events = std::mem::take(&mut self.events);
-        events.into_iter().filter(|event| !matches!(event, Event::Conflicts { .. })).collect()
+        let is_other = |event: &Event| {
+            matches!(event, Event::Conflicts { .. } | Event::Reigns { .. } | Event::Lost { .. })
+        };
+        events.into_iter().filter(|event| !is_other(event)).collect()
     }
 
     /// The operations that gave up since the last time anybody asked.

@@ -21,6 +21,8 @@ pub(super) struct Guard {
     /// The last generation and state seen: what stands in when the store does not answer.
     pub(super) generation: u64,
     pub(super) state: BreakerState,
+    /// Whether one of the next calls may well be the one that changes it.
+    pub(super) troubled: bool,
     /// As a leader: as far as it knows, nobody has written the state yet.
     pub(super) untouched: bool,
     /// As a leader: it has shown that once.
@@ -125,6 +127,7 @@ impl Guard {
             belief: None,
             generation: 0,
             state: BreakerState::Closed,
+            troubled: false,
             untouched: true,
             shown: false,
             used: false,
@@ -166,6 +169,7 @@ impl Guard {
         let found = port.get(&self.key)?;
         let state = State::read(found.as_ref(), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
+        self.troubled = state.breaker.is_troubled(now);
         let view = View::of(&state);
         self.believe(view, changes, now);
         Ok(view)

@@ -29,6 +29,9 @@ impl Worker {
         self.watch.observe(&members, &self.known_holders, now);
         let leads = self.me.is_some_and(|me| members.is_leader(me, self.configuration, now, &self.watch));
         self.sweep(port, leads, now);
+        if let Some(generation) = self.generation.filter(|_| leads) {
+            port.report(Event::Reigns { generation });
+        }
         leads
     }
 
@@ -110,15 +113,21 @@ impl Worker {
         let (me, watch, configuration) = (self.me, &self.watch, self.configuration);
         let beaten = update(port, &self.members_key(), |found| {
             let mut members = Members::decode(found.map(Versioned::bytes), now);
+            let lost = members.bury(me, now, watch);
             let owner = members.beat(me, configuration, now, watch);
             let standing = members.standing(configuration, now, watch);
-            Change::Write(members.encode(), (owner, members.slot(owner), standing))
+            let generation = (standing != Standing::Superseded).then(|| members.reigns(configuration));
+            Change::Write(members.encode(), (owner, members.slot(owner), standing, generation, lost))
         });
         report_conflicts(port, Operation::Heartbeat, beaten.conflicts);
         match beaten.answer {
-            Some((owner, slot, standing)) => {
+            Some((owner, slot, standing, generation, lost)) => {
                 (self.me, self.beaten) = (Some(owner), now);
                 self.stand(standing);
+                self.generation = generation;
+                if lost > 0 {
+                    port.report(Event::Lost { vms: lost });
+                }
                 // A queue that could not be had may be had now.
                 if self.may_wait && (me != Some(owner) || self.queue == 0) {
                     self.listen(port, slot);

@@ -43,11 +43,13 @@ pub enum Operation {
     Keys,
     /// A probe, a permit or a reservation came back after its lease had ended: its place may have been taken twice.
     Lease,
+    /// Agreeing on what the log is to say.
+    Log,
 }
 
 impl Operation {
     /// Every operation, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Admit,
         Self::Record,
         Self::HandBack,
@@ -57,6 +59,7 @@ impl Operation {
         Self::Force,
         Self::Keys,
         Self::Lease,
+        Self::Log,
     ];
 
     /// The label's value.
@@ -72,6 +75,7 @@ impl Operation {
             Self::Force => "force",
             Self::Keys => "keys",
             Self::Lease => "lease",
+            Self::Log => "log",
         }
     }
 }
@@ -130,6 +134,16 @@ pub enum Event {
     KeysExhausted {
         /// The policy's index.
         policy: usize,
+    },
+    /// A leader looked: its configuration is the newest.
+    Reigns {
+        /// The how manieth that took over, from 1.
+        generation: u64,
+    },
+    /// VMs were found to have died: they fell silent long ago, and never said that they go. Told once of each.
+    Lost {
+        /// How many.
+        vms: usize,
     },
     /// What a VM held that shows no sign of life was given back.
     Reclaimed {

@@ -2,7 +2,7 @@
 
 use super::{Root, clock};
 use crate::facts::{self, Read, named_class};
-use crate::port::HostPort;
+use crate::port::{Asker, HostPort};
 use resilience_core::answer::Reasons;
 use resilience_core::budget::Grant;
 use resilience_core::bulkhead::ClassSource;
@@ -78,7 +78,7 @@ impl Root {
         });
         let plan = Plan::new(policy, read.said.as_ref(), came).within(deadline, at);
         let arrival = Arrival { call, class, time: plan.time, wanted: plan.wanted };
-        let mut port = HostPort { names: &document.policies, policies: metrics };
+        let mut port = HostPort { document, policies: metrics, asker: Asker::Current };
         let target = worker.target(&mut port, index, cluster);
         let needs = dependency_of(&document.policies, policy, worker, &mut port, at);
         let decision = decide(policy, plan.late, needs, || worker.admit(&mut port, target, arrival, at));
@@ -101,7 +101,7 @@ impl Root {
         let Some(policy) = document.policies.get(resumed.target.policy) else {
             return Decision::Call(Pass::default());
         };
-        let mut port = HostPort { names: &document.policies, policies: metrics };
+        let mut port = HostPort { document, policies: metrics, asker: Asker::Current };
         let needs = dependency_of(&document.policies, policy, worker, &mut port, *now);
         if let (Some(Dependency::Open(wait)), Verdict::Admitted(_)) = (needs, &resumed.verdict) {
             worker.abandon(&mut port, resumed, *now);

@@ -4,8 +4,10 @@ use super::{REROUTE, Stream};
 use crate::answering::send;
 use crate::call::{Call, Holds, Rerouted};
 use crate::calls::{self, Level, Map, log};
+use crate::facts::request_id;
 use crate::root::{Arrived, Asked, Root};
 use crate::stream::Action;
+use resilience_core::annotation::Decided;
 use resilience_core::answer::{Instead, Reasons, Refusal, instead, plain};
 use resilience_core::decision::{Decision, Sent};
 use resilience_core::fallback::{Caller, Cause, Entries};
@@ -13,7 +15,7 @@ use resilience_core::matcher::Seen;
 use resilience_core::outcome::Answer;
 use resilience_core::steering::Edit;
 use resilience_core::time::Timestamp;
-use resilience_core::worker::{Pass, Resumed, Verdict};
+use resilience_core::worker::{Pass, Resumed, Target, Verdict};
 use std::time::Duration;
 
 /// A request that is held back, or about to be let in or refused.
@@ -90,8 +92,15 @@ impl Stream {
             root.set_alarm(self.id, deadline);
         }
         self.holds = Some(Holds { target, permit, grant, failed: false, lingers: false });
+        match &call.rerouted {
+            Some(rerouted) => {
+                root.annotate(Target::whole(rerouted.policy), Decided::Rerouted, Some(rerouted.reason))
+            }
+            None => root.annotate(target, Decided::Admitted, None),
+        }
         let caller = root.caller(target.policy, &mut asked, Reasons::FAILURES, self.is_bodiless);
-        self.call = Some(Call { ticket, caller, ..call });
+        let request_id = if root.may_decide(target) { request_id() } else { None };
+        self.call = Some(Call { ticket, caller, request_id, ..call });
         Action::Continue
     }
 
@@ -99,8 +108,10 @@ impl Stream {
     fn refuse(&mut self, root: &mut Root, held: Held, refusal: Refusal) -> Action {
         let Held { call, mut asked, refused } = held;
         let policy = call.target.policy;
-        let class = root.class_name(policy, call.class).map(str::to_owned);
-        root.metrics(policy, |metrics| metrics.rejection(refusal.reason, class.as_deref()));
+        root.refused(call.target, refusal.reason, call.class);
+        if refused.is_none() {
+            root.annotate(call.target, Decided::Refused, Some(refusal.reason));
+        }
         let refused = refused.map(|own| Refused { waited: call.waited, ..own });
         let refused = refused.unwrap_or_else(|| Refused {
             policy,
@@ -127,6 +138,7 @@ impl Stream {
                 let sent = send(&reply);
                 if sent == Action::Pause {
                     root.metrics(policy, |metrics| metrics.fallback(cause.reason, reply.source));
+                    root.annotate(Target::whole(policy), Decided::Fallback, Some(cause.reason));
                 }
                 sent
             }
@@ -162,6 +174,7 @@ fn begun(arrived: Arrived, seen: Seen, cluster: Option<Vec<u8>>) -> (Call, Asked
         slow: None,
         answer: Answer::default(),
         caller: Caller::default(),
+        request_id: None,
         rerouted: None,
     };
     (call, asked, decision)

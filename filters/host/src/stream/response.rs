@@ -7,12 +7,14 @@ use crate::calls::{self, Map};
 use crate::facts::{header, is_grpc};
 use crate::root::Root;
 use crate::stream::Action;
+use resilience_core::annotation::Decided;
 use resilience_core::answer::{
     Failed, Instead, MARKER, Reasons, Replacement, Source, instead, marker, replace,
 };
 use resilience_core::breaker::Outcome;
 use resilience_core::fallback::{Caller, Cause, Entries};
 use resilience_core::outcome::{self, Answer, Rules, Standing, Status, StreamInfo, parse_status};
+use resilience_core::worker::Target;
 
 /// An answer that failed, and has not begun for the caller.
 struct Failure {
@@ -192,6 +194,7 @@ impl Stream {
             }
         };
         root.metrics(*index, |metrics| metrics.fallback(cause.reason, source));
+        root.annotate(Target::whole(*index), Decided::Fallback, Some(cause.reason));
         Some(action)
     }
 }

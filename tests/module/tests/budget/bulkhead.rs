@@ -180,9 +180,10 @@ fn a_tick_where_nobody_waits_costs_what_it_did() {
     shop.vm().take_calls();
     shop.vm().tick(ROOT).unwrap();
     let counts = show("tick of a leader, nobody waits", &shop.vm().take_calls());
-    // It looks at the policy's state, and shows the breaker and what is in flight, waits, and may be in flight.
+    // It looks at the policy's state, and shows the breaker, what is in flight, waits, and may be in flight, and which
+    // configuration rules.
     let reads_with_bytes = TICKED.reads_with_bytes + 1;
-    assert_eq!(counts, Counts { reads_with_bytes, metric_records: 4, metric_reads: 2, ..TICKED });
+    assert_eq!(counts, Counts { reads_with_bytes, metric_records: 5, metric_reads: 2, ..TICKED });
     // Long after every wait is over: the timer is the tick's, and is not set again.
     let timer = "proxy_set_tick_period_milliseconds";
     assert!(shop.vm().calls().iter().all(|call| call.function != timer));

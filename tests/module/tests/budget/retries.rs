@@ -202,5 +202,5 @@ fn a_tick_shows_the_balance_and_reads_no_more() {
     shop.vm().tick(ROOT).unwrap();
     let counts = show("tick of a leader, with a budget", &shop.vm().take_calls());
     let reads_with_bytes = TICKED.reads_with_bytes + 1;
-    assert_eq!(counts, Counts { reads_with_bytes, metric_records: 5, metric_reads: 2, ..TICKED });
+    assert_eq!(counts, Counts { reads_with_bytes, metric_records: 6, metric_reads: 2, ..TICKED });
 }

@@ -19,10 +19,21 @@ fn hostile_states() -> Vec<(String, Vec<u8>)> {
         (format!("random bytes {index} behind a good beginning"), bytes)
     }));
     for (what, good) in good_states() {
-        states.extend((0..good.len()).map(|len| (format!("{what}, cut to {len}"), good[..len].to_vec())));
+        let cuts = (0..good.len()).filter(|len| !ends_a_section(&good, *len));
+        states.extend(cuts.map(|len| (format!("{what}, cut to {len}"), good[..len].to_vec())));
         states.push((format!("{what}, one byte too long"), [good.as_slice(), &[0]].concat()));
     }
     states
+}
+
+/// Whether what is left of a value is one that has fewer sections.
+fn ends_a_section(value: &[u8], len: usize) -> bool {
+    let mut end = 2;
+    while end < len {
+        let [low, high] = [value[end + 2], value[end + 3]];
+        end += 4 + usize::from(u16::from_le_bytes([low, high]));
+    }
+    end == len && end > 2
 }
 
 /// What a breaker leaves in its key when it is closed with failures, open, and half-open.

@@ -33,7 +33,7 @@ impl Oracle {
                 self.reached.forced += u64::from(transition.cause == Cause::Forced);
             }
             Event::KeysExhausted { .. } => self.reached.exhausted += 1,
-            Event::Conflicts { .. } | Event::Observed { .. } => {}
+            Event::Conflicts { .. } | Event::Observed { .. } | Event::Reigns { .. } | Event::Lost { .. } => {}
         }
         let deed = self.deed(vm)?;
         match event {
@@ -62,7 +62,7 @@ impl Oracle {
                 ((deed.reclaimed, deed.regained), deed.forfeited) = left
                     .ok_or_else(|| format!("VM {vm} told of what was never reclaimed of policy {policy}"))?;
             }
-            Event::Crowd { .. } | Event::Balance { .. } => {}
+            Event::Crowd { .. } | Event::Balance { .. } | Event::Reigns { .. } | Event::Lost { .. } => {}
             Event::Observed { state, .. } => {
                 let begun = deed.begun;
                 if !self.policies[policy].could_see(begun, false, |entry| entry.state() == state) {
