@@ -43,7 +43,8 @@ impl Prometheus {
         command.arg("--config.file").arg(file).arg("--storage.tsdb.path").arg(scratch.file("data"));
         command.arg("--web.listen-address=127.0.0.1:0");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = process::spawn(command).expect("prometheus is a program (`tools/setup prometheus` brings it)");
+        let child =
+            process::spawn(command).expect("prometheus is a program (`tools/setup prometheus` brings it)");
         // From here on the value owns the process, so that a panic below ends it.
         let mut prometheus = Self { child, scratch, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         for _ in 0..PATIENCE.as_millis() / 20 {
@@ -76,7 +77,10 @@ impl Prometheus {
         let path = format!("/api/v1/query_range?query={query}&start={since}&end={until}&step=1");
         let data = self.data(&path).await?;
         let all = data["result"].as_array().ok_or("no result")?;
-        Ok(all.iter().map(|one| Series { labels: labels(&one["metric"]), values: values(&one["values"]) }).collect())
+        Ok(all
+            .iter()
+            .map(|one| Series { labels: labels(&one["metric"]), values: values(&one["values"]) })
+            .collect())
     }
 
     /// All values of a label that the series which a selector finds have.
@@ -84,7 +88,8 @@ impl Prometheus {
     /// # Errors
     /// What Prometheus says against it.
     pub async fn label_values(&self, label: &str, selector: &str) -> Result<Vec<String>, String> {
-        let matching = if selector.is_empty() { String::new() } else { format!("?match[]={}", escaped(selector)) };
+        let matching =
+            if selector.is_empty() { String::new() } else { format!("?match[]={}", escaped(selector)) };
         strings(&self.data(&format!("/api/v1/label/{label}/values{matching}")).await?)
     }
 
@@ -104,20 +109,26 @@ impl Prometheus {
         eventually("all rules to be evaluated", PATIENCE, async || {
             let data = self.data("/api/v1/rules").await.ok()?;
             let groups = data["groups"].as_array()?.iter();
-            let rules: Vec<_> = groups.filter_map(|group| group["rules"].as_array()).flatten().cloned().collect();
+            let rules: Vec<_> =
+                groups.filter_map(|group| group["rules"].as_array()).flatten().cloned().collect();
             (!rules.is_empty() && rules.iter().all(|rule| rule["health"] != "unknown")).then_some(rules)
         })
         .await
     }
 
     async fn data(&self, path: &str) -> Result<Value, String> {
-        let mut answer: Value = serde_json::from_str(&self.get(path).await?).map_err(|error| error.to_string())?;
+        let mut answer: Value =
+            serde_json::from_str(&self.get(path).await?).map_err(|error| error.to_string())?;
         Ok(answer["data"].take())
     }
 
     async fn get(&self, path: &str) -> Result<String, String> {
         let answer = send_once(self.address, Protocol::Http1, Request::get(path)).await?;
-        if answer.status == 200 { Ok(answer.text()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
+        if answer.status == 200 {
+            Ok(answer.text())
+        } else {
+            Err(format!("{}: {}", answer.status, answer.text()))
+        }
     }
 
     /// Where it listens, as it logs it.

@@ -112,9 +112,9 @@ pub fn words(expression: &str) -> BTreeSet<String> {
     // Every other piece stands between quotes.
     let outside: Vec<_> = expression.split('"').step_by(2).collect();
     let outside = outside.join(" ");
-    let all = outside.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_' || letter == ':'));
-    let ours = |word: &&str| {
-        !word.contains(':') && (word.starts_with("envoy_") || word.starts_with("resilience_"))
-    };
+    let all =
+        outside.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_' || letter == ':'));
+    let ours =
+        |word: &&str| !word.contains(':') && (word.starts_with("envoy_") || word.starts_with("resilience_"));
     all.filter(ours).map(str::to_owned).collect()
 }

@@ -11,8 +11,12 @@ const VARIABLES: [&str; 3] = ["job", "instance", "policy"];
 fn it_has_the_variables_that_its_queries_use() {
     let dashboard = dashboard();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
-    let named = |name: &str| variables.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"));
-    assert_eq!((named("datasource")["type"].as_str(), named("datasource")["query"].as_str()), (Some("datasource"), Some("prometheus")));
+    let named =
+        |name: &str| variables.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(
+        (named("datasource")["type"].as_str(), named("datasource")["query"].as_str()),
+        (Some("datasource"), Some("prometheus"))
+    );
     for name in VARIABLES {
         let variable = named(name);
         let switches = ["multi", "includeAll"].map(|key| variable[key].as_bool());
@@ -22,8 +26,15 @@ fn it_has_the_variables_that_its_queries_use() {
     for panel in panels(&dashboard) {
         for expression in expressions(panel) {
             for used in expression.split('$').skip(1) {
-                let name: String = used.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect();
-                assert!(name == "__rate_interval" || VARIABLES.contains(&name.as_str()), "{}: ${name}", panel["title"]);
+                let name: String = used
+                    .chars()
+                    .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+                    .collect();
+                assert!(
+                    name == "__rate_interval" || VARIABLES.contains(&name.as_str()),
+                    "{}: ${name}",
+                    panel["title"]
+                );
             }
         }
     }
@@ -39,14 +50,21 @@ fn every_panel_says_what_it_shows_and_where_from() {
         assert!(!title.is_empty(), "{panel}");
         assert!(panel["description"].as_str().is_some_and(|text| text.len() > 20), "{title}");
         let own = |target: &&Value| target["datasource"]["uid"] == "${datasource}";
-        assert!(panel["targets"].as_array().unwrap().iter().all(|target| own(&target)) && own(panel), "{title}");
+        assert!(
+            panel["targets"].as_array().unwrap().iter().all(|target| own(&target)) && own(panel),
+            "{title}"
+        );
         assert!(!expressions(panel).is_empty(), "{title}");
         if panel["type"] != "table" && panel["type"] != "state-timeline" {
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{title}: no unit");
         }
     }
     let titles: BTreeSet<_> = all.iter().map(|panel| panel["title"].to_string()).collect();
-    assert_eq!(titles.len(), all.len() - 1, "only the share of fallbacks is there twice: as a number and as a line");
+    assert_eq!(
+        titles.len(),
+        all.len() - 1,
+        "only the share of fallbacks is there twice: as a number and as a line"
+    );
 }
 
 #[test]
@@ -72,7 +90,17 @@ fn there_is_a_row_for_each_pattern() {
     let rows = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "row");
     let titles: Vec<_> = rows.map(|row| row["title"].as_str().unwrap().to_lowercase()).collect();
     assert!(titles[0].contains("at a glance"), "{titles:?}");
-    for pattern in ["circuit breakers", "bulkheads", "retries", "budgets", "deadlines", "fallbacks", "store", "vms", "envoy"] {
+    for pattern in [
+        "circuit breakers",
+        "bulkheads",
+        "retries",
+        "budgets",
+        "deadlines",
+        "fallbacks",
+        "store",
+        "vms",
+        "envoy",
+    ] {
         assert!(titles[1..].iter().any(|title| title.contains(pattern)), "{pattern}: {titles:?}");
     }
 }

@@ -6,6 +6,7 @@ use resilience_test_harness::*;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -16,19 +17,33 @@ const RATE_INTERVAL: &str = "4s";
 
 /// What a healthy stack has none of, and the demo does not bring about: the filter defines these when they first happen,
 /// which the suites of the filter itself see to.
-const SELDOM: [&str; 4] = [
+const SELDOM: [&str; 5] = [
     "resilience_keys_exhausted_total",
     "resilience_metrics_dropped_total",
     "resilience_stale_routes_total",
+    "resilience_store_conflicts_total",
     "resilience_store_give_ups_total",
 ];
 
-/// Queries that have nothing but zeros to show in a demo, by panel.
-const ZEROS: [&str; 4] =
-    ["Give-ups in 15 minutes", "Refused by Envoy itself", "Refused: deadline", "What the filter could not tell apart"];
+/// Queries that may have nothing but zeros to show in a demo, by panel.
+const ZEROS: [&str; 5] = [
+    "Give-ups in 15 minutes",
+    "Refused by Envoy itself",
+    "Refused: deadline",
+    "Store conflicts",
+    "What the filter could not tell apart",
+];
 
-/// The bundle as it is rendered for an operator who names a module and ports, on free ones.
-async fn bundle(module: Option<std::path::PathBuf>) -> (Envoy, Vec<(&'static str, String)>) {
+/// The bulkhead of the reports, and the same with a wait: waiting lasts too short in the demo to be sure to be scraped.
+const REPORTS: [&str; 2] =
+    [r#"{"max_concurrent_calls": 10}"#, r#"{"max_concurrent_calls": 10, "max_wait_duration": "20s"}"#];
+const PERMITS: usize = 10;
+
+/// The bundle as it is rendered for an operator who names a module and ports, on free ones; with an edit.
+async fn bundle(
+    module: Option<PathBuf>,
+    edit: impl Fn(String) -> String,
+) -> (Envoy, Vec<(&'static str, String)>) {
     // All bound at once, so that they differ; free again before Envoy binds them.
     let free = PORTS.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
@@ -41,7 +56,8 @@ async fn bundle(module: Option<std::path::PathBuf>) -> (Envoy, Vec<(&'static str
     render.current_dir(root()).arg("envoy/envoy.yaml").arg(&file).envs(environment.iter().cloned());
     let output = render.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let envoy = Envoy::builder(json!({})).overlay_yaml(std::fs::read_to_string(file).unwrap()).start().await;
+    let rendered = edit(std::fs::read_to_string(file).unwrap());
+    let envoy = Envoy::builder(json!({})).overlay_yaml(rendered).start().await;
     (envoy, environment)
 }
 
@@ -71,7 +87,8 @@ async fn kill_a_vm(envoy: &Envoy) {
     let hanging = Request::post("/checkout", "").header("x-envoy-fault-delay-request", "60000");
     let _held = connection.start(hanging).await.unwrap();
     eventually("the permit that is held", PATIENCE, async || {
-        let in_flight = envoy.prometheus().await.sum("resilience_bulkhead_in_flight", &[("policy", "checkout")]);
+        let in_flight =
+            envoy.prometheus().await.sum("resilience_bulkhead_in_flight", &[("policy", "checkout")]);
         (in_flight == 1.0).then_some(())
     })
     .await;
@@ -84,15 +101,30 @@ async fn kill_a_vm(envoy: &Envoy) {
     .await;
 }
 
+/// Asks for more reports at once than there are permits, until Prometheus has seen those that wait.
+async fn some_wait(prometheus: &Prometheus, envoy: &Envoy, since: u64) {
+    let mut connection = Connection::open(envoy.addr("edge").await, Protocol::Http2).await.unwrap();
+    let mut hanging = Vec::new();
+    for _ in 0..PERMITS + 2 {
+        let report = Request::get("/admin/report").header("x-envoy-fault-delay-request", "60000");
+        hanging.push(connection.start(report).await.unwrap());
+    }
+    shows(prometheus, "resilience_bulkhead_waiting", since, true, "reports that wait").await;
+}
+
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_demo_runs_every_query_has_data() {
-    let (envoy, ports) = bundle(None).await;
-    // A second one, whose worker's VM dies: what only dying VMs bring about, and another instance beside the first.
-    let (mortal, _) = bundle(Some(test_module("resilience_trap"))).await;
+    let (envoy, ports) = bundle(None, |yaml| yaml).await;
+    // A second one, for what a demo does not show: a VM that dies, and requests that wait for long. And there are two then.
+    let with_a_wait = |yaml: String| {
+        assert_eq!(yaml.matches(REPORTS[0]).count(), 1, "the bundle's reports have another bulkhead now");
+        yaml.replace(REPORTS[0], REPORTS[1])
+    };
+    let (mortal, _) = bundle(Some(test_module("resilience_trap")), with_a_wait).await;
     let targets = [&envoy, &mortal].map(|one| one.admin_addr().to_string());
     let since = now();
     let prometheus = Prometheus::start(&configuration(&targets)).await;
@@ -102,6 +134,7 @@ async fn while_the_demo_runs_every_query_has_data() {
         demo.current_dir(root()).envs(ports).output().unwrap()
     });
     kill_a_vm(&mortal).await;
+    some_wait(&prometheus, &mortal, since).await;
     let demo = demo.await.unwrap();
     assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stdout));
 
@@ -118,7 +151,10 @@ async fn shows(prometheus: &Prometheus, query: &str, since: u64, something: bool
     let mut last = None;
     let waited = tokio::time::timeout(PATIENCE, async {
         loop {
-            let found = prometheus.range(query, since, now()).await.unwrap_or_else(|error| panic!("{what}: {query}: {error}"));
+            let found = prometheus
+                .range(query, since, now())
+                .await
+                .unwrap_or_else(|error| panic!("{what}: {query}: {error}"));
             let mut values = found.iter().flat_map(|series| &series.values);
             if values.any(|value| !something || *value != 0.0) {
                 return;
@@ -146,11 +182,17 @@ async fn every_variable_has_values(prometheus: &Prometheus) {
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
     for variable in variables.filter(|variable| variable["type"] == "query") {
         let query = substituted(variable["query"]["query"].as_str().unwrap(), RATE_INTERVAL);
-        let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).expect("label values");
+        let inside = query
+            .strip_prefix("label_values(")
+            .and_then(|rest| rest.strip_suffix(')'))
+            .expect("label values");
         let (selector, label) = inside.rsplit_once(", ").expect("a selector and a label");
         let values = prometheus.label_values(label, selector).await.unwrap();
         let known = match label {
-            "policy" => values.iter().filter(|value| ["checkout", "admin", "email"].contains(&value.as_str())).count() == 3,
+            "policy" => {
+                values.iter().filter(|value| ["checkout", "admin", "email"].contains(&value.as_str())).count()
+                    == 3
+            }
             "instance" => values.len() == 2,
             _ => values == ["envoy"],
         };
@@ -173,8 +215,11 @@ async fn every_rule_works(prometheus: &Prometheus, since: u64) {
 /// Every name of Envoy's or ours that a query uses is in Envoy's scrape, or one of [`SELDOM`].
 async fn every_name_is_scraped(prometheus: &Prometheus) {
     let dashboard = dashboard();
-    let mut used: BTreeSet<_> =
-        panels(&dashboard).into_iter().flat_map(expressions).flat_map(|expression| words(expression)).collect();
+    let mut used: BTreeSet<_> = panels(&dashboard)
+        .into_iter()
+        .flat_map(expressions)
+        .flat_map(|expression| words(expression))
+        .collect();
     for rule in prometheus.rules().await {
         used.extend(words(rule["query"].as_str().unwrap()));
     }
@@ -196,7 +241,8 @@ async fn alerts_are_those_of_the_story(prometheus: &Prometheus, since: u64, targ
     let firing = |name: &str| format!(r#"ALERTS{{alertstate="firing", alertname="{name}"}}"#);
     shows(prometheus, &firing("ResilienceErrorBudgetBurnFast"), since, true, "an alert").await;
     let burning = prometheus.range(&firing("ResilienceErrorBudgetBurnFast"), since, now()).await.unwrap();
-    let edges: BTreeSet<_> = burning.iter().map(|series| series.labels["envoy_http_conn_manager_prefix"].as_str()).collect();
+    let edges: BTreeSet<_> =
+        burning.iter().map(|series| series.labels["envoy_http_conn_manager_prefix"].as_str()).collect();
     assert_eq!(edges, BTreeSet::from(["edge"]));
     shows(prometheus, &firing("ResilienceVmDied"), since, true, "an alert").await;
     let died = prometheus.range(&firing("ResilienceVmDied"), since, now()).await.unwrap();

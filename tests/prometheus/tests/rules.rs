@@ -11,7 +11,8 @@ fn promtool(arguments: &[&str]) {
     let mut command = Command::new("promtool");
     let output = command.current_dir(root().join("envoy/prometheus")).args(arguments).output();
     let output = output.expect("promtool is a program (`tools/setup prometheus` brings it)");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
 }
 
@@ -62,11 +63,16 @@ fn every_file_of_unit_tests_is_run() {
 
 #[test]
 fn every_rule_has_a_unit_test() {
-    let tests: String = UNIT_TESTS.iter().map(|name| text(&format!("envoy/prometheus/tests/{name}.yml"))).collect();
+    let tests: String =
+        UNIT_TESTS.iter().map(|name| text(&format!("envoy/prometheus/tests/{name}.yml"))).collect();
     for alert in alerts() {
         let fires = format!("alertname: {}\n    exp_alerts:", alert.name);
         let is_quiet = format!("alertname: {}, exp_alerts: []", alert.name);
-        assert!(tests.contains(&fires) && tests.contains(&is_quiet), "{} fires and is quiet in some test", alert.name);
+        assert!(
+            tests.contains(&fires) && tests.contains(&is_quiet),
+            "{} fires and is quiet in some test",
+            alert.name
+        );
     }
     for record in records() {
         // As a sample that is expected, not only inside an expression.
@@ -79,7 +85,9 @@ fn every_rule_names_the_same_connection_managers_that_serve_no_callers() {
     let (rules, dashboard) = (text("envoy/prometheus/rules.yml"), text("envoy/grafana/resilience.json"));
     let matches = |text: &str| -> BTreeSet<String> {
         let after = text.split("envoy_http_conn_manager_prefix!~").skip(1);
-        after.map(|rest| rest.trim_start_matches(['\\', '"']).split(['"', '\\']).next().unwrap().to_owned()).collect()
+        after
+            .map(|rest| rest.trim_start_matches(['\\', '"']).split(['"', '\\']).next().unwrap().to_owned())
+            .collect()
     };
     let named = matches(&rules);
     assert_eq!(named.len(), 1, "{named:?}");
@@ -88,7 +96,11 @@ fn every_rule_names_the_same_connection_managers_that_serve_no_callers() {
         assert!(named.iter().all(|names| names.split('|').any(|name| name == prefix)), "{prefix}: {named:?}");
     }
     // And each rule that asks for connection managers names them.
-    for metric in ["envoy_http_downstream_rq_completed{", "envoy_http_downstream_rq_xx{", "envoy_http_downstream_rq_time_bucket{"] {
+    for metric in [
+        "envoy_http_downstream_rq_completed{",
+        "envoy_http_downstream_rq_xx{",
+        "envoy_http_downstream_rq_time_bucket{",
+    ] {
         for rest in rules.split(metric).skip(1) {
             let selector = rest.split('}').next().unwrap();
             assert!(selector.contains("envoy_http_conn_manager_prefix!~"), "{metric}{selector}");
