@@ -25,13 +25,14 @@ async fn discovering(file: &DynamicFile, upstream: SocketAddr, drain_seconds: &s
 
 async fn wait_generation(edge: &Edge, namespace: &str, generation: u64) {
     edge.wait_count(GENERATION, &[("namespace", namespace)], generation).await;
-    let starts = edge.count("resilience_vm_starts_total", &[]).await;
-    assert_eq!(starts, 1 + WORKERS as u64, "the same VMs serve all versions");
+    // The same VMs serve all versions.
+    edge.wait_count("resilience_vm_starts_total", &[], 1 + WORKERS as u64).await;
     assert_eq!(edge.count("resilience_vm_deaths_total", &[]).await, 0);
 }
 
-/// Each update counts once, whatever drains beside it; what is rejected counts nothing.
-async fn updates(drain_seconds: &str) {
+/// Each update counts once, whatever drains beside it; what is rejected counts nothing. Envoy gives a document that still drains
+/// the root contexts it had: then it has taken over once the one between is gone.
+async fn updates(drain_seconds: &str, drains_first: bool) {
     let upstream = Upstream::start().await;
     let scratch = Scratch::new();
     let mut file = DynamicFile::new(scratch.file("listeners.json"), &[resource(&version(1, "shop"))]);
@@ -51,8 +52,7 @@ async fn updates(drain_seconds: &str) {
     tokio::time::sleep(2 * TICK + TICK / 4).await;
     wait_generation(&edge, "shop", 3).await;
     assert_eq!(edge.envoy.prometheus().await.of(GENERATION).count(), 1);
-    if drain_seconds == "1" {
-        // What was before the last one is gone, and comes as anew.
+    if drains_first {
         edge.envoy.wait_stat("listener_manager.total_listeners_draining", |draining| draining == 0).await;
     }
     file.replace(&[resource(&version(2, "shop"))]);
@@ -82,5 +82,5 @@ async fn two_namespaces() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_configuration_that_takes_over_counts() {
-    tokio::join!(updates("1"), updates("86400"), two_namespaces());
+    tokio::join!(updates("1", true), updates("6", false), two_namespaces());
 }
