@@ -64,7 +64,9 @@ impl Series {
         self.add_within(&format!("{name}_sum"), labels, least * 9 / 10..=most * 11 / 10 + 1);
         let bucket = format!("{name}_bucket");
         for bound in BUCKETS.into_iter().chain([LAST_BUCKET]) {
-            let below = u64::from((most as f64) < bound)..=u64::from((least as f64) < bound);
+            // Envoy's own bins have two digits, and the one that begins at a bound is counted whole.
+            let bin = bound + 10_f64.powf(bound.log10().floor() - 1.0);
+            let below = u64::from(most as f64 <= bound)..=u64::from((least as f64) < bin);
             self.add_within(&bucket, &[labels, &[("le", &bound.to_string())]].concat(), below);
         }
         self.add(&bucket, &[labels, &[("le", "+Inf")]].concat(), 1);

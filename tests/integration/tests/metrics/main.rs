@@ -1,7 +1,9 @@
 //! What Prometheus sees: the names, types and labels that the interface promises, and numbers that are what clients saw.
 
+mod bounded;
 mod death;
 mod generation;
+mod outages;
 mod play;
 mod scenario;
 
