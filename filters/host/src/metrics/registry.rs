@@ -24,7 +24,7 @@ pub(crate) fn allow(most: u32) {
 
 /// Whether less than half of what this VM may define is there: the rest is for what is used.
 pub(crate) fn shows_unused() -> bool {
-    DEFINED.with_borrow(|defined| defined.len() < MOST.get() / 2)
+    DEFINED.with_borrow(|defined| defined.len() < MOST.get().div_euclid(2))
 }
 
 /// The handle of a metric that is used on every request.
