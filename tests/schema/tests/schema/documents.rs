@@ -133,6 +133,8 @@ pub fn full() -> Value {
         "expose": false,
         "control": true,
         "state": true,
+        "annotate": true,
+        "max_metrics": 1000,
         "policies": [{
             "name": "checkout",
             "match": [matching("POST"), {"host": "[::1]"}, {"host": "*.example.com"}, {"path": {"prefix": "/a"}}, {"any": true}],
