@@ -54,7 +54,7 @@ help: ## List the targets (this list)
 
 .PHONY: setup
 setup: ## Bring every tool that is missing into .tools/
-	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen yaml
+	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen yaml prometheus
 
 .PHONY: build
 build: ## Build dist/resilience.wasm
@@ -78,7 +78,7 @@ demo: ## Drive the running stack: a breaker, a bulkhead, retries, a page with pa
 	@exec envoy/demo.py
 
 .PHONY: test
-test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration ## Run every test
+test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration test-prometheus ## Run every test
 
 .PHONY: lint
 lint: ## Check the format, and clippy with every warning an error
@@ -183,6 +183,17 @@ test-integration: validate test-modules
 	$(SETUP) node
 	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
+
+# Only where a Prometheus is, or can be brought: elsewhere it says so, and .ci/run repeats it.
+.PHONY: test-prometheus
+test-prometheus: validate test-modules
+	$(SETUP) prometheus
+	@if command -v prometheus >/dev/null && command -v promtool >/dev/null; then \
+		echo "== prometheus: $$(promtool --version 2>&1 | awk '{ print $$3; exit }')"; \
+		cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-prometheus-tests; \
+	else \
+		echo "not run: prometheus (rules, alerts and dashboard: there is no prometheus and promtool here)"; \
+	fi
 
 # Builds with a feature have target directories of their own: in one directory they would overwrite, and so rebuild, each
 # other every time.

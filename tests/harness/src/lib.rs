@@ -14,6 +14,7 @@ mod exchange;
 mod flow;
 pub mod many;
 mod process;
+mod prometheus;
 mod raw;
 mod scratch;
 mod upload;
@@ -26,6 +27,7 @@ pub use client::{Answer, Connection, Pending, Protocol, Request, Streaming, send
 pub use envoy::{Builder, Envoy, StartFailure, Validation};
 pub use flow::{Flow, Running};
 pub use process::{monotonic_nanoseconds, pin};
+pub use prometheus::{Prometheus, Series};
 pub use raw::{RawAnswer, Upgraded, raw_exchange};
 pub use scratch::{DynamicFile, Scratch};
 pub use upstream::{Received, Upstream, refused_address};

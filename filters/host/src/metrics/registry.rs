@@ -22,6 +22,11 @@ pub(crate) fn allow(most: u32) {
     MOST.set(MOST.get().max(most));
 }
 
+/// Whether less than half of what this VM may define is there: the rest is for what is used.
+pub(crate) fn shows_unused() -> bool {
+    DEFINED.with_borrow(|defined| defined.len() < MOST.get().div_euclid(2))
+}
+
 /// The handle of a metric that is used on every request.
 #[derive(Debug, Default)]
 pub(super) struct Lazy(Option<Metric>);
