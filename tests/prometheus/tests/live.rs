@@ -215,11 +215,8 @@ async fn every_rule_works(prometheus: &Prometheus, since: u64) {
 /// Every name of Envoy's or ours that a query uses is in Envoy's scrape, or one of [`SELDOM`].
 async fn every_name_is_scraped(prometheus: &Prometheus) {
     let dashboard = dashboard();
-    let mut used: BTreeSet<_> = panels(&dashboard)
-        .into_iter()
-        .flat_map(expressions)
-        .flat_map(words)
-        .collect();
+    let mut used: BTreeSet<_> =
+        panels(&dashboard).into_iter().flat_map(expressions).flat_map(words).collect();
     for rule in prometheus.rules().await {
         used.extend(words(rule["query"].as_str().unwrap()));
     }
