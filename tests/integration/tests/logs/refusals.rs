@@ -5,76 +5,94 @@ use crate::*;
 /// How much time there is at least between two lines of one policy and reason.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// A line of a refusal, and when it was first seen.
+/// A line of a refusal.
 #[derive(Debug, Clone)]
 struct Line {
-    seen: Instant,
     text: String,
+    /// When it was not there yet, and when it was seen.
+    written: (Instant, Instant),
     held_back: u64,
     of_a_request: bool,
 }
 
 impl Line {
+    fn new(text: String, written: (Instant, Instant)) -> Self {
+        let (_, behind) = text.split_once("held_back=").expect("a number");
+        let held_back = behind.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        let of_a_request = behind.contains(" request_id=");
+        Self { text, written, held_back, of_a_request }
+    }
+
     /// How many refusals it speaks of.
     fn refusals(&self) -> u64 {
         self.held_back + u64::from(self.of_a_request)
     }
 }
 
-/// Adds the lines of a policy and reason that are new.
-fn look(edge: &Edge, policy: &str, reason: &str, lines: &mut Vec<Line>) {
-    let said =
-        said(edge, policy).into_iter().filter(|line| line.contains(&format!("refused reason={reason} ")));
-    for text in said.skip(lines.len()) {
-        let (_, held_back) = text.split_once("held_back=").expect("a number");
-        let number = held_back.split(' ').next().expect("a word");
-        let held_back_of_request = held_back.contains(" request_id=");
-        let held_back = number.parse().expect("a number");
-        lines.push(Line { seen: Instant::now(), held_back, of_a_request: held_back_of_request, text });
-    }
+/// The lines of one policy and reason.
+struct Watched<'a> {
+    edge: &'a Edge,
+    policy: &'a str,
+    reason: &'a str,
+    looked: Instant,
+    lines: Vec<Line>,
 }
 
-/// Watches until all refusals are spoken of; returns the lines.
-async fn account(edge: &Edge, policy: &str, reason: &str, mut lines: Vec<Line>) -> Vec<Line> {
-    let refused = [("policy", policy), ("reason", reason)];
-    let refused = edge.count("resilience_rejections_total", &refused).await;
-    let started = Instant::now();
-    while lines.iter().map(Line::refusals).sum::<u64>() < refused {
-        assert!(started.elapsed() < 3 * INTERVAL + PATIENCE, "{refused} refusals, but {lines:#?}");
-        tokio::time::sleep(TICK / 5).await;
-        look(edge, policy, reason, &mut lines);
+impl<'a> Watched<'a> {
+    /// Before there are any.
+    fn new(edge: &'a Edge, policy: &'a str, reason: &'a str) -> Self {
+        Self { edge, policy, reason, looked: Instant::now(), lines: Vec::new() }
     }
-    lines
-}
 
-fn spaced(lines: &[Line]) {
-    for pair in lines.windows(2) {
-        let between = pair[1].seen - pair[0].seen;
-        // It is seen a little after it is written.
-        assert!(between > INTERVAL - TICK, "{between:?} between {pair:#?}");
+    fn look(&mut self) {
+        let looked = Instant::now();
+        let words = format!("refused reason={} ", self.reason);
+        let said = said(self.edge, self.policy).into_iter().filter(|line| line.contains(&words));
+        let written = (self.looked, Instant::now());
+        let new: Vec<_> = said.skip(self.lines.len()).map(|text| Line::new(text, written)).collect();
+        self.lines.extend(new);
+        self.looked = looked;
+    }
+
+    fn refusals(&self) -> u64 {
+        self.lines.iter().map(Line::refusals).sum()
+    }
+
+    /// Waits until all refusals are spoken of, none twice, and there was never more than one line in the interval.
+    async fn account(&mut self) {
+        let labels = [("policy", self.policy), ("reason", self.reason)];
+        let refused = self.edge.count("resilience_rejections_total", &labels).await;
+        let started = Instant::now();
+        self.look();
+        while self.refusals() < refused {
+            assert!(started.elapsed() < 3 * INTERVAL + PATIENCE, "{refused} refusals, but {:#?}", self.lines);
+            tokio::time::sleep(TICK / 5).await;
+            self.look();
+        }
+        assert_eq!(self.refusals(), refused, "{:#?}", self.lines);
+        for pair in self.lines.windows(2) {
+            let most = pair[1].written.1 - pair[0].written.0;
+            assert!(most >= INTERVAL, "{most:?} at most between {pair:#?}");
+        }
     }
 }
 
 /// Each worker refuses hundreds at once.
 async fn a_burst(edge: &Edge) {
     const REQUESTS: usize = 2000;
+    let mut watched = Watched::new(edge, "shut", "circuit_open");
     let ask = |number: usize| named("/shut", "", &number.to_string());
     let answers = burst(edge.address, Protocol::Http1, REQUESTS, 16, ask).await;
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|it| it.status == 503)));
-    let mut lines = Vec::new();
-    look(edge, "shut", "circuit_open", &mut lines);
-    assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert_eq!(lines[0].refusals(), 1);
-    let lines = account(edge, "shut", "circuit_open", lines).await;
-    spaced(&lines);
-    assert_eq!(lines.iter().map(Line::refusals).sum::<u64>(), REQUESTS as u64);
-    assert!(lines.iter().skip(1).all(|line| !line.of_a_request), "{lines:#?}");
-    // And nothing after that.
-    let count = lines.len();
-    let mut later = lines;
+    watched.look();
+    assert_eq!((watched.lines[0].of_a_request, watched.lines[0].held_back), (true, 0));
+    watched.account().await;
+    assert_eq!(watched.refusals(), REQUESTS as u64);
+    // Nothing is said of nothing.
+    let lines = watched.lines.len();
     tokio::time::sleep(INTERVAL + 2 * TICK).await;
-    look(edge, "shut", "circuit_open", &mut later);
-    assert_eq!(later.len(), count, "{later:#?}");
+    watched.look();
+    assert_eq!(watched.lines.len(), lines, "{:#?}", watched.lines);
 }
 
 /// A policy that refuses for two reasons, now and then, for longer than a line keeps others back.
@@ -82,7 +100,8 @@ async fn a_trickle(edge: &Edge) {
     let mut clients = edge.clients(Protocol::Http2).await;
     let held = clients.next_worker().start(named("/full", "hang", "holder")).await.unwrap();
     edge.wait_count("resilience_bulkhead_in_flight", &[("policy", "full")], 1).await;
-    let (mut full, mut late) = (Vec::new(), Vec::new());
+    let mut full = Watched::new(edge, "full", "bulkhead_full");
+    let mut late = Watched::new(edge, "full", "deadline_exceeded");
     let (mut sent, started) = (0, Instant::now());
     while started.elapsed() < INTERVAL + 4 * TICK {
         let by_time = sent % 2 == 0;
@@ -90,51 +109,37 @@ async fn a_trickle(edge: &Edge) {
         let request = if by_time { request.header("x-deadline-ms", "0") } else { request };
         assert_eq!(clients.send(request).await.status, if by_time { 504 } else { 503 });
         sent += 1;
-        look(edge, "full", "bulkhead_full", &mut full);
-        look(edge, "full", "deadline_exceeded", &mut late);
+        full.look();
+        late.look();
         tokio::time::sleep(TICK / 5).await;
     }
-    assert_eq!((full[0].held_back, late[0].held_back), (0, 0));
-    let (full, late) = tokio::join!(
-        account(edge, "full", "bulkhead_full", full),
-        account(edge, "full", "deadline_exceeded", late)
-    );
-    for lines in [&full, &late] {
-        spaced(lines);
-        assert!((2..=4).contains(&lines.len()), "{lines:#?}");
+    tokio::join!(full.account(), late.account());
+    assert_eq!(full.refusals() + late.refusals(), sent);
+    assert!(full.lines.len() >= 2 && late.lines.len() >= 2, "{:#?}{:#?}", full.lines, late.lines);
+    let first = [(&full, "in_flight=1 waiting=0 limit=1", 1), (&late, "total_ms=60000 margin_ms=20", 0)];
+    for (watched, numbers, id) in first {
+        let Watched { reason, lines, .. } = watched;
+        let expected = format!("warning refused reason={reason} {numbers} held_back=0 request_id=t-{id}");
+        assert_eq!(lines[0].text, expected);
     }
-    let counted = full.iter().chain(&late).map(Line::refusals).sum::<u64>();
-    assert_eq!(counted, sent, "{full:#?} {late:#?}");
-    let words =
-        "warning refused reason=bulkhead_full in_flight=1 waiting=0 limit=1 held_back=0 request_id=t-1";
-    assert_eq!(full[0].text, words);
-    assert_eq!(
-        late[0].text,
-        "warning refused reason=deadline_exceeded total_ms=60000 margin_ms=20 held_back=0 request_id=t-0"
-    );
     held.abandon();
 }
 
-/// By one worker alone, and by one after the other.
+/// By one worker after the other, and by one alone.
 async fn in_turns(edge: &Edge) {
     let mut clients = edge.clients(Protocol::Http1).await;
+    let mut needy = Watched::new(edge, "needy", "dependency_open");
+    let mut alone = Watched::new(edge, "alone", "circuit_open");
     for number in 0..3 * WORKERS {
         let id = format!("n-{number}");
         assert_eq!(clients.send(named("/needy", "", &id)).await.status, 503);
         assert_eq!(clients.worker(1).send(named("/alone", "", &id)).await.unwrap().status, 503);
     }
-    let first = [
-        ("needy", "dependency_open", "dependency=shut"),
-        ("alone", "circuit_open", "breaker=open cause=mode"),
-    ];
-    for (policy, reason, numbers) in first {
+    tokio::join!(needy.account(), alone.account());
+    for (watched, numbers) in [(&needy, "dependency=shut"), (&alone, "breaker=open cause=mode")] {
+        let Watched { reason, lines, .. } = watched;
         let expected = format!("warning refused reason={reason} {numbers} held_back=0 request_id=n-0");
-        assert_eq!(said(edge, policy), [expected]);
-    }
-    for (policy, reason, _) in first {
-        let lines = account(edge, policy, reason, Vec::new()).await;
-        spaced(&lines[1..]);
-        assert_eq!(lines.iter().map(Line::refusals).sum::<u64>(), 3 * WORKERS as u64);
+        assert_eq!((&lines[0].text, watched.refusals()), (&expected, 3 * WORKERS as u64));
     }
 }
 
