@@ -57,6 +57,11 @@ impl Evidence {
         self.consecutive > 0 || failed > 0 || slow > 0
     }
 
+    /// The moment of the latest failure that is kept.
+    pub(super) fn last_failure(&self) -> Option<Timestamp> {
+        self.failures.last().copied()
+    }
+
     /// How many failures' moments are kept.
     pub(super) const fn capacity(&self) -> u16 {
         self.capacity

@@ -206,6 +206,15 @@ impl Breaker {
         }
     }
 
+    /// When a call failed last that a count over time remembers, while it is closed.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Closed(closed) => closed.evidence.last_failure(),
+            Phase::Open { .. } | Phase::HalfOpen(_) => None,
+        }
+    }
+
     /// The last moment of a half-open stay in which every place is taken.
     #[must_use]
     pub fn full_until(&self) -> Option<Timestamp> {
