@@ -254,7 +254,7 @@ impl Root {
 
     /// Whether a request that was just let in may well be the one that has its breaker change.
     pub(crate) fn may_decide(&self, target: Target) -> bool {
-        self.worker.may_decide(target, self.now)
+        self.worker.may_decide(target)
     }
 
     /// Hears of the end of a wait for which there is no stream any more.
