@@ -166,10 +166,8 @@ impl Worker {
     /// Whether a request that was just let in may well be the one that has its breaker change: as far as this VM knows.
     #[must_use]
     pub fn may_decide(&self, target: Target) -> bool {
-        let Some(scope) = self.scope(target.policy) else { return false };
-        let Some(breaker) = &scope.patterns.breaker else { return false };
-        let troubled = scope.guards.get(target.key).is_some_and(|guard| guard.troubled);
-        troubled || breaker.settings.trips_at_once()
+        let guard = self.scope(target.policy).and_then(|scope| scope.guards.get(target.key));
+        guard.is_some_and(|guard| guard.near_a_change)
     }
 
     /// The state of a breaker as this VM has seen it last.
@@ -213,7 +211,7 @@ impl Worker {
         let standing = self.standing;
         let (patterns, guard) = self.guard(target)?;
         let mut effects = Effects::default();
-        let (mut found, mut troubled) = (None, guard.troubled);
+        let (mut found, mut near) = (None, guard.near_a_change);
         let updated = update(port, &guard.key, |present| {
             effects = Effects::default();
             let before = State::read(present, now);
@@ -232,7 +230,7 @@ impl Worker {
             let Effects { transitions, lasted, .. } = &mut effects;
             lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
-            troubled = patterns.breaker.is_some() && after.breaker.is_troubled(now);
+            near = patterns.breaker.as_ref().is_some_and(|it| after.breaker.is_near_a_change(&it.settings, now));
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
             }
@@ -246,7 +244,7 @@ impl Worker {
             None => (None, found, true),
         };
         (guard.generation, guard.state) = committed.unwrap_or((guard.generation, guard.state));
-        guard.troubled = troubled;
+        guard.near_a_change = near;
         if matters {
             guard.belief = None;
         }

@@ -9,7 +9,7 @@ use crate::worker::{Arrival, Verdict, Worker};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const P: Target = Target::whole(0);
-const KEY: &[u8] = b"resilience/ns/#refusals/p";
+const KEY: &[u8] = b"resilience/ns/p#refusals";
 const OPEN: Reason = Reason::CircuitOpen;
 
 /// One VM.
