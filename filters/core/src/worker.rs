@@ -163,6 +163,12 @@ impl Worker {
         forced
     }
 
+    /// Whether ours is the newest configuration, as far as this VM knows.
+    #[must_use]
+    pub const fn reigns(&self) -> bool {
+        self.generation.is_some()
+    }
+
     /// Whether a request that was just let in may well be the one that has its breaker change: as far as this VM knows.
     #[must_use]
     pub fn may_decide(&self, target: Target) -> bool {
@@ -230,7 +236,8 @@ impl Worker {
             let Effects { transitions, lasted, .. } = &mut effects;
             lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
-            near = patterns.breaker.as_ref().is_some_and(|it| after.breaker.is_near_a_change(&it.settings, now));
+            near =
+                patterns.breaker.as_ref().is_some_and(|it| after.breaker.is_near_a_change(&it.settings, now));
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
             }
