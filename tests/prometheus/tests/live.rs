@@ -218,7 +218,7 @@ async fn every_name_is_scraped(prometheus: &Prometheus) {
     let mut used: BTreeSet<_> = panels(&dashboard)
         .into_iter()
         .flat_map(expressions)
-        .flat_map(|expression| words(expression))
+        .flat_map(words)
         .collect();
     for rule in prometheus.rules().await {
         used.extend(words(rule["query"].as_str().unwrap()));

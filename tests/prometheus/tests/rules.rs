@@ -38,6 +38,7 @@ unit_tests![
     breaker_flapping,
     breaker_open,
     bulkhead_near_limit,
+    edges,
     envoy_overloaded,
     error_budget_burn,
     fallback_active,
