@@ -87,11 +87,17 @@ lint: ## Check the format, and clippy with every warning an error
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets $(patsubst %,--exclude %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 $(patsubst %,-p %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features test-trap,test-other-version -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features bench-without-metrics -- -D warnings
 
 .PHONY: bench
-bench: build test-modules ## Measure CPU per request without a filter, with an empty one, and with ours
+bench: build test-modules bench-modules ## Measure CPU per request without a filter, with an empty one, and with ours
 	$(SETUP) envoy
 	cargo run $(CARGO_FLAGS) --release -p resilience-bench
+
+.PHONY: bench-metrics
+bench-metrics: build test-modules bench-modules ## Measure what metrics and annotations cost a request: CPU with them and without
+	$(SETUP) envoy
+	cargo run $(CARGO_FLAGS) --release -p resilience-bench -- metrics
 
 .PHONY: bench-large
 bench-large: build test-modules ## Measure start, memory and CPU per request with 1 policy and with 10 000
@@ -200,6 +206,13 @@ test-modules:
 	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-other-version --target-dir target/other-version
 	$(call install_if_changed,target/other-version/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_other_version.wasm)
 	$(foreach module,$(subst -,_,$(TEST_MODULES)),$(call install_if_changed,$(WASM_OUT)/$(module).wasm,$(RESILIENCE_MODULES)/$(module).wasm)$(newline))
+
+# The module as the benchmark compares it with: resilience_without_metrics.wasm writes none.
+.PHONY: bench-modules
+bench-modules:
+	$(SETUP) linker rust
+	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features bench-without-metrics --target-dir target/without-metrics
+	$(call install_if_changed,target/without-metrics/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_without_metrics.wasm)
 
 # A line break between the recipes of a foreach.
 define newline

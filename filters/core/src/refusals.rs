@@ -113,6 +113,19 @@ impl Refusals {
         due
     }
 
+    /// At its end, this VM tells the others what it has held back.
+    pub fn leave<'n, P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        name: impl Fn(usize) -> Option<&'n str>,
+        now: Timestamp,
+    ) -> Vec<Due> {
+        self.quiet.values_mut().filter(|quiet| quiet.held_back > 0).for_each(|quiet| quiet.until = now);
+        let due = self.overdue(port, name, now);
+        self.quiet.clear();
+        due
+    }
+
     /// Finds out whether it is time for a line, of what this VM knows; `anew` says that one more was refused just now, which it
     /// would be about.
     fn look<P: Port + ?Sized>(

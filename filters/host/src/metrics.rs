@@ -2,7 +2,7 @@
 
 mod registry;
 
-pub(crate) use registry::allow;
+pub(crate) use registry::{allow, shows_unused};
 
 use crate::calls::{Level, Metric, MetricKind, Result, log};
 use registry::{Lazy, count, count_always, define, observe, set_always, settle};

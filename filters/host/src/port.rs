@@ -2,7 +2,7 @@
 
 use crate::calls::{self, Level, Queue, Status};
 use crate::facts::request_id;
-use crate::metrics::{PolicyMetrics, process, store};
+use crate::metrics::{PolicyMetrics, process, shows_unused, store};
 use resilience_core::breaker::{Cause, State};
 use resilience_core::bulkhead::Wake;
 use resilience_core::config::Document;
@@ -107,6 +107,10 @@ impl Port for HostPort<'_> {
                 &format!("a worker could not be woken, it will look by itself: {status}"),
             );
         }
+    }
+
+    fn shows_unused(&self) -> bool {
+        shows_unused()
     }
 
     fn report(&mut self, event: Event) {

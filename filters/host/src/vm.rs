@@ -44,7 +44,7 @@ type Contexts<T> = HashMap<u32, T, BuildHasherDefault<Identity>>;
 
 #[derive(Default)]
 struct Vm {
-    /// Whether it has ticked: one that only tries a configuration does not.
+    /// Whether it has ticked, or got a request: one that only tries a configuration does not.
     serves: bool,
     roots: Contexts<Root>,
     streams: Contexts<Stream>,
@@ -59,6 +59,13 @@ fn with<T: Default>(act: impl FnOnce(&mut Vm) -> T) -> T {
 }
 
 impl Vm {
+    /// Counts this VM once it serves: one that dies of its first request, before its first tick, has served too.
+    fn serve(&mut self) {
+        if !std::mem::replace(&mut self.serves, true) {
+            process::vm_started();
+        }
+    }
+
     /// Runs `act` on a stream and its root, if both are known.
     fn stream<T: Default>(&mut self, id: u32, act: impl FnOnce(&mut Stream, &mut Root) -> T) -> T {
         let Some(stream) = self.streams.get_mut(&id) else { return T::default() };
@@ -130,6 +137,10 @@ impl Vm {
 pub fn on_context_create(id: u32, parent: u32) {
     if parent != 0 {
         with(|vm| {
+            // One for operators is no part of the data plane, and never ticks.
+            if !vm.serves && vm.roots.get(&parent).is_some_and(|root| !root.is_control()) {
+                vm.serve();
+            }
             vm.streams.insert(id, Stream::new(id, parent));
         });
     }
@@ -144,9 +155,7 @@ pub fn on_configure(root: u32) -> bool {
 /// `proxy_on_tick`.
 pub fn on_tick(root: u32) {
     with(|vm| {
-        if !std::mem::replace(&mut vm.serves, true) {
-            process::vm_started();
-        }
+        vm.serve();
         vm.time_out(root);
         vm.resume(root, Root::tick);
         vm.give_back_retries(root);

@@ -4,12 +4,14 @@
 mod canary;
 mod clients;
 pub mod endings;
+mod series;
 mod stage;
 mod trap;
 
 pub use canary::{canary, serves};
 pub use clients::Clients;
-pub use stage::{Stage, guarded};
+pub use series::{Moment, Series};
+pub use stage::{Stage, control_listener, guarded};
 pub use trap::{RELOADED, kill, trappable_filter};
 
 use resilience_test_harness::config::{self, cluster, connection_manager, route, virtual_host};

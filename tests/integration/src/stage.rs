@@ -1,6 +1,7 @@
 //! What most tests of retries and deadlines stand on.
 
-use crate::{Clients, Edge, believing_listener, bootstrap, filter, patient_route};
+use crate::{Clients, Edge, believing_listener, bootstrap, filter, patient_route, routed_listener};
+use resilience_test_harness::config::direct_response;
 use resilience_test_harness::{Answer, Pending, Protocol, Request, Upstream};
 use serde_json::{Value, json};
 
@@ -14,6 +15,17 @@ pub fn guarded(name: &str, sections: &Value) -> Value {
     policy["name"] = name.into();
     policy["match"] = json!([{"path": {"prefix": format!("/{name}")}}]);
     policy
+}
+
+/// The listener for operators, as in the bundle: the same policies and vm_id, and a VM of its own.
+#[must_use]
+pub fn control_listener(document: &Value) -> Value {
+    let mut document = document.clone();
+    document["control"] = true.into();
+    let mut filter = filter(&document);
+    filter["typed_config"]["config"]["vm_config"]["configuration"] =
+        json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "control"});
+    routed_listener("control", &[direct_response("lost", "/", 404, "")], &[filter])
 }
 
 /// An upstream, an edge before it, and a client on every worker.

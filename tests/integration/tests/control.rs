@@ -1,7 +1,7 @@
 //! Operators force breakers at run time, over a listener of their own that shares the breakers of the one with the traffic.
 
 use resilience_integration_tests::*;
-use resilience_test_harness::config::{self, cluster, direct_response, route};
+use resilience_test_harness::config::{self, cluster, route};
 use resilience_test_harness::*;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -29,16 +29,6 @@ fn policies() -> Value {
         policy("fixed", json!({"mode": "forced_open", "consecutive_failures": 1})),
         json!({"name": "watched", "match": [{"path": {"prefix": "/watched"}}]}),
     ])
-}
-
-/// The listener for operators, as in the bundle: the same policies and vm_id, and a VM of its own.
-fn control_listener(document: &Value) -> Value {
-    let mut document = document.clone();
-    document["control"] = true.into();
-    let mut filter = filter(&document);
-    filter["typed_config"]["config"]["vm_config"]["configuration"] =
-        json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "control"});
-    routed_listener("control", &[direct_response("lost", "/", 404, "")], &[filter])
 }
 
 fn body(answer: &Answer) -> Value {

@@ -80,6 +80,19 @@ fn there_is_one_line_over_all_workers_and_every_refusal_is_counted() {
 }
 
 #[test]
+fn who_leaves_tells_the_others_what_it_held_back() {
+    let (mut port, mut gone, mut heir) = (Fake::default(), Vm::new(), Vm::new());
+    assert_eq!([0, 1, 2].map(|at| gone.refused(&mut port, at)), [Some(0), None, None]);
+    assert!(gone.0.leave(&mut port, |_| Some("p"), ms(3)).is_empty(), "there was a line just now");
+    assert!(gone.tick(&mut port, 20_000).is_empty());
+    assert_eq!(heir.refused(&mut port, 20_000), Some(2));
+    let mut last = Vm::new();
+    assert_eq!([40_000, 40_001].map(|at| last.refused(&mut port, at)), [Some(0), None]);
+    let due = last.0.leave(&mut port, |_| Some("p"), ms(50_000));
+    assert_eq!(due.iter().map(|due| due.held_back).collect::<Vec<_>>(), [1], "it was time for one");
+}
+
+#[test]
 fn reasons_and_policies_have_lines_of_their_own() {
     let (mut port, mut vm) = (Fake::default(), Refusals::new("ns"));
     let mut refused = |name, policy, reason, at| {

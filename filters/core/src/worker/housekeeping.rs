@@ -156,7 +156,8 @@ impl Worker {
             let mut crowd = Crowd::default();
             for key in 0..keys {
                 let target = Target { policy, key };
-                let new = self.maintain(port, target, shown < SHOW, &mut crowd, now);
+                let may_show = shown < SHOW && port.shows_unused();
+                let new = self.maintain(port, target, may_show, &mut crowd, now);
                 shown = shown.saturating_add(usize::from(new));
             }
             self.show_crowd(port, policy, crowd);

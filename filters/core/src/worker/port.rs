@@ -179,4 +179,9 @@ pub trait Port: Store {
 
     /// Takes note of what happened.
     fn report(&mut self, event: Event);
+
+    /// Whether there is room to show what nobody has used yet: it must not take the place of what is used later.
+    fn shows_unused(&self) -> bool {
+        true
+    }
 }

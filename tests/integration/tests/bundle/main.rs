@@ -1,9 +1,11 @@
 //! What `make run` starts does what `make demo` shows.
 
 mod bulkheads;
+mod logs;
 mod mails;
 mod page;
 mod retries;
+mod traces;
 mod validate;
 mod validate_fallbacks;
 mod validate_retries;
@@ -23,7 +25,7 @@ fn root() -> PathBuf {
 /// Runs one of the project's scripts.
 fn run(script: &str, arguments: &[&Path], environment: &[(&str, String)]) -> Output {
     let mut command = Command::new(root().join(script));
-    command.current_dir(root()).args(arguments).env_remove(CONTROL_PORT);
+    command.current_dir(root()).args(arguments).env_remove(CONTROL_PORT).env_remove("RESILIENCE_TRACES_PORT");
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.output().unwrap_or_else(|error| panic!("{script}: {error}"))
 }
@@ -75,13 +77,23 @@ async fn edited_bundle(
     names: &[&'static str],
     edit: impl FnOnce(String) -> String,
 ) -> (Edge, Vec<(&'static str, String)>) {
+    bundle_with(names, &[], edit).await
+}
+
+/// The same with more that the operator says.
+async fn bundle_with(
+    names: &[&'static str],
+    more: &[(&'static str, String)],
+    edit: impl FnOnce(String) -> String,
+) -> (Edge, Vec<(&'static str, String)>) {
     // All bound at once, so that they differ; free again before Envoy binds them.
     let free: Vec<_> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
     let ports: Vec<_> = names.iter().copied().zip(free.iter().map(port)).collect();
     drop(free);
     // The whole configuration is the bundle's: the harness adds nothing.
-    let envoy = Envoy::builder(json!({})).overlay_yaml(edit(rendered(&ports)));
+    let yaml = rendered(&[&ports, more].concat());
+    let envoy = Envoy::builder(json!({})).overlay_yaml(edit(yaml));
     let edge = Edge::of(envoy.argument("--file-flush-interval-msec").argument("50")).await;
     assert_eq!(edge.address.port().to_string(), ports[0].1);
     assert_eq!(edge.envoy.admin_addr().port().to_string(), ports[1].1);
@@ -109,13 +121,13 @@ async fn the_demo_succeeds_on_the_bundle() {
         let labels = [("policy", policy), ("decision", decision)];
         assert!(edge.count("resilience_retries_total", &labels).await > 0, "{policy} {decision}: {said}");
     }
-    let decision =
-        r#"details=resilience:checkout:circuit_open decision="checkout;reason=circuit_open;source=static""#;
-    edge.envoy.wait_log(decision).await;
-    edge.envoy.wait_log(&decision.replace("circuit_open", "bulkhead_full")).await;
-    let rerouted = r#"decision="product;reason=circuit_open;source=reroute""#;
-    let line = edge.envoy.wait_log(rerouted).await;
-    assert!(line.contains(" GET /product 200 route=product-replica cluster=product_replica "), "{line}");
+    // Each in a line of the access log.
+    for reason in ["circuit_open", "bulkhead_full"] {
+        let marker = format!(r#""marker":"checkout;reason={reason};source=static""#);
+        edge.envoy.wait_log(&marker).await;
+        edge.envoy.wait_log(&format!(r#""details":"resilience:checkout:{reason}""#)).await;
+    }
+    edge.envoy.wait_log(r#""marker":"product;reason=circuit_open;source=reroute""#).await;
     assert_eq!(traps(&edge.envoy), Vec::<String>::new());
 }
 

@@ -132,6 +132,8 @@ pub fn full() -> Value {
         "trust_caller_headers": true,
         "expose": false,
         "control": true,
+        "annotate": true,
+        "max_metrics": 1000,
         "policies": [{
             "name": "checkout",
             "match": [matching("POST"), {"host": "[::1]"}, {"host": "*.example.com"}, {"path": {"prefix": "/a"}}, {"any": true}],
