@@ -84,11 +84,10 @@ async fn kill_a_vm(envoy: &Envoy) {
     let address = envoy.addr("edge").await;
     // One connection of HTTP/2, so one worker.
     let mut connection = Connection::open(address, Protocol::Http2).await.unwrap();
-    let hanging = Request::post("/checkout", "").header("x-envoy-fault-delay-request", "60000");
+    let hanging = Request::get("/admin/report").header("x-envoy-fault-delay-request", "60000");
     let _held = connection.start(hanging).await.unwrap();
     eventually("the permit that is held", PATIENCE, async || {
-        let in_flight =
-            envoy.prometheus().await.sum("resilience_bulkhead_in_flight", &[("policy", "checkout")]);
+        let in_flight = envoy.prometheus().await.sum("resilience_bulkhead_in_flight", &[("policy", "admin")]);
         (in_flight == 1.0).then_some(())
     })
     .await;
@@ -215,11 +214,8 @@ async fn every_rule_works(prometheus: &Prometheus, since: u64) {
 /// Every name of Envoy's or ours that a query uses is in Envoy's scrape, or one of [`SELDOM`].
 async fn every_name_is_scraped(prometheus: &Prometheus) {
     let dashboard = dashboard();
-    let mut used: BTreeSet<_> = panels(&dashboard)
-        .into_iter()
-        .flat_map(expressions)
-        .flat_map(words)
-        .collect();
+    let mut used: BTreeSet<_> =
+        panels(&dashboard).into_iter().flat_map(expressions).flat_map(words).collect();
     for rule in prometheus.rules().await {
         used.extend(words(rule["query"].as_str().unwrap()));
     }
