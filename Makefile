@@ -77,6 +77,10 @@ run: validate ## Start the bundled stack in the foreground
 demo: ## Drive the running stack: a breaker, a bulkhead, retries, a page with parts that are down, and mails
 	@exec envoy/demo.py
 
+.PHONY: watch
+watch: ## Show the state of the running stack's policies, every second (ONLY='name*', RESILIENCE_STATE_PORT)
+	@exec tools/watch $(ONLY)
+
 .PHONY: test
 test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration test-prometheus ## Run every test
 

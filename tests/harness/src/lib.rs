@@ -17,6 +17,7 @@ mod process;
 mod prometheus;
 mod raw;
 mod scratch;
+mod terminal;
 mod upload;
 mod upstream;
 
@@ -29,7 +30,9 @@ pub use flow::{Flow, Running};
 pub use process::{monotonic_nanoseconds, pin};
 pub use prometheus::{Prometheus, Series};
 pub use raw::{RawAnswer, Upgraded, raw_exchange};
+
 pub use scratch::{DynamicFile, Scratch};
+pub use terminal::Terminal;
 pub use upstream::{Received, Upstream, refused_address};
 
 /// The serving values of other crates that appear in this one's interface.

@@ -56,6 +56,11 @@ impl Series {
         self.0.insert(whole_name(name, labels), value..=value);
     }
 
+    /// The same where it may have changed meanwhile.
+    pub fn set_within(&mut self, name: &str, labels: &[(&str, &str)], values: RangeInclusive<u64>) {
+        self.0.insert(whole_name(name, labels), values);
+    }
+
     /// One more value of a distribution: in which bucket it is depends on how long it took, within these milliseconds.
     pub fn observe(&mut self, name: &str, labels: &[(&str, &str)], milliseconds: &RangeInclusive<u64>) {
         let (least, most) = (*milliseconds.start(), *milliseconds.end());
@@ -70,11 +75,6 @@ impl Series {
             self.add_within(&bucket, &[labels, &[("le", &bound.to_string())]].concat(), below);
         }
         self.add(&bucket, &[labels, &[("le", "+Inf")]].concat(), 1);
-    }
-
-    /// Nothing of that name is there.
-    pub fn forget(&mut self, name: &str, labels: &[(&str, &str)]) {
-        self.0.remove(&whole_name(name, labels));
     }
 
     /// What is otherwise than expected, a line each.

@@ -7,6 +7,7 @@ use resilience_test_harness::many::{self, Kind};
 use resilience_test_harness::*;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 const POLICIES: usize = 10_000;
 
@@ -61,10 +62,43 @@ async fn metrics_in_use(edge: &Edge) -> usize {
     stats.lines().filter(|line| !line.contains("resilience_circuit_breaker_state;")).count()
 }
 
+/// How many gauges of breakers that nobody has used a leader defines with one tick.
+const SHOWN: usize = 64;
+const TICK: Duration = Duration::from_millis(500);
+
+/// The gauges come by and by: never more with one tick than a worker can afford.
+async fn comes_by_and_by(edge: &Edge) {
+    let shown = async || {
+        let stats = edge.envoy.get("/stats?filter=resilience_circuit_breaker_state;").await.body;
+        stats.lines().count()
+    };
+    eventually("the first gauges", PATIENCE, async || (shown().await > 0).then_some(())).await;
+    for _ in 0..3 {
+        let started = Instant::now();
+        let before = shown().await;
+        tokio::time::sleep(2 * TICK).await;
+        let more = shown().await - before;
+        // One that is late may have another close behind it.
+        let ticks = (started.elapsed().as_millis() / TICK.as_millis()) as usize + 2;
+        assert!(more <= SHOWN * ticks, "{more} with {ticks} ticks at most");
+    }
+    let others = edge.envoy.prometheus().await;
+    let others = others.names().into_iter().filter(|name| name.starts_with("resilience_"));
+    let expected = [
+        "resilience_circuit_breaker_state",
+        "resilience_configuration_generation",
+        "resilience_vm_deaths_total",
+        "resilience_vm_starts_total",
+    ];
+    let others: Vec<_> = others.filter(|name| *name != "resilience_store_conflicts_total").collect();
+    assert_eq!(others, expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_of_ten_thousand_policies_trips_its_own_breaker() {
     let upstream = Upstream::start().await;
     let edge = started(upstream.addr(), &many::document(POLICIES)).await;
+    comes_by_and_by(&edge).await;
     assert_eq!(metrics_in_use(&edge).await, 0, "nothing was used yet");
 
     let mut clients = edge.clients(Protocol::Http1).await;

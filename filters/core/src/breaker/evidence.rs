@@ -9,6 +9,7 @@ use super::{Cause, FailuresInWindow, Numbers, Outcome, Settings};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
+use std::time::Duration;
 
 /// The run of failures with no success between, the moments of the latest failures, and the latest calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,18 @@ impl Evidence {
         self.window.as_ref().map(Window::shape)
     }
 
+    /// How many failures there were with no success between.
+    #[must_use]
+    pub const fn consecutive(&self) -> u32 {
+        self.consecutive
+    }
+
+    /// How many of the failures that are remembered came within a span before `now`.
+    #[must_use]
+    pub fn failures_within(&self, span: Duration, now: Timestamp) -> usize {
+        self.failures.iter().filter(|at| now.since(**at) <= span).count()
+    }
+
     /// Whether one more success that is not slow would change nothing, save for who asks for a window and finds none.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -42,6 +55,11 @@ impl Evidence {
     pub(super) fn is_troubled(&self, now: Timestamp) -> bool {
         let Tally { failed, slow, .. } = self.tally(now);
         self.consecutive > 0 || failed > 0 || slow > 0
+    }
+
+    /// The moment of the latest failure that is kept.
+    pub(super) fn last_failure(&self) -> Option<Timestamp> {
+        self.failures.last().copied()
     }
 
     /// How many failures' moments are kept.

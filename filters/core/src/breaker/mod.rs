@@ -180,6 +180,12 @@ impl Breaker {
         self.generation
     }
 
+    /// How many times in succession it has tripped without a time of health between; 0 where waits do not grow.
+    #[must_use]
+    pub const fn trips(&self) -> u32 {
+        self.trips
+    }
+
     /// Whether this is a state that some configuration can have led to. Bytes can be well-formed and still keep a breaker
     /// from ever coming back.
     #[must_use]
@@ -197,6 +203,15 @@ impl Breaker {
         match &self.phase {
             Phase::Closed(closed) => closed.evidence.is_troubled(now),
             Phase::Open { .. } | Phase::HalfOpen(_) => true,
+        }
+    }
+
+    /// When a call failed last that a count over time remembers, while it is closed.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Closed(closed) => closed.evidence.last_failure(),
+            Phase::Open { .. } | Phase::HalfOpen(_) => None,
         }
     }
 

@@ -117,7 +117,8 @@ impl Rates {
     }
 
     /// The minimum in closed: a window by count cannot hold more than its size.
-    pub(super) fn minimum_in_closed(&self) -> u32 {
+    #[must_use]
+    pub fn minimum_in_closed(&self) -> u32 {
         match self.window {
             Shape::Count(size) => self.minimum_number_of_calls.min(u32::from(size)),
             Shape::Time { .. } => self.minimum_number_of_calls,

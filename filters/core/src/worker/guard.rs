@@ -23,6 +23,8 @@ pub(super) struct Guard {
     pub(super) state: BreakerState,
     /// Whether one of the next calls may well be the one that changes it.
     pub(super) troubled: bool,
+    /// When a call failed last that a count over time remembers, as this worker saw it last.
+    pub(super) last_failure: Option<Timestamp>,
     /// As a leader: as far as it knows, nobody has written the state yet.
     pub(super) untouched: bool,
     /// As a leader: it has shown that once.
@@ -128,6 +130,7 @@ impl Guard {
             generation: 0,
             state: BreakerState::Closed,
             troubled: false,
+            last_failure: None,
             untouched: true,
             shown: false,
             used: false,
@@ -170,6 +173,7 @@ impl Guard {
         let state = State::read(found.as_ref(), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
         self.troubled = state.breaker.is_troubled(now);
+        self.last_failure = state.breaker.last_failure();
         let view = View::of(&state);
         self.believe(view, changes, now);
         Ok(view)

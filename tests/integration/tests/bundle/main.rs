@@ -9,6 +9,7 @@ mod traces;
 mod validate;
 mod validate_fallbacks;
 mod validate_retries;
+mod watch;
 
 use resilience_integration_tests::*;
 use resilience_test_harness::*;
@@ -25,13 +26,18 @@ fn root() -> PathBuf {
 /// Runs one of the project's scripts.
 fn run(script: &str, arguments: &[&Path], environment: &[(&str, String)]) -> Output {
     let mut command = Command::new(root().join(script));
-    command.current_dir(root()).args(arguments).env_remove(CONTROL_PORT).env_remove("RESILIENCE_TRACES_PORT");
+    command.current_dir(root()).args(arguments);
+    for name in [CONTROL_PORT, STATE_PORT, "RESILIENCE_TRACES_PORT"] {
+        command.env_remove(name);
+    }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.output().unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
 /// What switches run-time control on.
 const CONTROL_PORT: &str = "RESILIENCE_CONTROL_PORT";
+/// What has the state shown.
+const STATE_PORT: &str = "RESILIENCE_STATE_PORT";
 const PORTS: [&str; 3] = ["RESILIENCE_PORT", "RESILIENCE_ADMIN_PORT", "RESILIENCE_UPSTREAM_PORT"];
 
 /// A text with one passage of it exchanged.
@@ -201,8 +207,39 @@ async fn operators_have_a_listener_of_their_own_where_they_ask_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_that_listener_unasked() {
+async fn who_looks_on_has_a_listener_of_its_own_where_it_is_asked_for() {
+    let names = [PORTS[0], PORTS[1], PORTS[2], STATE_PORT];
+    let (edge, ports) = bundle(&names).await;
+    let state = edge.envoy.addr("state").await;
+    assert_eq!((state.ip().is_loopback(), state.port().to_string()), (true, ports[3].1.clone()));
+    let get = async |address, path| {
+        let answer = send_once(address, Protocol::Http1, Request::get(path)).await.unwrap();
+        (answer.status, answer.text())
+    };
+    for _ in 0..3 {
+        let failing = Request::post("/email/x", "").header("x-envoy-fault-abort-request", "503");
+        let failing = failing.authority("shop.example");
+        assert_eq!(send_once(edge.address, Protocol::Http1, failing).await.unwrap().status, 503);
+    }
+    let (status, told) = get(state, "/policies/email").await;
+    assert_eq!((status, told.contains(r#""state":"open""#)), (200, true), "{told}");
+    let (status, told) = get(state, "/dependencies").await;
+    // Another mailer takes over, so nobody is hurt.
+    let email =
+        r#"{"policy":"email","health":"down","reason":"circuit_open","enforced":true,"critical":false}"#;
+    assert_eq!((status, told.contains(email)), (200, true), "{told}");
+    // To the listener with the traffic these are paths like any other.
+    for path in ["/policies", "/dependencies", "/ready", "/live"] {
+        assert_eq!(get(edge.address, path).await.0, 404, "{path}");
+    }
+    assert_eq!(get(state, "/live").await.0, 200);
+    assert_eq!(traps(&edge.envoy), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_those_listeners_unasked() {
     let (edge, _) = bundle(&PORTS).await;
     let listeners = edge.envoy.get("/listeners").await.body;
-    assert!(listeners.contains("edge") && !listeners.contains("control"), "{listeners}");
+    assert!(listeners.contains("edge"), "{listeners}");
+    assert!(!listeners.contains("control") && !listeners.contains("state"), "{listeners}");
 }

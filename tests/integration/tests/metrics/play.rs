@@ -45,7 +45,7 @@ fn policies() -> Vec<Value> {
         "consecutive_failures": 1,
         "wait_duration_in_open_state": "300ms",
         "permitted_number_of_calls_in_half_open_state": 1,
-        "max_wait_duration_in_half_open_state": "400ms",
+        "max_wait_duration_in_half_open_state": "2s",
     });
     let rate = |key: &str| {
         json!({
@@ -61,18 +61,22 @@ fn policies() -> Vec<Value> {
     let mut poor = budget(1);
     poor["max_balance"] = 3.into();
     let kinds = json!({
-        "timeout": {"total": "1s", "deadline_header": "x-deadline-ms"},
+        "timeout": {"deadline_header": "x-deadline-ms"},
         "fallback": [{"on": ["failure"], "static": {"status": 202, "text": "%REASON%"}}],
     });
+    let late = with(kinds.clone(), "timeout", json!({"total": "300ms"}));
     let mut shadow_budget = budget(10);
     shadow_budget["mode"] = "shadow".into();
     let mut trips = probing.clone();
     trips["consecutive_failures"] = 2.into();
+    let mut unproved = probing.clone();
+    unproved["max_wait_duration_in_half_open_state"] = FOR_EVER.into();
     let reroute = |cluster: &str, policy: &str| json!({"reroute": {"cluster": cluster, "policy": policy}});
     let forced = json!({"mode": "forced_open", "consecutive_failures": 1});
     let off = with(policy("off", once()), "mode", "disabled".into());
     vec![
         policy("trips", trips),
+        policy("unproved", unproved),
         policy("window", json!({"failures_in_window": {"failures": 2, "window": "60s"}})),
         policy("shut", once()),
         guarded("needy", &json!({"when_open": ["shut"]})),
@@ -92,12 +96,13 @@ fn policies() -> Vec<Value> {
         with(
             with(guarded("hurried", &retried(budget(10))), "retry", json!({"max_retries": 3})),
             "timeout",
-            json!({"total": "1s", "per_try": "400ms"}),
+            json!({"total": "10s", "per_try": "4s"}),
         ),
         with(guarded("probed", &retried(budget(10))), "circuit_breaker", probing),
         guarded("shadow-budget", &json!({"retry_budget": shadow_budget})),
         guarded("idle-budget", &json!({"retry_budget": budget(1)})),
         guarded("kinds", &kinds),
+        guarded("late", &late),
         fallback(policy("fails", once()), json!([{"on": ["refusal"], "fail": {"status": 429}}])),
         fallback(
             policy("email", once()),
@@ -121,7 +126,7 @@ fn routes() -> Vec<Value> {
     let keyed = KEYS.map(|(path, _, cluster)| route(path, path, cluster));
     let mut all = vec![steered, retrying, route("refused", "/kinds/refused", "refused")];
     all.extend(keyed);
-    all.extend(["/trips/own", "/watched/own"].map(|path| direct_response(path, path, 200, "Envoy's own")));
+    all.extend(["/unproved/own", "/watched/own"].map(|path| direct_response(path, path, 200, "Envoy's own")));
     all.push(patient_route());
     all
 }
@@ -131,6 +136,7 @@ fn at_first() -> Series {
     let mut expected = Series::default();
     let closed = [
         "trips",
+        "unproved",
         "window",
         "shut",
         "shadow",

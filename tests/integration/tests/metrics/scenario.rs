@@ -84,7 +84,7 @@ async fn every_series_is_what_the_client_and_the_upstreams_counted() {
 /// A breaker that trips, fails a probe, leaves one unanswered too long, closes, and trips again; and what it is to others.
 async fn breakers(play: &mut Play) {
     const WAIT: Duration = Duration::from_millis(300);
-    const STAY: Duration = Duration::from_millis(400);
+    const STAY: Duration = Duration::from_secs(2);
     let p = "trips";
     play.call(p, 500, "failure").await;
     let (mut opened, ()) = Moment::of(play.call(p, 500, "failure")).await;
@@ -113,8 +113,23 @@ async fn breakers(play: &mut Play) {
     play.probed(p, "success");
 
     pass_since(opened, WAIT).await;
-    // Envoy itself answers this one, which proves nothing.
-    let (probed, answer) = Moment::of(play.get("/trips/own", "")).await;
+    let (closed, ()) = Moment::of(play.probe(p, 200, "success")).await;
+    play.turned(p, "half_open", "wait_over");
+    play.turned(p, "closed", "probes");
+    play.was_open(p, opened, closed);
+    play.expected.observe(RECOVERY, &[("policy", p)], &outage.until(closed));
+    for _ in 0..WORKERS {
+        play.call(p, 200, "success").await;
+        play.call(p, 404, "success").await;
+    }
+    play.state(p, "_", 0);
+
+    // Envoy itself answers this probe, which proves nothing.
+    let p = "unproved";
+    let (opened, ()) = Moment::of(play.call(p, 500, "failure")).await;
+    play.turned(p, "open", "consecutive_failures");
+    pass_since(opened, WAIT).await;
+    let (probed, answer) = Moment::of(play.get("/unproved/own", "")).await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "Envoy's own"));
     play.called(p, "ignored", false);
     play.probed(p, "ignored");
@@ -122,12 +137,7 @@ async fn breakers(play: &mut Play) {
     play.was_open(p, opened, probed);
     let (closed, ()) = Moment::of(play.probe(p, 200, "success")).await;
     play.turned(p, "closed", "probes");
-    play.expected.observe(RECOVERY, &[("policy", p)], &outage.until(closed));
-    for _ in 0..WORKERS {
-        play.call(p, 200, "success").await;
-        play.call(p, 404, "success").await;
-    }
-    play.state(p, "_", 0);
+    play.expected.observe(RECOVERY, &[("policy", p)], &opened.until(closed));
 
     // One that is still open has no time in open yet, and no recovery.
     for (p, failures) in [("window", 2), ("shut", 1)] {
@@ -311,7 +321,7 @@ async fn retries(play: &mut Play) {
     }
     play.expected.set(BALANCE, &[("policy", "poor")], left);
 
-    // Of one second for all, and four tenths for each, there is time for two.
+    // Of ten seconds for all, and four for each, there is time for two.
     let hurried = play.attempts("hurried", Request::get("/hurried")).await;
     assert_eq!(hurried, 2);
     denied(play, "hurried", "deadline");
@@ -346,17 +356,18 @@ async fn deadlines_and_failures(play: &mut Play) {
         assert_eq!(play.clients.send(late).await.status, 504);
     }
     play.rejected("kinds", "deadline_exceeded", "_", 2);
-    for (path, behaviour, reason) in [
-        ("/kinds", "status=500", "upstream_failure"),
-        ("/kinds", "reset", "reset"),
-        ("/kinds", "hang", "timeout"),
-        ("/kinds/refused", "", "connect_failure"),
+    for (policy, path, behaviour, reason) in [
+        ("kinds", "/kinds", "status=500", "upstream_failure"),
+        ("kinds", "/kinds", "reset", "reset"),
+        ("late", "/late", "hang", "timeout"),
+        ("kinds", "/kinds/refused", "", "connect_failure"),
     ] {
         let answer = play.get(path, behaviour).await;
         assert_eq!((answer.status, answer.text()), (202, reason.to_owned()), "{path} {behaviour}");
-        play.called("kinds", "failure", false);
-        play.fell("kinds", reason, "static", 1);
+        play.called(policy, "failure", false);
+        play.fell(policy, reason, "static", 1);
     }
+    play.upstream.release();
     // A failed answer that no entry replaces is no fallback.
     play.call("fails", 500, "failure").await;
     play.turned("fails", "open", "consecutive_failures");

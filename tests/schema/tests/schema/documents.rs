@@ -132,6 +132,7 @@ pub fn full() -> Value {
         "trust_caller_headers": true,
         "expose": false,
         "control": true,
+        "state": true,
         "annotate": true,
         "max_metrics": 1000,
         "policies": [{
@@ -149,7 +150,8 @@ pub fn full() -> Value {
             "retry_budget": retry_budget(),
             "fallback": fallback(),
             "when_open": ["guard"],
-            "discourage_retries": false
+            "discourage_retries": false,
+            "critical": false
         }, guard()]
     })
 }
