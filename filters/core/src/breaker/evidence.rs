@@ -51,15 +51,20 @@ impl Evidence {
         self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
     }
 
-    /// Whether a call that fails may be one of several.
-    pub(super) fn is_troubled(&self, now: Timestamp) -> bool {
-        let Tally { failed, slow, .. } = self.tally(now);
-        self.consecutive > 0 || failed > 0 || slow > 0
-    }
-
-    /// The moment of the latest failure that is kept.
-    pub(super) fn last_failure(&self) -> Option<Timestamp> {
-        self.failures.last().copied()
+    /// Whether half of what trips the breaker is there. What is usual in healthy traffic is far below that.
+    pub(super) fn is_near(&self, settings: &Settings, now: Timestamp) -> bool {
+        let in_a_row = settings
+            .consecutive_failures
+            .is_some_and(|limit| self.consecutive > 0 && self.consecutive.saturating_mul(2) >= limit);
+        let in_window = || {
+            let trigger = settings.failures_in_window?;
+            let half = usize::from(trigger.failures).div_ceil(2).checked_sub(1)?;
+            let oldest = self.failures.iter().rev().nth(half)?;
+            Some(now.since(*oldest) <= trigger.window)
+        };
+        in_a_row
+            || in_window().unwrap_or(false)
+            || settings.rates.is_some_and(|rates| rates.is_near(self.tally(now)))
     }
 
     /// How many failures' moments are kept.

@@ -197,21 +197,12 @@ impl Breaker {
         }
     }
 
-    /// Whether one of the next calls may well be the one that changes it: it is not closed, or has seen something bad.
+    /// Whether one of the next calls may well be the one that changes it: it is not closed, or not far from a trip.
     #[must_use]
-    pub fn is_troubled(&self, now: Timestamp) -> bool {
+    pub fn is_near_a_change(&self, settings: &Settings, now: Timestamp) -> bool {
         match &self.phase {
-            Phase::Closed(closed) => closed.evidence.is_troubled(now),
+            Phase::Closed(closed) => settings.trips_at_once() || closed.evidence.is_near(settings, now),
             Phase::Open { .. } | Phase::HalfOpen(_) => true,
-        }
-    }
-
-    /// When a call failed last that a count over time remembers, while it is closed.
-    #[must_use]
-    pub fn last_failure(&self) -> Option<Timestamp> {
-        match &self.phase {
-            Phase::Closed(closed) => closed.evidence.last_failure(),
-            Phase::Open { .. } | Phase::HalfOpen(_) => None,
         }
     }
 
