@@ -183,13 +183,6 @@ impl Worker {
         scope.guards.get(target.key).map(|guard| guard.state)
     }
 
-    /// What stands in shared state; `None` where the store does not tell, or nothing is kept.
-    pub fn peek<P: Port + ?Sized>(&self, port: &mut P, target: Target, now: Timestamp) -> Option<State> {
-        let guard = self.scope(target.policy)?.guards.get(target.key)?;
-        let found = port.get(&guard.key).ok()?;
-        Some(State::read(found.as_ref(), now))
-    }
-
     /// Whether a policy's breaker keeps anything in shared state.
     #[must_use]
     pub fn keeps_state(&self, policy: usize) -> bool {
