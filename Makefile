@@ -54,7 +54,7 @@ help: ## List the targets (this list)
 
 .PHONY: setup
 setup: ## Bring every tool that is missing into .tools/
-	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen yaml
+	$(SETUP) linker linker-c++ rust envoy envoy-older func-e node wasm-bindgen yaml prometheus
 
 .PHONY: build
 build: ## Build dist/resilience.wasm
@@ -77,8 +77,12 @@ run: validate ## Start the bundled stack in the foreground
 demo: ## Drive the running stack: a breaker, a bulkhead, retries, a page with parts that are down, and mails
 	@exec envoy/demo.py
 
+.PHONY: watch
+watch: ## Show the state of the running stack's policies, every second (ONLY='name*', RESILIENCE_STATE_PORT)
+	@exec tools/watch $(ONLY)
+
 .PHONY: test
-test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration ## Run every test
+test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration test-prometheus ## Run every test
 
 .PHONY: lint
 lint: ## Check the format, and clippy with every warning an error
@@ -87,11 +91,17 @@ lint: ## Check the format, and clippy with every warning an error
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets $(patsubst %,--exclude %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 $(patsubst %,-p %,resilience-host resilience $(TEST_MODULES)) -- -D warnings
 	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features test-trap,test-other-version -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --target wasm32-wasip1 -p resilience --features bench-without-metrics -- -D warnings
 
 .PHONY: bench
-bench: build test-modules ## Measure CPU per request without a filter, with an empty one, and with ours
+bench: build test-modules bench-modules ## Measure CPU per request without a filter, with an empty one, and with ours
 	$(SETUP) envoy
 	cargo run $(CARGO_FLAGS) --release -p resilience-bench
+
+.PHONY: bench-metrics
+bench-metrics: build test-modules bench-modules ## Measure what metrics and annotations cost a request: CPU with them and without
+	$(SETUP) envoy
+	cargo run $(CARGO_FLAGS) --release -p resilience-bench -- metrics
 
 .PHONY: bench-large
 bench-large: build test-modules ## Measure start, memory and CPU per request with 1 policy and with 10 000
@@ -178,6 +188,17 @@ test-integration: validate test-modules
 	@echo "== integration: Envoy $(notdir $(ENVOY_PATH))"
 	cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-test-harness -p resilience-integration-tests
 
+# Only where a Prometheus is, or can be brought: elsewhere it says so, and .ci/run repeats it.
+.PHONY: test-prometheus
+test-prometheus: validate test-modules
+	$(SETUP) prometheus
+	@if command -v prometheus >/dev/null && command -v promtool >/dev/null; then \
+		echo "== prometheus: $$(promtool --version 2>&1 | awk '{ print $$3; exit }')"; \
+		cargo test $(CARGO_FLAGS) --no-fail-fast -p resilience-prometheus-tests; \
+	else \
+		echo "not run: prometheus (rules, alerts and dashboard: there is no prometheus and promtool here)"; \
+	fi
+
 # Builds with a feature have target directories of their own: in one directory they would overwrite, and so rebuild, each
 # other every time.
 .PHONY: test-modules
@@ -189,6 +210,13 @@ test-modules:
 	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features test-other-version --target-dir target/other-version
 	$(call install_if_changed,target/other-version/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_other_version.wasm)
 	$(foreach module,$(subst -,_,$(TEST_MODULES)),$(call install_if_changed,$(WASM_OUT)/$(module).wasm,$(RESILIENCE_MODULES)/$(module).wasm)$(newline))
+
+# The module as the benchmark compares it with: resilience_without_metrics.wasm writes none.
+.PHONY: bench-modules
+bench-modules:
+	$(SETUP) linker rust
+	cargo build $(CARGO_FLAGS) $(WASM) -p resilience --features bench-without-metrics --target-dir target/without-metrics
+	$(call install_if_changed,target/without-metrics/wasm32-wasip1/release/resilience.wasm,$(RESILIENCE_MODULES)/resilience_without_metrics.wasm)
 
 # A line break between the recipes of a foreach.
 define newline

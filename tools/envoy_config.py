@@ -31,8 +31,8 @@ def connection_managers(bootstrap):
                     yield str(listener.get("name")), each["typed_config"]
 
 
-def plugins(manager):
-    """The filters of a listener that guard anything: what Envoy is told of each, and what it is configured with."""
+def documents(manager):
+    """The filters of a listener that are ours: what Envoy is told of each, and what it is configured with."""
     for each in manager.get("http_filters") or []:
         plugin = at(each, "typed_config", "config")
         value = at(plugin, "configuration", "value")
@@ -42,8 +42,18 @@ def plugins(manager):
             found = json.loads(value) if isinstance(value, str) else value
         except ValueError:
             continue
-        if at(found, "policies") and not found.get("control"):
+        if at(found, "policies"):
             yield plugin, found
+
+
+def for_operators(found):
+    """Which of the keys a document has that make of its filter one that answers operators, and guards nothing."""
+    return [key for key in ("control", "state") if found.get(key)]
+
+
+def plugins(manager):
+    """Those of them that guard anything."""
+    return ((plugin, found) for plugin, found in documents(manager) if not for_operators(found))
 
 
 def section(found, policy, name):

@@ -2,6 +2,7 @@
 
 use crate::config::Policy;
 use crate::fallback::{Body, Caller, Cause, Entries, Fail, Reroute, Static, Strategy};
+use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
@@ -262,6 +263,21 @@ fn finish(
 }
 
 impl Reply {
+    /// JSON for an operator, on one line.
+    pub(crate) fn for_operator<T: Serialize>(status: u16, details: &str, body: &T) -> Self {
+        let mut body = serde_json::to_vec(body).unwrap_or_default();
+        body.push(b'\n');
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Self {
+            status,
+            details: details.to_owned(),
+            headers: vec![header("content-type", "application/json"), header("cache-control", "no-store")],
+            body,
+            grpc_status: None,
+            source: Source::None,
+        }
+    }
+
     /// An answer that a well-meaning retry would only repeat.
     fn is_error(&self) -> bool {
         self.status == 429 || (500..=599).contains(&self.status)

@@ -8,7 +8,7 @@
 //!
 //! `key=<cluster>` means one breaker of a policy that keeps one for each upstream cluster; without it all are meant.
 
-use crate::answer::{Reply, Source};
+use crate::answer::Reply;
 use crate::breaker::{Command, State};
 use crate::config::{Policy, parse_duration};
 use crate::time::Timestamp;
@@ -76,6 +76,15 @@ impl Problem {
     }
 }
 
+/// What the path of every order begins with.
+const ORDERS: &str = "/breakers/";
+
+/// Whether a request with this `:path` is to be answered here, where other requests of operators are answered elsewhere.
+#[must_use]
+pub fn is_order(path: &[u8]) -> bool {
+    path.starts_with(ORDERS.as_bytes())
+}
+
 /// Answers a request by its `:method` and `:path`, and does what it says to the breakers of `policies`.
 pub fn answer<P: Port + ?Sized>(
     method: &[u8],
@@ -116,7 +125,7 @@ fn obey<P: Port + ?Sized>(
 fn parse<'a>(method: &[u8], path: &'a [u8]) -> Result<Order<'a>, Problem> {
     let path = std::str::from_utf8(path).map_err(|_| Problem::NotFound)?;
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let rest = path.strip_prefix("/breakers/").ok_or(Problem::NotFound)?;
+    let rest = path.strip_prefix(ORDERS).ok_or(Problem::NotFound)?;
     let (policy, verb) = rest.split_once('/').ok_or(Problem::NotFound)?;
     if !matches!(verb, "open" | "closed" | "reset") {
         return Err(Problem::NotFound);
@@ -160,14 +169,7 @@ fn refused(problem: Problem) -> Reply {
 }
 
 fn json(status: u16, body: &serde_json::Value) -> Reply {
-    Reply {
-        status,
-        details: "resilience:control".to_owned(),
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        body: format!("{body}\n").into_bytes(),
-        grpc_status: None,
-        source: Source::None,
-    }
+    Reply::for_operator(status, "resilience:control", body)
 }
 
 #[cfg(test)]

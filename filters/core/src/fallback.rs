@@ -232,6 +232,16 @@ impl Fallbacks {
         !self.on.among(reasons).is_empty()
     }
 
+    /// Whether every caller gets something better than a failure, in place of a refusal: by the first entry that asks nothing of
+    /// the request, with none before it that fails some. Where that sends it elsewhere, the policy that guards there has its own
+    /// say.
+    #[must_use]
+    pub fn spares_everybody(&self, refusal: Reason) -> bool {
+        let mut entries = self.entries.iter().filter(|entry| entry.is_for(&Cause::refusal(refusal, None)));
+        let first = entries.find(|entry| entry.strategy.fails() || entry.when == When::default());
+        first.is_some_and(|entry| !entry.strategy.fails())
+    }
+
     /// Whether they need to know more of a request than whether it is gRPC's.
     #[must_use]
     pub const fn reads_request(&self) -> bool {
@@ -311,6 +321,17 @@ impl Fallback {
             Strategy::Static(_) | Strategy::Reroute(_) | Strategy::Fail(_) => false,
         };
         shows_id || self.when != When::default()
+    }
+}
+
+impl Strategy {
+    /// Whether the caller gets a failure.
+    const fn fails(&self) -> bool {
+        match self {
+            Self::Static(answer) => answer.status >= 400,
+            Self::Reroute(_) => false,
+            Self::Fail(_) => true,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod config;
 pub mod control;
 pub mod decision;
 pub mod fallback;
+pub mod inspect;
 mod ledger;
 pub mod matcher;
 pub mod members;

@@ -191,6 +191,11 @@ impl Members {
         owner
     }
 
+    /// The VMs that have ticked within a span of `now`. A tick that lies further ahead than that is damage.
+    pub fn seen_within(&self, span: Duration, now: Timestamp) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |it| now.since(it.beat) <= span && it.beat.since(now) <= span)
+    }
+
     /// Takes the line of a VM that ends in order.
     pub fn leave(&mut self, me: Owner) {
         self.members.retain(|member| member.owner != me);

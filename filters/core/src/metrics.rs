@@ -67,7 +67,7 @@ pub fn breaker_state(policy: &str, key: &str) -> String {
     format!("resilience_circuit_breaker_state;policy={policy};key={key}")
 }
 
-/// A key as a label's value: what would end the value, or the line, becomes an underscore.
+/// A key, or a namespace, as a label's value: what would end the value, or the line, becomes an underscore.
 #[must_use]
 pub fn key_label(key: &[u8]) -> String {
     let plain =
@@ -142,7 +142,7 @@ pub fn leases_reclaimed(policy: &str, kind: Lease) -> String {
 /// The how manieth configuration of a namespace is the newest.
 #[must_use]
 pub fn configuration_generation(namespace: &str) -> String {
-    format!("resilience_configuration_generation;namespace={namespace}")
+    format!("resilience_configuration_generation;namespace={}", key_label(namespace.as_bytes()))
 }
 
 /// VMs that began to serve.
@@ -151,7 +151,7 @@ pub const VM_STARTS: &str = "resilience_vm_starts_total";
 /// VMs of a namespace that fell silent and never said that they go.
 #[must_use]
 pub fn vm_deaths(namespace: &str) -> String {
-    format!("resilience_vm_deaths_total;namespace={namespace}")
+    format!("resilience_vm_deaths_total;namespace={}", key_label(namespace.as_bytes()))
 }
 
 /// Writes of metrics that were not made because a VM had defined as many as it may.

@@ -26,7 +26,7 @@ const MOST: usize = 16;
 /// What a VM knows of refusals that have no line yet.
 #[derive(Debug)]
 pub struct Refusals {
-    prefix: String,
+    namespace: String,
     /// By policy and reason.
     quiet: BTreeMap<(usize, Reason), Quiet>,
 }
@@ -68,7 +68,7 @@ impl Refusals {
     /// For the policies of one namespace.
     #[must_use]
     pub fn new(namespace: &str) -> Self {
-        Self { prefix: format!("resilience/{namespace}/#refusals/"), quiet: BTreeMap::new() }
+        Self { namespace: namespace.to_owned(), quiet: BTreeMap::new() }
     }
 
     /// A request of a policy of this name was refused. `Some` where the log is to say so.
@@ -113,6 +113,19 @@ impl Refusals {
         due
     }
 
+    /// At its end, this VM tells the others what it has held back.
+    pub fn leave<'n, P: Port + ?Sized>(
+        &mut self,
+        port: &mut P,
+        name: impl Fn(usize) -> Option<&'n str>,
+        now: Timestamp,
+    ) -> Vec<Due> {
+        self.quiet.values_mut().filter(|quiet| quiet.held_back > 0).for_each(|quiet| quiet.until = now);
+        let due = self.overdue(port, name, now);
+        self.quiet.clear();
+        due
+    }
+
     /// Finds out whether it is time for a line, of what this VM knows; `anew` says that one more was refused just now, which it
     /// would be about.
     fn look<P: Port + ?Sized>(
@@ -124,8 +137,9 @@ impl Refusals {
         now: Timestamp,
     ) -> Option<Due> {
         let Due { target, reason, held_back } = due;
-        let key = [self.prefix.as_bytes(), name.as_bytes()].concat();
-        let agreed = update(port, &key, |found| agree(found, reason, held_back, anew, now));
+        // No policy has a name like this.
+        let key = format!("resilience/{}/{name}#refusals", self.namespace);
+        let agreed = update(port, key.as_bytes(), |found| agree(found, reason, held_back, anew, now));
         if agreed.conflicts > 0 {
             port.report(Event::Conflicts { operation: Operation::Log, count: agreed.conflicts });
         }
@@ -153,6 +167,9 @@ fn agree(
     let mut all = found.and_then(|found| decode(&found.bytes)).unwrap_or_default();
     all.retain(|known| known.reason != reason || known.last <= now.after(INTERVAL));
     let Some(known) = all.iter_mut().find(|known| known.reason == reason) else {
+        if !anew && held_back == 0 {
+            return Change::Keep((now, Some(0)));
+        }
         all.push(Known { reason, last: now, held_back: 0 });
         return Change::Write(encode(&all), (now, Some(held_back)));
     };

@@ -31,6 +31,7 @@ mod overtaken_tests;
 mod port;
 #[cfg(test)]
 mod rates_tests;
+mod reading;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -41,11 +42,12 @@ mod waiting_tests;
 mod waiting_trouble_tests;
 
 pub use port::{Event, Operation, Port, Target};
+pub use reading::{Read, Reading};
 pub use verdict::{
     Arrival, Completion, Pass, Pattern, Patterns, Refused, Resumed, Returned, Shared, Verdict,
 };
 
-use crate::breaker::{Command, FailuresInWindow, Lasted, Owner, State as BreakerState, Transition};
+use crate::breaker::{Command, Lasted, Owner, State as BreakerState, Transition};
 use crate::bulkhead::Wake;
 use crate::members::{Standing, Watch};
 use crate::planted::{Bug, active};
@@ -163,16 +165,9 @@ impl Worker {
 
     /// Whether a request that was just let in may well be the one that has its breaker change: as far as this VM knows.
     #[must_use]
-    pub fn may_decide(&self, target: Target, now: Timestamp) -> bool {
-        let Some(scope) = self.scope(target.policy) else { return false };
-        let Some(breaker) = &scope.patterns.breaker else { return false };
-        let one_of_several = |guard: &Guard| {
-            let recent = |window: FailuresInWindow| {
-                guard.last_failure.is_some_and(|last| now.since(last) <= window.window)
-            };
-            guard.troubled || breaker.settings.failures_in_window.is_some_and(recent)
-        };
-        breaker.settings.trips_at_once() || scope.guards.get(target.key).is_some_and(one_of_several)
+    pub fn may_decide(&self, target: Target) -> bool {
+        let guard = self.scope(target.policy).and_then(|scope| scope.guards.get(target.key));
+        guard.is_some_and(|guard| guard.near_a_change)
     }
 
     /// The state of a breaker as this VM has seen it last.
@@ -216,7 +211,7 @@ impl Worker {
         let standing = self.standing;
         let (patterns, guard) = self.guard(target)?;
         let mut effects = Effects::default();
-        let (mut found, mut troubled, mut last_failure) = (None, guard.troubled, guard.last_failure);
+        let (mut found, mut near) = (None, guard.near_a_change);
         let updated = update(port, &guard.key, |present| {
             effects = Effects::default();
             let before = State::read(present, now);
@@ -235,8 +230,7 @@ impl Worker {
             let Effects { transitions, lasted, .. } = &mut effects;
             lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
-            troubled = patterns.breaker.is_some() && after.breaker.is_troubled(now);
-            last_failure = after.breaker.last_failure();
+            near = patterns.breaker.as_ref().is_some_and(|it| after.breaker.is_near_a_change(&it.settings, now));
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
             }
@@ -250,7 +244,7 @@ impl Worker {
             None => (None, found, true),
         };
         (guard.generation, guard.state) = committed.unwrap_or((guard.generation, guard.state));
-        (guard.troubled, guard.last_failure) = (troubled, last_failure);
+        guard.near_a_change = near;
         if matters {
             guard.belief = None;
         }

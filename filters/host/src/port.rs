@@ -43,6 +43,12 @@ impl Asker<'_> {
     }
 }
 
+/// Reads shared data.
+pub(crate) fn read(key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
+    let found = calls::shared_data(key).map_err(|_| Unavailable)?;
+    Ok(found.map(|(bytes, version)| Versioned { bytes, version }))
+}
+
 impl HostPort<'_> {
     /// A policy, or a key of it, as log lines name it.
     pub(crate) fn name(&self, target: Target) -> String {
@@ -60,8 +66,7 @@ impl HostPort<'_> {
 
 impl Store for HostPort<'_> {
     fn get(&mut self, key: &[u8]) -> Result<Option<Versioned>, Unavailable> {
-        let found = calls::shared_data(key).map_err(|_| Unavailable)?;
-        Ok(found.map(|(bytes, version)| Versioned { bytes, version }))
+        read(key)
     }
 
     fn put(&mut self, key: &[u8], bytes: &[u8], expected: Expected) -> Result<(), PutError> {

@@ -1,6 +1,7 @@
 //! One configuration in one VM.
 
 mod deciding;
+mod operators;
 mod telling;
 
 pub(crate) use deciding::{Arrived, Asked};
@@ -11,10 +12,8 @@ use crate::facts::{CurrentRequest, cluster};
 use crate::metrics::{PolicyMetrics, allow};
 use crate::port::{Asker, HostPort};
 use resilience_core::alarms::Alarms;
-use resilience_core::answer::Reply;
 use resilience_core::breaker::Outcome;
 use resilience_core::config::{Document, Policy};
-use resilience_core::control;
 use resilience_core::decision::state_by_mode;
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
@@ -86,8 +85,8 @@ impl Root {
                 return None;
             }
         };
-        if document.control {
-            // It forces what others keep, and keeps nothing itself.
+        if document.control || document.state {
+            // It forces or shows what others keep, and keeps nothing itself.
             return Some(Self::new(document, fingerprint(text), clock().unwrap_or_default()));
         }
         let Some(now) = clock() else {
@@ -255,7 +254,7 @@ impl Root {
 
     /// Whether a request that was just let in may well be the one that has its breaker change.
     pub(crate) fn may_decide(&self, target: Target) -> bool {
-        self.worker.may_decide(target, self.now)
+        self.worker.may_decide(target)
     }
 
     /// Hears of the end of a wait for which there is no stream any more.
@@ -298,19 +297,6 @@ impl Root {
         );
     }
 
-    /// Whether this configuration only answers operators.
-    pub(crate) const fn is_control(&self) -> bool {
-        self.document.control
-    }
-
-    /// Carries out what an operator says.
-    pub(crate) fn control(&mut self, method: &[u8], path: &[u8]) -> Reply {
-        self.now = clock().unwrap_or(self.now);
-        let Self { document, worker, metrics, now, .. } = self;
-        let mut port = HostPort { document, policies: metrics, asker: Asker::Current };
-        control::answer(method, path, &document.policies, worker, &mut port, *now)
-    }
-
     /// The timer: the end of somebody's wait, or time for a sign of life. Returns whose wait is over.
     pub(crate) fn tick(&mut self) -> Vec<Resumed> {
         self.now = clock().unwrap_or(self.now);
@@ -318,7 +304,7 @@ impl Root {
         if self.timer.went_off(self.now) {
             self.has_beaten = true;
             self.keep_house();
-            self.tell_overdue();
+            self.tell_held_back(false);
             resumed.extend(self.at_that_moment(|worker, port, now| worker.look_after_all(port, now)));
         }
         resumed
@@ -353,6 +339,7 @@ impl Root {
 
     pub(crate) fn leave(&mut self) {
         self.with_worker(|worker, port, now| worker.leave(port, now));
+        self.tell_held_back(true);
     }
 
     fn with_worker<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {

@@ -89,10 +89,10 @@ impl Stream {
         if header(Map::RequestHeaders, REROUTE).is_some() {
             return send(&forged());
         }
-        if root.is_control() {
+        if root.is_for_operators() {
             let [method, path] =
                 [":method", ":path"].map(|name| header(Map::RequestHeaders, name).unwrap_or_default());
-            return send(&root.control(&method, &path));
+            return send(&root.serve_operator(&method, &path));
         }
         let Some((policy, seen)) = root.policy_of(&mut CurrentRequest) else { return Action::Continue };
         (self.is_bodiless, self.is_whole) = (is_whole, is_whole);

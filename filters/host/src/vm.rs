@@ -138,7 +138,7 @@ pub fn on_context_create(id: u32, parent: u32) {
     if parent != 0 {
         with(|vm| {
             // One for operators is no part of the data plane, and never ticks.
-            if !vm.serves && vm.roots.get(&parent).is_some_and(|root| !root.is_control()) {
+            if !vm.serves && vm.roots.get(&parent).is_some_and(|root| !root.is_for_operators()) {
                 vm.serve();
             }
             vm.streams.insert(id, Stream::new(id, parent));

@@ -13,7 +13,8 @@
 //! What failed answers cost that are replaced, and how long a caller waits for a fallback while other traffic runs.
 //!
 //! With the argument `large` (`make bench-large`): one policy and ten thousand, side by side in the same way. With `against`
-//! (`make bench-against`): this build of the module and another one.
+//! (`make bench-against`): this build of the module and another one. With `metrics` (`make bench-metrics`) only what metrics
+//! cost, which is part of the whole too.
 
 mod against;
 mod fallback;
@@ -21,6 +22,7 @@ mod hot;
 mod large;
 mod load;
 mod memory;
+mod metrics;
 mod neighbour;
 mod routes;
 mod variants;
@@ -48,6 +50,8 @@ async fn main() {
         large::print(&upstream, address).await;
     } else if asked("against") {
         against::print(&upstream, address).await;
+    } else if asked("metrics") {
+        metrics::print(&upstream, address).await;
     } else if asked("fallback") {
         fallback::print(&upstream, address).await;
     } else {
@@ -57,6 +61,7 @@ async fn main() {
         fallback::print(&upstream, address).await;
         compare(&upstream, address).await;
         routes::print(&upstream, address).await;
+        metrics::print(&upstream, address).await;
         memory::print(address).await;
     }
 }

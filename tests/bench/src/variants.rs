@@ -70,7 +70,12 @@ pub fn empty_filter() -> Value {
 
 /// Ours, with a breaker on the route that counts failures.
 pub fn our_filter() -> Value {
-    with_triggers(&failures())
+    our_filter_of(&module())
+}
+
+/// The same by another build of the module.
+pub fn our_filter_of(module: &Path) -> Value {
+    config::resilience_filter(module, "resilience", &document(&failures(), &Value::Null, &json!({})))
 }
 
 /// Ours, with a breaker on the route that counts rates over a window of this type.
@@ -94,6 +99,13 @@ pub fn bulkhead_filter_of(module: &Path) -> Value {
     config::resilience_filter(module, "resilience", &document(&failures(), &wide(), &json!({})))
 }
 
+/// The same where what is decided is left for access logs.
+pub fn annotated_filter() -> Value {
+    let document = document(&failures(), &wide(), &json!({}));
+    let annotated = document.replacen('{', r#"{"annotate": true, "#, 1);
+    config::resilience_filter(&module(), "resilience", &annotated)
+}
+
 /// The same with a budget for the retries that the route makes of itself.
 pub fn capped_filter() -> Value {
     with(&failures(), &wide(), &json!({"retry_budget": {}}))
@@ -101,12 +113,14 @@ pub fn capped_filter() -> Value {
 
 /// The same where the filter is in charge of retries and of timeouts.
 pub fn charged_filter() -> Value {
+    charged_filter_of(&module())
+}
+
+/// The same by another build of the module.
+pub fn charged_filter_of(module: &Path) -> Value {
     let timeout = json!({"total": TOTAL, "per_try": PER_TRY});
-    with(
-        &failures(),
-        &wide(),
-        &json!({"retry_budget": {}, "retry": {"max_retries": RETRIES}, "timeout": timeout}),
-    )
+    let more = json!({"retry_budget": {}, "retry": {"max_retries": RETRIES}, "timeout": timeout});
+    config::resilience_filter(module, "resilience", &document(&failures(), &wide(), &more))
 }
 
 fn wide() -> Value {

@@ -69,14 +69,18 @@ pub fn connection_manager(virtual_hosts: &[Value], filters: &[Value]) -> Value {
 ///
 /// Envoy writes the file at most ten seconds late unless the test starts it with `--file-flush-interval-msec`.
 #[must_use]
-pub fn with_access_log(mut connection_manager: Value, file: &Path, format: &str) -> Value {
+pub fn with_access_log(connection_manager: Value, file: &Path, format: &str) -> Value {
+    let format = json!({"text_format_source": {"inline_string": format!("{format}\n")}});
+    with_access_log_of(connection_manager, file, format)
+}
+
+/// As [`with_access_log`], with the whole of Envoy's `log_format`, such as one of JSON.
+#[must_use]
+pub fn with_access_log_of(mut connection_manager: Value, file: &Path, log_format: Value) -> Value {
     connection_manager["access_log"] = json!([typed(
         "envoy.access_loggers.file",
         "extensions.access_loggers.file.v3.FileAccessLog",
-        json!({
-            "path": file,
-            "log_format": {"text_format_source": {"inline_string": format!("{format}\n")}},
-        }),
+        json!({"path": file, "log_format": log_format}),
     )]);
     connection_manager
 }

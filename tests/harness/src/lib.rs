@@ -14,8 +14,10 @@ mod exchange;
 mod flow;
 pub mod many;
 mod process;
+mod prometheus;
 mod raw;
 mod scratch;
+mod terminal;
 mod upload;
 mod upstream;
 
@@ -26,8 +28,11 @@ pub use client::{Answer, Connection, Pending, Protocol, Request, Streaming, send
 pub use envoy::{Builder, Envoy, StartFailure, Validation};
 pub use flow::{Flow, Running};
 pub use process::{monotonic_nanoseconds, pin};
+pub use prometheus::{Prometheus, Series};
 pub use raw::{RawAnswer, Upgraded, raw_exchange};
+
 pub use scratch::{DynamicFile, Scratch};
+pub use terminal::Terminal;
 pub use upstream::{Received, Upstream, refused_address};
 
 /// The serving values of other crates that appear in this one's interface.

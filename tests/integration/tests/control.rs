@@ -100,7 +100,12 @@ impl Stage {
 
     /// The log lines that tell of forced transitions of a policy.
     fn warnings(&self, policy: &str) -> Vec<String> {
-        let words = [format!("policy {policy}"), "cause=forced".to_owned(), "[warning]".to_owned()];
+        let words = [
+            "circuit breaker".to_owned(),
+            format!("policy {policy}"),
+            "cause=forced".to_owned(),
+            "[warning]".to_owned(),
+        ];
         let lines = self.edge.envoy.log_lines();
         lines.into_iter().filter(|line| words.iter().all(|word| line.contains(word))).collect()
     }

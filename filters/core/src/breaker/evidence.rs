@@ -9,6 +9,7 @@ use super::{Cause, FailuresInWindow, Numbers, Outcome, Settings};
 use crate::codec::{Reader, put_list};
 use crate::planted::{Bug, active};
 use crate::time::Timestamp;
+use std::time::Duration;
 
 /// The run of failures with no success between, the moments of the latest failures, and the latest calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,21 +33,36 @@ impl Evidence {
         self.window.as_ref().map(Window::shape)
     }
 
+    /// How many failures there were with no success between.
+    #[must_use]
+    pub const fn consecutive(&self) -> u32 {
+        self.consecutive
+    }
+
+    /// How many of the failures that are remembered came within a span before `now`.
+    #[must_use]
+    pub fn failures_within(&self, span: Duration, now: Timestamp) -> usize {
+        self.failures.iter().filter(|at| now.since(**at) <= span).count()
+    }
+
     /// Whether one more success that is not slow would change nothing, save for who asks for a window and finds none.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
     }
 
-    /// Whether a call that fails may be one of several.
-    pub(super) fn is_troubled(&self, now: Timestamp) -> bool {
-        let Tally { failed, slow, .. } = self.tally(now);
-        self.consecutive > 0 || failed > 0 || slow > 0
-    }
-
-    /// The moment of the latest failure that is kept.
-    pub(super) fn last_failure(&self) -> Option<Timestamp> {
-        self.failures.last().copied()
+    /// Whether half of what trips the breaker is there. What is usual in healthy traffic is far below that.
+    pub(super) fn is_near(&self, settings: &Settings, now: Timestamp) -> bool {
+        let in_a_row = settings
+            .consecutive_failures
+            .is_some_and(|limit| self.consecutive > 0 && self.consecutive.saturating_mul(2) >= limit);
+        let in_window = || {
+            let trigger = settings.failures_in_window?;
+            let half = usize::from(trigger.failures).div_ceil(2).checked_sub(1)?;
+            let oldest = self.failures.iter().rev().nth(half)?;
+            Some(now.since(*oldest) <= trigger.window)
+        };
+        in_a_row || in_window().unwrap_or(false) || settings.rates.is_some_and(|rates| rates.is_near(self.tally(now)))
     }
 
     /// How many failures' moments are kept.

@@ -180,6 +180,12 @@ impl Breaker {
         self.generation
     }
 
+    /// How many times in succession it has tripped without a time of health between; 0 where waits do not grow.
+    #[must_use]
+    pub const fn trips(&self) -> u32 {
+        self.trips
+    }
+
     /// Whether this is a state that some configuration can have led to. Bytes can be well-formed and still keep a breaker
     /// from ever coming back.
     #[must_use]
@@ -191,21 +197,12 @@ impl Breaker {
         }
     }
 
-    /// Whether one of the next calls may well be the one that changes it: it is not closed, or has seen something bad.
+    /// Whether one of the next calls may well be the one that changes it: it is not closed, or not far from a trip.
     #[must_use]
-    pub fn is_troubled(&self, now: Timestamp) -> bool {
+    pub fn is_near_a_change(&self, settings: &Settings, now: Timestamp) -> bool {
         match &self.phase {
-            Phase::Closed(closed) => closed.evidence.is_troubled(now),
+            Phase::Closed(closed) => settings.trips_at_once() || closed.evidence.is_near(settings, now),
             Phase::Open { .. } | Phase::HalfOpen(_) => true,
-        }
-    }
-
-    /// When a call failed last that a count over time remembers, while it is closed.
-    #[must_use]
-    pub fn last_failure(&self) -> Option<Timestamp> {
-        match &self.phase {
-            Phase::Closed(closed) => closed.evidence.last_failure(),
-            Phase::Open { .. } | Phase::HalfOpen(_) => None,
         }
     }
 

@@ -50,6 +50,12 @@ impl Closed {
         self.held_until.is_some_and(|until| now <= until)
     }
 
+    /// The share of requests that it lets in while it ramps up, from 0 to 1; `None` where it lets in all.
+    #[must_use]
+    pub fn ramp_share(&self, settings: &Settings, now: Timestamp) -> Option<f64> {
+        settings.ramp_up.zip(self.since).and_then(|(ramp, since)| ramp.share(since, now))
+    }
+
     /// Whether a trip at `now` counts as the first.
     pub(super) fn starts_over(&self, settings: &Settings, now: Timestamp) -> bool {
         self.since.is_none_or(|since| settings.starts_over(now.since(since)))

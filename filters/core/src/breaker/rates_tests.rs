@@ -216,3 +216,20 @@ fn configurations_with_other_windows_feed_one_and_only_the_newest_shapes_it() {
     rig.breaker.adopt(&settings(), true);
     assert!(rig.breaker.is_clean());
 }
+
+#[test]
+fn a_usual_rate_is_not_near_a_change() {
+    let near = |settings: Settings, outcomes: &[Outcome]| {
+        let mut rig = Rig::new(settings);
+        outcomes.iter().for_each(|outcome| rig.request(*outcome, ms(0)));
+        rig.breaker.is_near_a_change(&rig.settings, ms(0))
+    };
+    const S: Outcome = Outcome::Success;
+    // Half of 50 % of what is there, and half of the four calls that make a rate.
+    assert!(!near(by_failures(), &[S, S, S, S, Outcome::Failure]));
+    assert!(near(by_failures(), &[S, S, S, Outcome::Failure]));
+    assert!(near(by_failures(), &[S, Outcome::Failure]));
+    assert!(!near(by_failures(), &[Outcome::Failure]));
+    assert!(!near(by_failures(), &[S, Outcome::SlowSuccess]), "nobody asks for slow ones");
+    assert!(near(by_slowness(), &[S, Outcome::SlowSuccess]));
+}

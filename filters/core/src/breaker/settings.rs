@@ -32,8 +32,7 @@ pub struct Settings {
 
 impl Settings {
     /// Whether a single bad call can trip it.
-    #[must_use]
-    pub fn trips_at_once(&self) -> bool {
+    pub(super) fn trips_at_once(&self) -> bool {
         self.consecutive_failures == Some(1)
             || self.failures_in_window.is_some_and(|window| window.failures == 1)
             || self.rates.is_some_and(|rates| rates.minimum_in_closed() <= 1)
@@ -116,8 +115,20 @@ impl Rates {
         })
     }
 
+    /// Whether half of what trips the breaker is there.
+    pub(super) fn is_near(&self, tally: Tally) -> bool {
+        let half = |part: u32, rate: Option<f32>, threshold: Option<Percentage>| {
+            let threshold = threshold.filter(|_| part > 0);
+            threshold.zip(rate).is_some_and(|(threshold, rate)| rate * 2.0 >= threshold.get())
+        };
+        tally.calls.saturating_mul(2) >= self.minimum_in_closed()
+            && (half(tally.failed, tally.failure_rate(0), self.failure_rate_threshold)
+                || half(tally.slow, tally.slow_rate(0), self.slow_call_rate_threshold))
+    }
+
     /// The minimum in closed: a window by count cannot hold more than its size.
-    pub(super) fn minimum_in_closed(&self) -> u32 {
+    #[must_use]
+    pub fn minimum_in_closed(&self) -> u32 {
         match self.window {
             Shape::Count(size) => self.minimum_number_of_calls.min(u32::from(size)),
             Shape::Time { .. } => self.minimum_number_of_calls,

@@ -48,6 +48,7 @@ fn what_is_not_said_has_its_default() {
         trust_caller_headers: false,
         expose: true,
         control: false,
+        state: false,
         annotate: false,
         max_metrics: 50_000,
     };
@@ -292,4 +293,38 @@ fn what_is_inherited_whole_is_there_once() {
     assert_eq!(a.failure.status.as_ref(), [429..=429]);
     assert_eq!((&c.failure, c.ignore.status.as_ref()), (&a.failure, [404..=404].as_slice()));
     assert_eq!(d, &crate::outcome::Rules::DEFAULT);
+}
+
+#[test]
+fn a_policy_is_critical_unless_its_fallback_answers_everybody() {
+    let fixed = |status: u16, rest: &str| format!(r#"{{"static": {{"status": {status}}}{rest}}}"#);
+    let get = r#", "when": {"methods": ["GET"]}"#;
+    for (entries, critical) in [
+        (String::new(), true),
+        (fixed(200, ""), false),
+        (fixed(399, ""), false),
+        (fixed(400, ""), true),
+        (fixed(200, get), true),
+        (fixed(200, r#", "on": ["bulkhead_full", "failure"]"#), true),
+        (fixed(200, r#", "on": ["circuit_open"]"#), false),
+        // It is for failed answers alone.
+        (fixed(200, r#", "status": [503]"#), true),
+        (format!("{}, {}", fixed(200, get), fixed(202, "")), false),
+        (r#"{"reroute": {"cluster": "other", "policy": "other"}}"#.to_owned(), false),
+        (r#"{"fail": {"status": 503}}"#.to_owned(), true),
+        (format!(r#"{{"fail": {{"status": 503}}{get}}}, {}"#, fixed(200, "")), true),
+        (format!(r#"{{"fail": {{"status": 503}}, "on": ["failure"]}}, {}"#, fixed(200, "")), false),
+    ] {
+        let document = |said: &str| {
+            format!(
+                r#"{{"policies": [{{"name": "p", "match": [{{"any": true}}]{said}, "fallback": [{entries}]}},
+                    {{"name": "other", "match": [{{"route": "r"}}]}}]}}"#
+            )
+        };
+        assert_eq!(parse(&document("")).policies[0].is_critical(), critical, "{entries}");
+        for said in [true, false] {
+            let document = document(&format!(r#", "critical": {said}"#));
+            assert_eq!(parse(&document).policies[0].is_critical(), said, "{entries}");
+        }
+    }
 }

@@ -86,8 +86,10 @@ pub struct Document {
     pub trust_caller_headers: bool,
     /// Whether answers tell outsiders the policy and the reason.
     pub expose: bool,
-    /// Whether this configuration answers operators, and guards nothing.
+    /// Whether this configuration obeys operators, and guards nothing.
     pub control: bool,
+    /// Whether this configuration shows operators the state of its policies, and guards nothing.
+    pub state: bool,
     /// Whether what is decided over each request is left in Envoy's filter state, for access logs and traces.
     pub annotate: bool,
     /// How many metrics a VM defines at most.
@@ -122,6 +124,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
     let trust = object.get("trust_caller_headers").map(|node| decode::boolean(node, errors));
     let expose = object.get("expose").map(|node| decode::boolean(node, errors));
     let control = object.get("control").map(|node| decode::boolean(node, errors));
+    let state = object.get("state").map(|node| decode::boolean(node, errors));
     let annotate = object.get("annotate").map(|node| decode::boolean(node, errors));
     let max_metrics = object.get("max_metrics").map(|node| decode::integer(node, METRICS, errors));
     object.finish(errors);
@@ -138,6 +141,7 @@ fn decode(text: &[u8], errors: &mut Errors) -> Result<Option<Document>, String> 
             trust_caller_headers: trust.unwrap_or(Some(false))?,
             expose: expose.unwrap_or(Some(true))?,
             control: control.unwrap_or(Some(false))?,
+            state: state.unwrap_or(Some(false))?,
             annotate: annotate.unwrap_or(Some(false))?,
             max_metrics: max_metrics.unwrap_or(Some(MAX_METRICS))?,
         })

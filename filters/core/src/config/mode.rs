@@ -48,6 +48,18 @@ pub(super) const PATTERN_MODES: [(&str, PatternMode); 3] =
     [("enforce", PatternMode::Enforce), ("shadow", PatternMode::Shadow), ("disabled", PatternMode::Disabled)];
 
 impl BreakerMode {
+    /// Its word; that of a forced one in a policy in shadow mode says both.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::ForcedOpen => "forced_open",
+            Self::ShadowForcedOpen => "shadow_forced_open",
+            Self::Disabled => "disabled",
+        }
+    }
+
     /// Whether it only counts what it decides.
     #[must_use]
     pub const fn is_shadow(self) -> bool {
@@ -69,6 +81,16 @@ impl Mode {
 }
 
 impl PatternMode {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+            Self::Disabled => "disabled",
+        }
+    }
+
     /// What a pattern of this mode does in a policy of `outer`: a policy can only soften its patterns.
     pub(super) const fn within(self, outer: Mode) -> Self {
         match (outer, self) {

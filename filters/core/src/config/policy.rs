@@ -10,6 +10,7 @@ use super::{
     Bulkhead, Defaults, Retry, RetryBudget, SECTIONS, Timeout, breaker, bulkhead, outcome, retry,
     retry_budget, timeout,
 };
+use crate::answer::Reason;
 use crate::breaker::Settings;
 use crate::bulkhead::Priority;
 use crate::fallback::Fallbacks;
@@ -53,6 +54,8 @@ pub struct Policy {
     pub fallback: Arc<Fallbacks>,
     /// Whether answers tell an Envoy in front not to retry.
     pub discourage_retries: bool,
+    /// What its document says of whether callers are hurt while its breaker is open; `None` where it says nothing.
+    critical: Option<bool>,
 }
 
 impl Policy {
@@ -83,6 +86,13 @@ impl Policy {
         let keeps = breaker.is_some() || bulkhead.is_some() || budget.is_some();
         let patterns = Patterns { breaker, bulkhead, budget };
         keeps.then_some(Shared { patterns, max_keys: self.max_keys })
+    }
+
+    /// Whether callers are hurt while its breaker is open. Where its document does not say, that is so unless its fallback
+    /// answers all of them.
+    #[must_use]
+    pub fn is_critical(&self) -> bool {
+        self.critical.unwrap_or_else(|| !self.fallback.spares_everybody(Reason::CircuitOpen))
     }
 
     /// The timeouts that bound its requests, if any do.
@@ -181,6 +191,7 @@ pub(super) fn decode(
     let when_open = object.get("when_open").map(|node| whole.references.needed(node, errors));
     let max_keys = key(&mut object, errors);
     let discourage = object.get("discourage_retries").map(|node| boolean(node, errors));
+    let critical = object.get("critical").map(|node| boolean(node, errors));
     object.finish(errors);
     let mode = mode?;
     let breaker = flip(breaker)?;
@@ -209,6 +220,7 @@ pub(super) fn decode(
         retry_budget,
         fallback: if disabled { Arc::default() } else { fallback },
         discourage_retries: discourage.unwrap_or(Some(true))?,
+        critical: flip(critical)?,
     })
 }
 

@@ -69,7 +69,7 @@ fn all_errors_come_at_once_in_the_order_of_the_document() {
         "policies[1].fallback[0].static.text: found 1, expected a string",
         r#"policies[1].match: found [], expected a list of matches such as [{"route": "checkout"}]"#,
         r#"policies[2].name: found "b", expected a name that is not yet taken by policies[1].name"#,
-        r#"zzz: unknown key, expected one of "namespace", "defaults", "policies", "exempt", "trust_caller_headers", "expose", "control", "annotate", "max_metrics""#,
+        r#"zzz: unknown key, expected one of "namespace", "defaults", "policies", "exempt", "trust_caller_headers", "expose", "control", "state", "annotate", "max_metrics""#,
         r#"namespace: found "", expected a string of 1 to 128 bytes"#,
         r#"exempt[0].path: found {}, expected {"exact": "/..."} or {"prefix": "/..."}"#,
         r#"expose: found "yes", expected true or false"#,
@@ -129,7 +129,7 @@ fn a_key_of_an_issue_to_come_is_an_unknown_key() {
 fn an_unknown_key_tells_all_that_are_known() {
     each(&[(
         r#""whatever": 1"#,
-        r#"whatever: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "when_open", "key", "max_keys", "discourage_retries""#,
+        r#"whatever: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "when_open", "key", "max_keys", "discourage_retries", "critical""#,
     )]);
     let document = r#"{"policies": [], "defaults": {"when_open": ["checkout"]}}"#;
     assert_eq!(

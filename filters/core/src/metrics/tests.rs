@@ -42,6 +42,7 @@ fn names_are_those_of_the_interface() {
         (leases_reclaimed("p", Lease::Retry), "resilience_leases_reclaimed_total;policy=p;kind=retry"),
         (configuration_generation("n"), "resilience_configuration_generation;namespace=n"),
         (vm_deaths("n"), "resilience_vm_deaths_total;namespace=n"),
+        (vm_deaths("a;policy=b\n"), "resilience_vm_deaths_total;namespace=a_policy_b_"),
         (conflicts(Operation::Admit), "resilience_store_conflicts_total;operation=admit"),
         (give_ups(Operation::HandBack), "resilience_store_give_ups_total;operation=hand_back"),
     ] {

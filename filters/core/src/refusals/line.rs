@@ -101,11 +101,11 @@ fn breaker<P: Port + ?Sized>(
         }
         Phase::Closed(_) => {}
     }
-    // What has led out of closed last says why; a probe's verdict is told by its own line.
+    // What has led out of closed says why; failed probes since only say that it is not over.
     let transitions = history.transitions();
-    let Some(last) = transitions.iter().rev().find(|last| last.to == BreakerState::Open) else {
-        return Ok(());
-    };
+    let opened = || transitions.iter().rev().filter(|change| change.to == BreakerState::Open);
+    let tripped = opened().find(|change| change.from == BreakerState::Closed);
+    let Some(last) = tripped.or_else(|| opened().next()) else { return Ok(()) };
     write!(text, " cause={}{}", last.cause, last.numbers)
 }
 

@@ -9,7 +9,7 @@ use crate::worker::{Arrival, Verdict, Worker};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const P: Target = Target::whole(0);
-const KEY: &[u8] = b"resilience/ns/#refusals/p";
+const KEY: &[u8] = b"resilience/ns/p#refusals";
 const OPEN: Reason = Reason::CircuitOpen;
 
 /// One VM.
@@ -77,6 +77,19 @@ fn there_is_one_line_over_all_workers_and_every_refusal_is_counted() {
     assert_eq!(lines.iter().map(|(_, held_back, one)| held_back + one).sum::<u64>(), refused);
     // What the others knew when the last refusal had its line is said later, by whoever looks first.
     assert!(lines.len() <= 6, "{lines:?}");
+}
+
+#[test]
+fn who_leaves_tells_the_others_what_it_held_back() {
+    let (mut port, mut gone, mut heir) = (Fake::default(), Vm::new(), Vm::new());
+    assert_eq!([0, 1, 2].map(|at| gone.refused(&mut port, at)), [Some(0), None, None]);
+    assert!(gone.0.leave(&mut port, |_| Some("p"), ms(3)).is_empty(), "there was a line just now");
+    assert!(gone.tick(&mut port, 20_000).is_empty());
+    assert_eq!(heir.refused(&mut port, 20_000), Some(2));
+    let mut last = Vm::new();
+    assert_eq!([40_000, 40_001].map(|at| last.refused(&mut port, at)), [Some(0), None]);
+    let due = last.0.leave(&mut port, |_| Some("p"), ms(50_000));
+    assert_eq!(due.iter().map(|due| due.held_back).collect::<Vec<_>>(), [1], "it was time for one");
 }
 
 #[test]

@@ -57,8 +57,8 @@ impl Worker {
         now: Timestamp,
     ) -> Option<Duration> {
         let (patterns, guard) = self.guard(target)?;
-        patterns.breaker.as_ref()?;
-        match guard.look(port, target, now) {
+        let settings = &patterns.breaker.as_ref()?.settings;
+        match guard.look(port, settings, target, now) {
             Ok(Some(View::Open { until })) if now < until => Some(until.since(now)),
             _ => None,
         }
@@ -182,7 +182,7 @@ impl Worker {
         if let Some(admission) = believed.and_then(|view| guard.admission(settings, view, now)) {
             return admission;
         }
-        let read = guard.read(port, changes, now);
+        let read = guard.read(port, settings, changes, now);
         match read.map(|view| view.and_then(|view| guard.admission(settings, view, now))) {
             Err(Unavailable) => self.admit_breaker_blind(port, target),
             Ok(admission) => admission.unwrap_or_else(|| self.ask_breaker_with_write(port, target, now)),

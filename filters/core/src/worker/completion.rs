@@ -260,7 +260,7 @@ impl Worker {
         }
         match outcome {
             Outcome::Ignored => true,
-            Outcome::Success => guard.look(port, target, now).is_ok_and(|view| {
+            Outcome::Success => guard.look(port, &breaker.settings, target, now).is_ok_and(|view| {
                 view.is_some_and(|view| view.absorbs_success(&breaker.settings, standing, ticket, now))
             }),
             Outcome::SlowSuccess | Outcome::Failure | Outcome::SlowFailure => false,

@@ -21,10 +21,8 @@ pub(super) struct Guard {
     /// The last generation and state seen: what stands in when the store does not answer.
     pub(super) generation: u64,
     pub(super) state: BreakerState,
-    /// Whether one of the next calls may well be the one that changes it.
-    pub(super) troubled: bool,
-    /// When a call failed last that a count over time remembers, as this worker saw it last.
-    pub(super) last_failure: Option<Timestamp>,
+    /// Whether one of the next calls may well be the one that changes it, by what was seen last.
+    pub(super) near_a_change: bool,
     /// As a leader: as far as it knows, nobody has written the state yet.
     pub(super) untouched: bool,
     /// As a leader: it has shown that once.
@@ -129,8 +127,7 @@ impl Guard {
             belief: None,
             generation: 0,
             state: BreakerState::Closed,
-            troubled: false,
-            last_failure: None,
+            near_a_change: false,
             untouched: true,
             shown: false,
             used: false,
@@ -166,14 +163,14 @@ impl Guard {
     pub(super) fn read<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
+        settings: &Settings,
         changes: Option<u64>,
         now: Timestamp,
     ) -> Result<Option<View>, Unavailable> {
         let found = port.get(&self.key)?;
         let state = State::read(found.as_ref(), now);
         (self.generation, self.state) = (state.breaker.generation(), state.breaker.phase().state());
-        self.troubled = state.breaker.is_troubled(now);
-        self.last_failure = state.breaker.last_failure();
+        self.near_a_change = state.breaker.is_near_a_change(settings, now);
         let view = View::of(&state);
         self.believe(view, changes, now);
         Ok(view)
@@ -189,13 +186,14 @@ impl Guard {
     pub(super) fn look<P: Port + ?Sized>(
         &mut self,
         port: &mut P,
+        settings: &Settings,
         target: Target,
         now: Timestamp,
     ) -> Result<Option<View>, Unavailable> {
         let changes = port.changes(target);
         match self.believed(changes, now) {
             Some(view) => Ok(Some(view)),
-            None => self.read(port, changes, now),
+            None => self.read(port, settings, changes, now),
         }
     }
 }

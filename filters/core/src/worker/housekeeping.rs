@@ -94,7 +94,7 @@ impl Worker {
         self.queue = queue.unwrap_or(0);
     }
 
-    fn members_key(&self) -> Vec<u8> {
+    pub(super) fn members_key(&self) -> Vec<u8> {
         // No policy has a name like this.
         format!("{}#members", self.prefix).into_bytes()
     }

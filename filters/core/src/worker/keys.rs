@@ -27,13 +27,13 @@ impl Keys {
     }
 
     /// How many keys there may be.
-    fn bound(&self) -> usize {
+    pub(super) fn bound(&self) -> usize {
         self.max.saturating_add(usize::from(active(Bug::KeyTooMany)))
     }
 }
 
 /// The table; one that cannot be read starts afresh.
-fn decode(bytes: Option<&[u8]>) -> Vec<Vec<u8>> {
+pub(super) fn decode(bytes: Option<&[u8]>) -> Vec<Vec<u8>> {
     let read = |bytes: &[u8]| {
         let mut input = Reader::new(bytes.strip_prefix(MAGIC)?);
         let names = input.list(|input| {
@@ -43,6 +43,16 @@ fn decode(bytes: Option<&[u8]>) -> Vec<Vec<u8>> {
         input.is_empty().then_some(names)
     };
     bytes.and_then(read).unwrap_or_default()
+}
+
+/// Where the table of a policy is, by the policy's own place. No policy has a name like this.
+pub(super) fn table_of(own: &[u8]) -> Vec<u8> {
+    [own, b"#keys"].concat()
+}
+
+/// Where the state of a key is.
+pub(super) fn state_of(own: &[u8], name: &[u8]) -> Vec<u8> {
+    [own, b"#key/", name].concat()
 }
 
 fn encode(names: &[Vec<u8>]) -> Vec<u8> {
@@ -110,7 +120,7 @@ impl Worker {
             return;
         };
         let Some(own) = guards.first().map(|guard| guard.key.clone()) else { return };
-        let table = [own.as_slice(), b"#keys"].concat();
+        let table = table_of(&own);
         let learnt = update(port, &table, |found| {
             let mut names = decode(found.map(Versioned::bytes));
             match new.filter(|new| names.len() < keys.bound() && !names.iter().any(|name| name == new)) {
@@ -130,8 +140,7 @@ impl Worker {
                 continue;
             }
             let target = Target { policy, key: guards.len() };
-            // No policy has a name like this.
-            guards.push(Guard::new([own.as_slice(), b"#key/", &name].concat()));
+            guards.push(Guard::new(state_of(&own, &name)));
             port.introduce(target, &name);
             keys.known.insert(name, target.key);
         }

@@ -6,6 +6,10 @@ use resilience_core::metrics::DROPPED;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+/// Whether anything is written. The build where nothing is tells the benchmark what the writing costs; the counter of
+/// changes, which is read to decide, is not written from here.
+const WRITTEN: bool = !cfg!(feature = "bench-without-metrics");
+
 thread_local! {
     static DEFINED: RefCell<HashMap<String, Metric>> = RefCell::default();
     /// How many of policies this VM may define.
@@ -20,7 +24,7 @@ pub(crate) fn allow(most: u32) {
 
 /// Whether less than half of what this VM may define is there: the rest is for what is used.
 pub(crate) fn shows_unused() -> bool {
-    DEFINED.with_borrow(|defined| defined.len() < MOST.get() / 2)
+    DEFINED.with_borrow(|defined| defined.len() < MOST.get().div_euclid(2))
 }
 
 /// The handle of a metric that is used on every request.
@@ -46,6 +50,9 @@ impl Lazy {
         name: impl FnOnce() -> String,
         act: impl FnOnce(Metric) -> Result<()>,
     ) {
+        if !WRITTEN {
+            return;
+        }
         let known = self.0;
         let metric = known.map_or_else(|| define_if_there_is_room(kind, name()), |metric| Ok(Some(metric)));
         settle(metric.and_then(|metric| {
@@ -57,6 +64,9 @@ impl Lazy {
 
 /// Counts what happens too seldom to keep a handle of it.
 pub(super) fn count(name: String, by: u64) {
+    if !WRITTEN {
+        return;
+    }
     let metric = define_if_there_is_room(MetricKind::Counter, name);
     settle(metric.and_then(|metric| metric.map_or(Ok(()), |metric| add(metric, by))));
 }
@@ -68,6 +78,9 @@ pub(super) fn observe(name: String, value: u64) {
 
 /// Counts what is not a policy's: there is always room for that. It is there from when it is first counted by 0.
 pub(super) fn count_always(name: &str, by: u64) {
+    if !WRITTEN {
+        return;
+    }
     settle(define(MetricKind::Counter, name.to_owned()).and_then(|metric| add(metric, by)));
 }
 
@@ -78,6 +91,9 @@ fn add(metric: Metric, by: u64) -> Result<()> {
 
 /// Shows what is not a policy's.
 pub(super) fn set_always(name: &str, value: u64) {
+    if !WRITTEN {
+        return;
+    }
     settle(define(MetricKind::Gauge, name.to_owned()).and_then(|metric| metric.record(value)));
 }
 

@@ -24,13 +24,16 @@ impl Root {
         }
     }
 
-    /// With a sign of life: has the log say how many refusals had no line.
-    pub(super) fn tell_overdue(&mut self) {
+    /// Has the log say how many refusals had no line, where it is time: with a sign of life, and at the end, which this VM `leaves`.
+    pub(super) fn tell_held_back(&mut self, leaves: bool) {
         let Self { document, refusals, metrics, now, .. } = self;
         let mut port = HostPort { document, policies: metrics, asker: Asker::Nobody };
         let name = |policy: usize| document.policies.get(policy).map(|policy| policy.name.as_str());
-        let overdue = refusals.overdue(&mut port, name, *now);
-        overdue.into_iter().for_each(|due| self.tell(due, None));
+        let due = match leaves {
+            true => refusals.leave(&mut port, name, *now),
+            false => refusals.overdue(&mut port, name, *now),
+        };
+        due.into_iter().for_each(|due| self.tell(due, None));
     }
 
     fn tell(&mut self, due: Due, request_id: Option<String>) {

@@ -36,6 +36,12 @@ impl<'a> Command<'a> {
         words.collect::<Vec<_>>().join(" ")
     }
 
+    /// The path of a property, its segments set off by `between`, or by what `by` says.
+    fn path(&self, between: char) -> String {
+        let between = self.optional("by").and_then(|by| by.chars().next()).unwrap_or(between);
+        self.get("path").replace(between, "\0")
+    }
+
     pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> T {
         self.get(key).parse().unwrap_or_else(|_| panic!("{}: {key} is a number", self.word))
     }
@@ -179,10 +185,15 @@ fn run(id: u32, command: &Command<'_>) -> String {
             Ok(format!("{ids} {} {}", first.value()?, second.value()?))
         }),
         "value" => metric(command).and_then(Metric::value).map(|value| value.to_string()),
-        "property" => Ok(text(calls::property(command.get("path").replace('.', "\0").as_bytes()))),
-        "integer" => Ok(integer(calls::property(command.get("path").replace('.', "\0").as_bytes()))),
+        "property" => Ok(text(calls::property(command.path('.').as_bytes()))),
+        "integer" => Ok(integer(calls::property(command.path('.').as_bytes()))),
+        // A value that is no text comes in hexadecimal, as `hex`.
         "set-property" => {
-            said(calls::set_property(command.get("path").as_bytes(), command.get("value").as_bytes()))
+            let value = match command.optional("hex") {
+                Some(hex) => bytes(hex),
+                None => command.get("value").as_bytes().to_vec(),
+            };
+            said(calls::set_property(command.path(',').as_bytes(), &value))
         }
         // In hexadecimal: the bytes need not be text.
         "header" => calls::header(Map::RequestHeaders, command.get("name"))
@@ -251,6 +262,11 @@ fn run(id: u32, command: &Command<'_>) -> String {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hexadecimal: &str) -> Vec<u8> {
+    let digits: Vec<u32> = hexadecimal.chars().map(|digit| digit.to_digit(16).expect("a digit")).collect();
+    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).expect("a byte")).collect()
 }
 
 fn said(result: Result<()>) -> Result<String> {

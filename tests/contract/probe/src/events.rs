@@ -31,6 +31,8 @@ pub(crate) fn log(id: u32, event: &str) {
         ("answer-type", text(calls::header(Map::ResponseHeaders, "content-type"))),
         ("trailer", text(calls::header(Map::ResponseTrailers, "grpc-status"))),
         ("attempts", integer(calls::property(b"upstream\0request_attempt_count"))),
+        ("id", text(calls::property(b"request\0id"))),
+        ("id-header", text(calls::property(b"request\0headers\0x-request-id"))),
         ("whole", if whole { "yes" } else { "no" }.to_owned()),
         ("bodiless", if bodiless { "yes" } else { "no" }.to_owned()),
     ];

@@ -16,7 +16,7 @@ const HANG: u32 = 60;
 const MEMORY: u32 = 2048;
 
 /// The fuzzers, in the order in which they are run.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "configuration", longest: 4096, dictionary: true },
     Target { name: "state", longest: 1024, dictionary: false },
     Target { name: "bulkhead", longest: 1024, dictionary: false },
@@ -24,6 +24,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "steering", longest: 1024, dictionary: false },
     Target { name: "fallback", longest: 1024, dictionary: false },
     Target { name: "members", longest: 1024, dictionary: false },
+    Target { name: "inspection", longest: 1024, dictionary: false },
 ];
 /// The one with a mistake in it, see `bin/planted.rs`.
 pub const PLANTED: Target = Target { name: "planted", longest: 64, dictionary: false };

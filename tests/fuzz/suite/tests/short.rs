@@ -53,6 +53,11 @@ fn any_bytes_are_a_table_of_members_that_lives_on() {
     finds_nothing("members", 20_000);
 }
 
+#[test]
+fn any_bytes_are_told_to_operators_in_json() {
+    finds_nothing("inspection", 20_000);
+}
+
 /// A fuzzer that were built without being told which code an input reaches would find nothing at all, and say so.
 #[test]
 fn a_planted_mistake_is_found() {

@@ -8,6 +8,7 @@ pub mod bulkhead;
 pub mod configuration;
 pub mod fallback;
 mod input;
+pub mod inspection;
 pub mod members;
 pub mod state;
 pub mod steering;

@@ -1,12 +1,15 @@
 //! What `make run` starts does what `make demo` shows.
 
 mod bulkheads;
+mod logs;
 mod mails;
 mod page;
 mod retries;
+mod traces;
 mod validate;
 mod validate_fallbacks;
 mod validate_retries;
+mod watch;
 
 use resilience_integration_tests::*;
 use resilience_test_harness::*;
@@ -23,13 +26,18 @@ fn root() -> PathBuf {
 /// Runs one of the project's scripts.
 fn run(script: &str, arguments: &[&Path], environment: &[(&str, String)]) -> Output {
     let mut command = Command::new(root().join(script));
-    command.current_dir(root()).args(arguments).env_remove(CONTROL_PORT);
+    command.current_dir(root()).args(arguments);
+    for name in [CONTROL_PORT, STATE_PORT, "RESILIENCE_TRACES_PORT"] {
+        command.env_remove(name);
+    }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.output().unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
 /// What switches run-time control on.
 const CONTROL_PORT: &str = "RESILIENCE_CONTROL_PORT";
+/// What has the state shown.
+const STATE_PORT: &str = "RESILIENCE_STATE_PORT";
 const PORTS: [&str; 3] = ["RESILIENCE_PORT", "RESILIENCE_ADMIN_PORT", "RESILIENCE_UPSTREAM_PORT"];
 
 /// A text with one passage of it exchanged.
@@ -75,13 +83,23 @@ async fn edited_bundle(
     names: &[&'static str],
     edit: impl FnOnce(String) -> String,
 ) -> (Edge, Vec<(&'static str, String)>) {
+    bundle_with(names, &[], edit).await
+}
+
+/// The same with more that the operator says.
+async fn bundle_with(
+    names: &[&'static str],
+    more: &[(&'static str, String)],
+    edit: impl FnOnce(String) -> String,
+) -> (Edge, Vec<(&'static str, String)>) {
     // All bound at once, so that they differ; free again before Envoy binds them.
     let free: Vec<_> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
     let ports: Vec<_> = names.iter().copied().zip(free.iter().map(port)).collect();
     drop(free);
     // The whole configuration is the bundle's: the harness adds nothing.
-    let envoy = Envoy::builder(json!({})).overlay_yaml(edit(rendered(&ports)));
+    let yaml = rendered(&[&ports, more].concat());
+    let envoy = Envoy::builder(json!({})).overlay_yaml(edit(yaml));
     let edge = Edge::of(envoy.argument("--file-flush-interval-msec").argument("50")).await;
     assert_eq!(edge.address.port().to_string(), ports[0].1);
     assert_eq!(edge.envoy.admin_addr().port().to_string(), ports[1].1);
@@ -109,13 +127,13 @@ async fn the_demo_succeeds_on_the_bundle() {
         let labels = [("policy", policy), ("decision", decision)];
         assert!(edge.count("resilience_retries_total", &labels).await > 0, "{policy} {decision}: {said}");
     }
-    let decision =
-        r#"details=resilience:checkout:circuit_open decision="checkout;reason=circuit_open;source=static""#;
-    edge.envoy.wait_log(decision).await;
-    edge.envoy.wait_log(&decision.replace("circuit_open", "bulkhead_full")).await;
-    let rerouted = r#"decision="product;reason=circuit_open;source=reroute""#;
-    let line = edge.envoy.wait_log(rerouted).await;
-    assert!(line.contains(" GET /product 200 route=product-replica cluster=product_replica "), "{line}");
+    // Each in a line of the access log.
+    for reason in ["circuit_open", "bulkhead_full"] {
+        let marker = format!(r#""marker":"checkout;reason={reason};source=static""#);
+        edge.envoy.wait_log(&marker).await;
+        edge.envoy.wait_log(&format!(r#""details":"resilience:checkout:{reason}""#)).await;
+    }
+    edge.envoy.wait_log(r#""marker":"product;reason=circuit_open;source=reroute""#).await;
     assert_eq!(traps(&edge.envoy), Vec::<String>::new());
 }
 
@@ -189,8 +207,39 @@ async fn operators_have_a_listener_of_their_own_where_they_ask_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_that_listener_unasked() {
+async fn who_looks_on_has_a_listener_of_its_own_where_it_is_asked_for() {
+    let names = [PORTS[0], PORTS[1], PORTS[2], STATE_PORT];
+    let (edge, ports) = bundle(&names).await;
+    let state = edge.envoy.addr("state").await;
+    assert_eq!((state.ip().is_loopback(), state.port().to_string()), (true, ports[3].1.clone()));
+    let get = async |address, path| {
+        let answer = send_once(address, Protocol::Http1, Request::get(path)).await.unwrap();
+        (answer.status, answer.text())
+    };
+    for _ in 0..3 {
+        let failing = Request::post("/email/x", "").header("x-envoy-fault-abort-request", "503");
+        let failing = failing.authority("shop.example");
+        assert_eq!(send_once(edge.address, Protocol::Http1, failing).await.unwrap().status, 503);
+    }
+    let (status, told) = get(state, "/policies/email").await;
+    assert_eq!((status, told.contains(r#""state":"open""#)), (200, true), "{told}");
+    let (status, told) = get(state, "/dependencies").await;
+    // Another mailer takes over, so nobody is hurt.
+    let email =
+        r#"{"policy":"email","health":"down","reason":"circuit_open","enforced":true,"critical":false}"#;
+    assert_eq!((status, told.contains(email)), (200, true), "{told}");
+    // To the listener with the traffic these are paths like any other.
+    for path in ["/policies", "/dependencies", "/ready", "/live"] {
+        assert_eq!(get(edge.address, path).await.0, 404, "{path}");
+    }
+    assert_eq!(get(state, "/live").await.0, 200);
+    assert_eq!(traps(&edge.envoy), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_those_listeners_unasked() {
     let (edge, _) = bundle(&PORTS).await;
     let listeners = edge.envoy.get("/listeners").await.body;
-    assert!(listeners.contains("edge") && !listeners.contains("control"), "{listeners}");
+    assert!(listeners.contains("edge"), "{listeners}");
+    assert!(!listeners.contains("control") && !listeners.contains("state"), "{listeners}");
 }

@@ -1,6 +1,6 @@
 //! What `make validate` says of the bundle, and of one that an operator has changed for the worse.
 
-use super::{CONTROL_PORT, exchanged, rendered, run};
+use super::{CONTROL_PORT, STATE_PORT, exchanged, rendered, run};
 use resilience_test_harness::*;
 use std::path::PathBuf;
 
@@ -49,12 +49,48 @@ fn with_limits(limits: &str) -> String {
 
 #[test]
 fn the_bundle_is_good_and_there_is_nothing_to_warn_of() {
-    for ports in [vec![], vec![(CONTROL_PORT, "10099".to_owned())]] {
+    let own = [(CONTROL_PORT, "10099".to_owned()), (STATE_PORT, "10098".to_owned())];
+    for ports in [vec![], vec![own[0].clone()], own.to_vec()] {
         let scratch = Scratch::new();
         let output = run("tools/validate", &[&written(&scratch, &rendered(&ports))], &[]);
         assert!(output.status.success(), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stdout).ends_with("envoy.yaml is good\n"), "{output:?}");
         assert_eq!(warnings(&output.stderr), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_listener_for_operators_in_the_wrong_place_is_told() {
+    for (port, key, harm) in
+        [(CONTROL_PORT, "control", "stop what the policies guard"), (STATE_PORT, "state", "read the names")]
+    {
+        let yaml = rendered(&[(port, "10099".to_owned())]);
+        let bound = |address: &str| {
+            let here = "socket_address: {address: 127.0.0.1, port_value: 10099}";
+            exchanged(&yaml, here, &here.replace("127.0.0.1", address))
+        };
+        for address in ["0.0.0.0", "10.1.2.3", "\"::\""] {
+            let shown = address.trim_matches('"');
+            let expected = format!("listener {key}: \"{key}\" on {shown}: whoever reaches it can {harm}");
+            assert_found(&bound(address), &[&expected]);
+        }
+        for address in ["127.0.0.2", "\"::1\""] {
+            assert_found(&bound(address), &[]);
+        }
+        // On the listener with the traffic, behind the filter that guards it.
+        let twice = yaml.replace("\"namespace\": \"shopfast\"", "\"namespace\": \"shopfast\"");
+        let filter = "          - name: resilience\n";
+        let (before, after) = twice.split_once(filter).unwrap();
+        let own = yaml.split_once(&format!("  - name: {key}\n")).unwrap().1;
+        let own = own
+            .split_once(filter)
+            .unwrap()
+            .1
+            .split_once("          - name: envoy.filters.http.router")
+            .unwrap()
+            .0;
+        let expected = format!("listener edge: a filter with \"{key}\" answers every request itself");
+        assert_found(&format!("{before}{filter}{own}{filter}{after}"), &[&expected]);
     }
 }
 

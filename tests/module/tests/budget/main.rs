@@ -1,8 +1,10 @@
 //! What a request costs in host calls. A number that changes here is a number of the documentation.
 
+mod annotations;
 mod bulkhead;
 mod elsewhere;
 mod fallback;
+mod metrics;
 mod retries;
 
 use resilience_module_tests::shop::{

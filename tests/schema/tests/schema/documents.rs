@@ -132,6 +132,9 @@ pub fn full() -> Value {
         "trust_caller_headers": true,
         "expose": false,
         "control": true,
+        "state": true,
+        "annotate": true,
+        "max_metrics": 1000,
         "policies": [{
             "name": "checkout",
             "match": [matching("POST"), {"host": "[::1]"}, {"host": "*.example.com"}, {"path": {"prefix": "/a"}}, {"any": true}],
@@ -147,7 +150,8 @@ pub fn full() -> Value {
             "retry_budget": retry_budget(),
             "fallback": fallback(),
             "when_open": ["guard"],
-            "discourage_retries": false
+            "discourage_retries": false,
+            "critical": false
         }, guard()]
     })
 }

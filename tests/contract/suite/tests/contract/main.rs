@@ -2,12 +2,14 @@
 //!
 //! Each was first measured. When a new Envoy version breaks one of these, what relies on it must change.
 
+mod annotating;
 mod answering;
 mod bodies;
 mod draining;
 mod early;
 mod endings;
 mod headers;
+mod ids;
 mod leaving;
 mod metrics;
 mod queues;
@@ -20,6 +22,7 @@ mod scene;
 mod shared_data;
 mod timeouts;
 mod timers;
+mod tracing;
 mod traps;
 mod tries;
 mod tunnels;

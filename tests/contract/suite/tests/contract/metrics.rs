@@ -3,7 +3,7 @@
 use crate::with_probe;
 use resilience_host_contract::{a_connection_to_each_worker, ask, ask_one, command, envoy, probe};
 use resilience_test_harness::config::bootstrap;
-use resilience_test_harness::{Connection, Envoy, Protocol, refused_address};
+use resilience_test_harness::{Connection, Envoy, PATIENCE, Protocol, eventually, refused_address};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +74,53 @@ async fn defining_a_metric_again_gives_another_id_for_it() {
         assert_eq!(ask_one(&mut worker, &twice).await, "different 7 7", "{kind}");
         assert_eq!(envoy.stat(&format!("wasmcustom.{name}")).await, Some(7), "{kind}");
     }
+}
+
+/// Whoever defines a metric before its first event shows that none came yet, to those who do not leave out what was never
+/// used. A name without labels has an empty list of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_only_defined_is_shown_as_zero() {
+    let (envoy, edge) = with_probe("", refused_address()).await;
+    let mut worker = Connection::open(edge, Protocol::Http1).await.unwrap();
+    let define = "value kind=counter name=defined_c; value kind=gauge name=defined_g";
+    assert_eq!(ask(&mut worker, define).await, ["0", "0"]);
+    let usage = "record kind=gauge name=used_g value=0; increment kind=counter name=used_c by=0";
+    // To add nothing to a counter is an error.
+    assert_eq!(ask(&mut worker, usage).await, ["ok", "E2"]);
+    let shown = async |query: &str| {
+        let text = envoy.get(&format!("/stats/prometheus{query}")).await.body;
+        ["defined_c", "defined_g", "used_g"]
+            .map(|name| text.lines().any(|line| line == format!("{name}{{}} 0")))
+    };
+    assert_eq!(shown("").await, [true; 3]);
+    assert_eq!(shown("?usedonly").await, [false, false, true]);
+}
+
+/// Its unit is nobody's but the name's. What it shows is as old as the last flush, and the sum is put together from the
+/// middles of fine buckets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_histogram_is_shown_in_buckets_with_its_sum_and_its_count() {
+    let mut bootstrap = bootstrap(&[resilience_host_contract::edge(&[probe("probe", "vm", "")], &[])], &[]);
+    bootstrap["stats_flush_interval"] = "0.1s".into();
+    let envoy = Envoy::builder(bootstrap).start().await;
+    let mut workers = a_connection_to_each_worker(envoy.addr("edge").await, 4).await;
+    let values = [3, 7, 70, 4000];
+    for (value, worker) in values.into_iter().zip(workers.values_mut()) {
+        let record = format!("record kind=histogram name=waits value={value}");
+        assert_eq!(ask_one(worker, &record).await, "ok");
+    }
+    let shown = eventually("a flush of all workers", PATIENCE, async || {
+        Some(envoy.prometheus().await).filter(|metrics| metrics.get("waits_count", &[]) == Some(4.0))
+    })
+    .await;
+    for (le, count) in
+        [("1", 0.0), ("5", 1.0), ("10", 2.0), ("100", 3.0), ("5000", 4.0), ("3600000", 4.0), ("+Inf", 4.0)]
+    {
+        assert_eq!(shown.get("waits_bucket", &[("le", le)]), Some(count), "{le}");
+    }
+    let (sum, exact) = (shown.get("waits_sum", &[]).unwrap(), f64::from(values.iter().sum::<i32>()));
+    assert!(sum != exact && (sum - exact).abs() < exact * 0.05, "{sum}");
+    assert!(envoy.get("/stats/prometheus").await.body.contains("# TYPE waits histogram\n"));
 }
 
 /// Nothing fails, so a module cannot tell: what an operator leaves out of the stats is no place to keep anything.

@@ -5,7 +5,7 @@ use resilience_host_contract::{
     a_connection_to_each_worker, ask, ask_one, command, edge, events, names, probe,
 };
 use resilience_test_harness::config::{bootstrap, cluster, route};
-use resilience_test_harness::{Envoy, PATIENCE, Request, Upstream, eventually};
+use resilience_test_harness::{Envoy, PATIENCE, Request, Upstream, eventually, refused_address};
 use std::time::{Duration, Instant};
 
 const IDLE: Duration = Duration::from_secs(2);
@@ -64,6 +64,34 @@ async fn a_trap_costs_one_worker_its_vm_and_what_was_in_flight_there() {
         assert_eq!(names(&events(&envoy, "probe", case)), ["request_headers"], "{case}");
     }
     assert_eq!(names(&events(&envoy, "probe", "elsewhere")).last(), Some(&"delete"));
+}
+
+/// Nothing ticks in the place of a dead VM until somebody asks that worker for something: a quiet worker is one observer and
+/// one sign of life less for as long as it is quiet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_vm_comes_back_with_the_next_request_and_ticks() {
+    let (envoy, edge) = crate::with_probe("tick=5", refused_address()).await;
+    let mut workers = a_connection_to_each_worker(edge, 4).await;
+    let (dead, mut victim) = workers.pop_first().unwrap();
+    let (_, mut other) = workers.pop_first().unwrap();
+    assert_eq!(victim.send(command("trap")).await.unwrap().status, 503);
+    let ticks = envoy.stat(&format!("wasmcustom.probe_ticks_probe_{dead}")).await;
+    // Many times what Envoy leaves between two reloads here.
+    let so_far: u64 = ask_one(&mut other, "ticks of=probe").await.parse().unwrap();
+    eventually("ticks of a worker that lives", PATIENCE, async || {
+        (ask_one(&mut other, "ticks of=probe").await.parse::<u64>().unwrap() > so_far + 100).then_some(())
+    })
+    .await;
+    assert_eq!(envoy.stat("wasmcustom.probe_configured_probe").await, Some(6));
+    assert_eq!(envoy.stat(&format!("wasmcustom.probe_ticks_probe_{dead}")).await, ticks);
+
+    let vm: u32 = eventually("a new VM", PATIENCE, async || {
+        let answer = victim.send(command("vm")).await.unwrap();
+        (answer.status == 200).then(|| answer.text().parse().unwrap())
+    })
+    .await;
+    envoy.wait_stat(&format!("wasmcustom.probe_ticks_probe_{vm}"), |ticks| ticks > 0).await;
+    assert_eq!(envoy.stat("wasmcustom.probe_configured_probe").await, Some(7));
 }
 
 /// The queue of a dead VM is still there for those who know its number, with nobody to wake, until another VM takes it.

@@ -9,6 +9,7 @@ use resilience_test_harness::{
     Connection, DynamicFile, Envoy, PATIENCE, Protocol, Request, Scratch, Upstream, eventually,
 };
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long the turns of event loops are counted, and how many of them are none of a timer of 5 ms: with one on each of
@@ -41,6 +42,35 @@ impl Stage {
         // A replaced listener goes after two seconds instead of ten minutes.
         let envoy = Envoy::builder(bootstrap).argument("--drain-time-s").argument("2").start().await;
         Self { envoy, upstream, file, replaced: 0, scratch }
+    }
+
+    /// The numbers of all VMs that ever ticked, each with the plugins whose ticks it had.
+    async fn ticking(&self) -> BTreeMap<u32, BTreeSet<String>> {
+        let mut ticking = BTreeMap::<_, BTreeSet<_>>::new();
+        let stats = self.envoy.get("/stats?filter=probe_ticks").await.body;
+        let counters =
+            stats.lines().filter_map(|line| line.strip_prefix("wasmcustom.probe_ticks_")?.split_once(": "));
+        for (name, _) in counters {
+            let (plugin, vm) = name.rsplit_once('_').expect("a plugin and a number");
+            ticking.entry(vm.parse().expect("a number")).or_default().insert(plugin.to_owned());
+        }
+        ticking
+    }
+
+    /// Waits until so many VMs have ticked.
+    async fn wait_ticking(&self, vms: usize) {
+        let ticking = async || (self.ticking().await.len() == vms).then_some(());
+        eventually(&format!("{vms} VMs that tick"), PATIENCE, ticking).await;
+    }
+
+    /// Waits until a plugin has ticked in so many VMs.
+    async fn wait_ticks_of(&self, plugin: &str, vms: usize) {
+        let ticking = async || {
+            let ticking = self.ticking().await;
+            let of_plugin = ticking.values().filter(|plugins| plugins.contains(plugin)).count();
+            (of_plugin == vms).then_some(())
+        };
+        eventually(&format!("{vms} VMs in which {plugin} ticks"), PATIENCE, ticking).await;
     }
 
     /// How often the event loops of all workers turn in a while.
@@ -146,6 +176,25 @@ async fn the_timer_of_a_deleted_root_goes_on_unless_the_root_stopped_it_when_it_
         let what = format!("timers of deleted roots: {name}, so they go on: {goes_on}");
         eventually(&what, PATIENCE, as_expected).await;
     }
+}
+
+/// A VM begins where its first tick is, which neither the one that only tries a configuration nor the one that compiles the
+/// module has: one for each worker and the main thread. A new configuration gives them a root more, a new module gives
+/// each a VM.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_new_module_brings_vms_that_tick() {
+    let mut stage = Stage::new(probe("first", "same", "tick=5")).await;
+    stage.wait_ticking(5).await;
+    drop(stage.replace(&probe("second", "same", "tick=5")).await);
+    stage.wait_ticks_of("second", 5).await;
+    assert_eq!(stage.ticking().await.len(), 5);
+
+    let module = hide_exports(&std::fs::read(probe_module()).unwrap(), &["proxy_on_done"]);
+    std::fs::write(stage.scratch.file("newer.wasm"), module).unwrap();
+    let newer = wasm_filter("newer", &stage.scratch.file("newer.wasm"), "same", "newer", "name=newer tick=5");
+    drop(stage.replace(&newer).await);
+    stage.wait_ticks_of("newer", 5).await;
+    assert_eq!(stage.ticking().await.len(), 10);
 }
 
 /// What a replaced listener still had in hand when its time was over ends like any stream.
