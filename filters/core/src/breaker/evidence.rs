@@ -62,7 +62,9 @@ impl Evidence {
             let oldest = self.failures.iter().rev().nth(half)?;
             Some(now.since(*oldest) <= trigger.window)
         };
-        in_a_row || in_window().unwrap_or(false) || settings.rates.is_some_and(|rates| rates.is_near(self.tally(now)))
+        in_a_row
+            || in_window().unwrap_or(false)
+            || settings.rates.is_some_and(|rates| rates.is_near(self.tally(now)))
     }
 
     /// How many failures' moments are kept.
