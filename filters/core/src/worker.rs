@@ -34,6 +34,8 @@ mod rates_tests;
 mod reading;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;
 mod verdict;
 mod waiting;
 #[cfg(test)]
