@@ -34,6 +34,8 @@ mod rates_tests;
 mod reading;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;
 mod verdict;
 mod waiting;
 #[cfg(test)]
@@ -229,14 +231,19 @@ impl Worker {
             let Effects { transitions, lasted, .. } = &mut effects;
             lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
-            near =
-                patterns.breaker.as_ref().is_some_and(|it| after.breaker.is_near_a_change(&it.settings, now));
+            let is_near = |state: &State| {
+                let breaker = patterns.breaker.as_ref();
+                breaker.is_some_and(|it| state.breaker.is_near_a_change(&it.settings, now))
+            };
+            near = is_near(&after);
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
             }
             // What nobody believes otherwise need not be told: a window takes a call at every request.
-            let matters =
-                before.repaired || seen(&before) != seen(&after) || View::of(&before) != View::of(&after);
+            let matters = before.repaired
+                || seen(&before) != seen(&after)
+                || View::of(&before) != View::of(&after)
+                || is_near(&before) != near;
             Change::Write(after.encode(), (answer, seen(&after), matters))
         });
         let (answer, committed, matters) = match updated.answer {

@@ -319,3 +319,22 @@ fn a_tick_writes_its_sign_of_life_and_nothing_else() {
         assert_eq!(counts, expected);
     }
 }
+
+/// What was decided is left for access logs only where that is wanted.
+#[test]
+fn annotations_cost_a_write_each() {
+    let shop = warmed(&config_and(r#""annotate": true"#));
+    let stream = arrive(shop.vm());
+    let counts = cost("healthy, annotated", &stream, End::Status(200));
+    assert_eq!(counts, Counts { property_writes: 3, ..HEALTHY });
+    let written = stream.calls().into_iter().filter(|call| call.kind() == Kind::PropertyWrite);
+    let names: Vec<_> = written.map(|call| String::from_utf8(call.argument).unwrap()).collect();
+    assert_eq!(names, ["resilience.policy", "resilience.decision", "resilience.breaker"]);
+    for config in [CONFIG.to_owned(), config_and(r#""annotate": false"#)] {
+        let shop = warmed(&config);
+        assert_eq!(cost("healthy, not annotated", &arrive(shop.vm()), End::Status(200)), HEALTHY);
+        shop.trip();
+        let refused = cost("refused, not annotated", &arrive(shop.vm()), End::Status(200));
+        assert_eq!((refused.local_replies, refused.property_writes), (1, 0));
+    }
+}
