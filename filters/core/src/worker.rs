@@ -231,19 +231,14 @@ impl Worker {
             let Effects { transitions, lasted, .. } = &mut effects;
             lasted.extend(transitions.iter().map(|transition| after.history.note(*transition)));
             found = Some(seen(&before));
-            let is_near = |state: &State| {
-                let breaker = patterns.breaker.as_ref();
-                breaker.is_some_and(|it| state.breaker.is_near_a_change(&it.settings, now))
-            };
-            near = is_near(&after);
+            near =
+                patterns.breaker.as_ref().is_some_and(|it| after.breaker.is_near_a_change(&it.settings, now));
             if after == before && !before.repaired {
                 return Change::Keep((answer, seen(&before), false));
             }
             // What nobody believes otherwise need not be told: a window takes a call at every request.
-            let matters = before.repaired
-                || seen(&before) != seen(&after)
-                || View::of(&before) != View::of(&after)
-                || is_near(&before) != near;
+            let matters =
+                before.repaired || seen(&before) != seen(&after) || View::of(&before) != View::of(&after);
             Change::Write(after.encode(), (answer, seen(&after), matters))
         });
         let (answer, committed, matters) = match updated.answer {
