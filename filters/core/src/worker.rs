@@ -244,7 +244,7 @@ impl Worker {
             let matters = before.repaired
                 || seen(&before) != seen(&after)
                 || View::of(&before) != View::of(&after)
-                || is_near(&before) != near;
+                || near && !is_near(&before);
             Change::Write(after.encode(), (answer, seen(&after), matters))
         });
         let (answer, committed, matters) = match updated.answer {

@@ -113,9 +113,11 @@ impl Oracle {
             let others = explained.others.iter().filter_map(|told| told.get(nth).copied()).collect();
             Untold { breaker: policy, transition, others }
         }));
-        // Only what somebody may believe otherwise is announced.
+        // What somebody may believe otherwise must be announced.
         if damaged || base.model.belief() != explained.whole.model.belief() {
             deed.unannounced.push(policy);
+        } else {
+            deed.announceable.push(policy);
         }
         let begun = deed.begun;
         // A worker that stands still between its decision and its write cannot know how late it is.

@@ -124,6 +124,8 @@ struct Deed {
     untold: Vec<Untold>,
     /// Writes that are not yet announced.
     unannounced: Vec<usize>,
+    /// Policies written in a way that changes nobody's belief. It may be announced: a trip may have come near.
+    announceable: Vec<usize>,
     /// Probes reclaimed and not yet told.
     reclaimed: usize,
     /// Permits reclaimed and not yet told.
@@ -293,6 +295,7 @@ impl Oracle {
             exhausted: false,
             untold: Vec::new(),
             unannounced: Vec::new(),
+            announceable: Vec::new(),
             reclaimed: 0,
             conflicts: 0,
             gave_up: Vec::new(),
@@ -358,10 +361,14 @@ impl Oracle {
     pub fn announced(&mut self, vm: VmId, policy: usize) -> Verdict {
         let step = self.now.step;
         let deed = self.deed(vm)?;
-        let Some(place) = deed.unannounced.iter().position(|write| *write == policy) else {
-            return Err(format!("VM {vm} announced a change of policy {policy} that it had not written"));
+        let of = |writes: &[usize]| writes.iter().position(|write| *write == policy);
+        match (of(&deed.unannounced), of(&deed.announceable)) {
+            (Some(place), _) => deed.unannounced.remove(place),
+            (None, Some(place)) => deed.announceable.remove(place),
+            (None, None) => {
+                return Err(format!("VM {vm} announced a change of policy {policy} that it had not written"));
+            }
         };
-        deed.unannounced.remove(place);
         self.policies[policy].announced(step);
         Ok(())
     }
