@@ -79,7 +79,7 @@ demo: ## Drive the running stack: a breaker, a bulkhead, retries, a page with pa
 
 .PHONY: watch
 watch: ## Show the state of the running stack's policies, every second (ONLY='name*', RESILIENCE_STATE_PORT)
-	@exec tools/watch $(ONLY)
+	@set -f; exec tools/watch $(ONLY)
 
 .PHONY: test
 test: test-core test-core-wasm test-fuzz test-simulator test-module contract test-integration test-prometheus ## Run every test

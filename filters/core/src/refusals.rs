@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// How much time there is at least between two lines of one policy and reason.
 pub const INTERVAL: Duration = Duration::from_secs(10);
+/// How many lines a VM writes in an interval at most, over all policies: of thousands that refuse, the others have theirs later.
+const LINES: u32 = 100;
 /// More entries than there are reasons are damage.
 const MOST: usize = 16;
 
@@ -27,6 +29,8 @@ const MOST: usize = 16;
 #[derive(Debug)]
 pub struct Refusals {
     namespace: String,
+    /// Since when lines are counted, and how many there were.
+    lines: (Timestamp, u32),
     /// By policy and reason.
     quiet: BTreeMap<(usize, Reason), Quiet>,
 }
@@ -68,7 +72,7 @@ impl Refusals {
     /// For the policies of one namespace.
     #[must_use]
     pub fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), quiet: BTreeMap::new() }
+        Self { namespace: namespace.to_owned(), lines: (Timestamp::default(), 0), quiet: BTreeMap::new() }
     }
 
     /// A request of a policy of this name was refused. `Some` where the log is to say so.
@@ -113,6 +117,16 @@ impl Refusals {
         due
     }
 
+    /// Until when there are no more lines, if there were enough.
+    fn exhausted(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let (since, lines) = self.lines;
+        if now.since(since) >= INTERVAL {
+            self.lines = (now, 0);
+            return None;
+        }
+        (lines >= LINES).then(|| since.after(INTERVAL))
+    }
+
     /// At its end, this VM tells the others what it has held back.
     pub fn leave<'n, P: Port + ?Sized>(
         &mut self,
@@ -137,6 +151,11 @@ impl Refusals {
         now: Timestamp,
     ) -> Option<Due> {
         let Due { target, reason, held_back } = due;
+        if let Some(until) = self.exhausted(now) {
+            let held_back = held_back.saturating_add(u64::from(anew));
+            self.quiet.insert((target.policy, reason), Quiet { until, held_back, owed: true, target });
+            return None;
+        }
         // No policy has a name like this.
         let key = format!("resilience/{}/{name}#refusals", self.namespace);
         let agreed = update(port, key.as_bytes(), |found| agree(found, reason, held_back, anew, now));
@@ -150,7 +169,9 @@ impl Refusals {
         let (last, said) = agreed.answer.unwrap_or((now, Some(held_back)));
         let quiet = Quiet { until: last.after(INTERVAL), held_back: 0, owed: said.is_none(), target };
         self.quiet.insert((target.policy, reason), quiet);
-        said.filter(|held_back| anew || *held_back > 0).map(|held_back| Due { held_back, ..due })
+        let held_back = said.filter(|held_back| anew || *held_back > 0)?;
+        self.lines.1 = self.lines.1.saturating_add(1);
+        Some(Due { held_back, ..due })
     }
 }
 

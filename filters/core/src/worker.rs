@@ -165,6 +165,12 @@ impl Worker {
         forced
     }
 
+    /// Whether ours is the newest configuration, as far as this VM knows.
+    #[must_use]
+    pub const fn reigns(&self) -> bool {
+        self.generation.is_some()
+    }
+
     /// Whether a request that was just let in may well be the one that has its breaker change: as far as this VM knows.
     #[must_use]
     pub fn may_decide(&self, target: Target) -> bool {
@@ -177,13 +183,6 @@ impl Worker {
     pub fn last_seen(&self, target: Target) -> Option<BreakerState> {
         let scope = self.scope(target.policy).filter(|scope| scope.patterns.breaker.is_some())?;
         scope.guards.get(target.key).map(|guard| guard.state)
-    }
-
-    /// What stands in shared state; `None` where the store does not tell, or nothing is kept.
-    pub fn peek<P: Port + ?Sized>(&self, port: &mut P, target: Target, now: Timestamp) -> Option<State> {
-        let guard = self.scope(target.policy)?.guards.get(target.key)?;
-        let found = port.get(&guard.key).ok()?;
-        Some(State::read(found.as_ref(), now))
     }
 
     /// Whether a policy's breaker keeps anything in shared state.

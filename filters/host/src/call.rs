@@ -49,8 +49,8 @@ pub(crate) struct Call {
 /// The way of a request that its own policy has refused, and that goes elsewhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Rerouted {
-    /// Its own policy.
-    pub(crate) policy: usize,
+    /// Its own policy, and its key there.
+    pub(crate) from: Target,
     /// Why it was refused there.
     pub(crate) reason: Reason,
     /// Where it goes.
@@ -65,6 +65,11 @@ impl Rerouted {
 }
 
 impl Call {
+    /// Whose request it is, wherever it was sent.
+    pub(crate) fn own(&self) -> Target {
+        self.rerouted.as_ref().map_or(self.target, |rerouted| rerouted.from)
+    }
+
     pub(crate) fn is_probe(&self) -> bool {
         self.ticket.is_some_and(|ticket| ticket.is_probe())
     }

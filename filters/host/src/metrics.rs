@@ -103,7 +103,7 @@ impl PolicyMetrics {
     }
 
     pub(crate) fn rejection(&mut self, reason: Reason, class: Option<&str>) {
-        count(names::rejections(&self.policy, reason, class), 1);
+        count(|| names::rejections(&self.policy, reason, class), 1);
     }
 
     pub(crate) fn crowd(&mut self, in_flight: u32, waiting: u32, limit: Option<u32>) {
@@ -122,16 +122,16 @@ impl PolicyMetrics {
 
     pub(crate) fn retries_granted(&mut self, retries: u32) {
         let Self { policy, retries_granted, .. } = self;
-        retries_granted.add(|| names::retries_granted(policy), retries);
+        retries_granted.add(|| names::retries_granted(policy), retries.into());
     }
 
     pub(crate) fn retry_denied(&mut self, reason: Denied) {
-        count(names::retries_denied(&self.policy), 1);
-        count(names::denials(&self.policy, reason), 1);
+        count(|| names::retries_denied(&self.policy), 1);
+        count(|| names::denials(&self.policy, reason), 1);
     }
 
     pub(crate) fn shadow_denial(&mut self) {
-        count(names::shadow_denials(&self.policy), 1);
+        count(|| names::shadow_denials(&self.policy), 1);
     }
 
     pub(crate) fn waited(&mut self, waited: Duration) {
@@ -140,39 +140,39 @@ impl PolicyMetrics {
     }
 
     pub(crate) fn fallback(&mut self, reason: Reason, source: Source) {
-        count(names::fallbacks(&self.policy, reason, source), 1);
+        count(|| names::fallbacks(&self.policy, reason, source), 1);
     }
 
     pub(crate) fn shadow(&mut self, reason: Reason) {
-        count(names::shadow_decisions(&self.policy, reason), 1);
+        count(|| names::shadow_decisions(&self.policy, reason), 1);
     }
 
     pub(crate) fn keys_exhausted(&mut self) {
-        count(names::keys_exhausted(&self.policy), 1);
+        count(|| names::keys_exhausted(&self.policy), 1);
     }
 
     pub(crate) fn stale_route(&mut self) {
-        count(names::stale_routes(&self.policy), 1);
+        count(|| names::stale_routes(&self.policy), 1);
     }
 
     pub(crate) fn transition(&mut self, number: usize, transition: &Transition, lasted: Lasted) {
-        count(names::transitions(&self.policy, transition.to, transition.cause), 1);
+        count(|| names::transitions(&self.policy, transition.to, transition.cause), 1);
         if let Some(open) = lasted.state.filter(|_| transition.from == State::Open) {
-            count(names::open_milliseconds(&self.policy), milliseconds(open));
+            count(|| names::open_milliseconds(&self.policy), milliseconds(open));
         }
         if let Some(outage) = lasted.outage {
-            observe(names::recovery(&self.policy), milliseconds(outage));
+            observe(|| names::recovery(&self.policy), milliseconds(outage));
         }
         self.show(number, transition.to);
     }
 
     pub(crate) fn probe(&mut self, outcome: Outcome) {
-        count(names::probes(&self.policy, outcome), 1);
+        count(|| names::probes(&self.policy, outcome), 1);
     }
 
     pub(crate) fn reclaimed(&mut self, kind: Lease, leases: u32) {
         if leases > 0 {
-            count(names::leases_reclaimed(&self.policy, kind), leases.into());
+            count(|| names::leases_reclaimed(&self.policy, kind), leases.into());
         }
     }
 

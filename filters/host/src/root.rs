@@ -29,6 +29,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// woken need not wait for the last of many.
 const MESSAGES: usize = 64;
 
+/// How many breakers whose mode says their state are shown in one tick.
+const MODES: usize = 64;
+
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
     pub(crate) fingerprint: u64,
@@ -47,6 +50,8 @@ pub(crate) struct Root {
     /// The policies of which failed answers have come that only their requests' methods tell whether a body may take the place of
     /// theirs. Where none come, no request pays for it.
     methods_matter: BTreeSet<usize>,
+    /// Which of the breakers whose mode says their state is shown next.
+    next_mode: usize,
     /// Whose ways elsewhere have led astray.
     astray: BTreeSet<(usize, String)>,
 }
@@ -123,6 +128,7 @@ impl Root {
             alarms: Alarms::default(),
             has_beaten: false,
             methods_matter: BTreeSet::new(),
+            next_mode: 0,
             astray: BTreeSet::new(),
             document,
         }
@@ -283,10 +289,10 @@ impl Root {
 
     /// Takes note of a request that was to go elsewhere and did not; what is likely is said once.
     pub(crate) fn went_astray(&mut self, rerouted: &Rerouted) {
-        if !self.astray.insert((rerouted.policy, rerouted.cluster.clone())) {
+        if !self.astray.insert((rerouted.from.policy, rerouted.cluster.clone())) {
             return;
         }
-        let name = self.policy(rerouted.policy).map_or("", |policy| policy.name.as_str());
+        let name = self.policy(rerouted.from.policy).map_or("", |policy| policy.name.as_str());
         let cluster = &rerouted.cluster;
         let remedy = "is there a route for the header, and the cluster?";
         log(
@@ -322,14 +328,25 @@ impl Root {
     }
 
     fn keep_house(&mut self) {
-        if !self.at_that_moment(|worker, port, now| worker.tick(port, now)) {
-            return;
+        let leads = self.at_that_moment(|worker, port, now| worker.tick(port, now));
+        if leads && self.worker.reigns() {
+            self.show_modes();
         }
-        for (policy, metrics) in self.document.policies.iter().zip(&mut self.metrics) {
-            if let Some(state) = state_by_mode(policy) {
-                metrics.show(0, state);
-            }
+    }
+
+    /// Shows the breakers whose mode says what state they are in: so many at a time, because to define a metric takes the
+    /// host long.
+    fn show_modes(&mut self) {
+        let Self { document, metrics, next_mode, .. } = self;
+        let by_mode = |(policy, metrics)| Some((metrics, state_by_mode(policy)?));
+        let mut shown: usize = 0;
+        for (metrics, state) in
+            document.policies.iter().zip(metrics).filter_map(by_mode).skip(*next_mode).take(MODES)
+        {
+            metrics.show(0, state);
+            shown = shown.saturating_add(1);
         }
+        *next_mode = if shown < MODES { 0 } else { next_mode.saturating_add(shown) };
     }
 
     /// The last moment that the host told.

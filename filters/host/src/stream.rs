@@ -139,7 +139,7 @@ impl Stream {
         let Some(call) = self.call.take() else { return };
         let policy = call.target.policy;
         let decided = if reply.source == Source::None { Decided::TimedOut } else { Decided::Fallback };
-        root.annotate(call.target, decided, Some(Reason::Timeout));
+        root.annotate(call.own(), decided, Some(Reason::Timeout));
         if reply.source != Source::None {
             root.metrics(policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));
         } else if shadowed {
@@ -155,7 +155,7 @@ impl Stream {
     fn timed_out(&self, root: &Root, way: &Way) -> Option<TimedOut> {
         let call = self.call.as_ref()?;
         let policy = root.policy(call.target.policy)?;
-        let own = call.rerouted.as_ref().and_then(|rerouted| root.policy(rerouted.policy));
+        let own = call.rerouted.as_ref().and_then(|rerouted| root.policy(rerouted.from.policy));
         let arrived = !matches!(way, Way::Astray(_));
         let mut timed_out = timed_out(policy, own, arrived, root.exposes(), &call.caller);
         timed_out.reply.marked_after(way.mark().unwrap_or_default());

@@ -2,7 +2,7 @@
 
 use resilience_module_tests::shop::{
     CONFIG, End, FAILURES, ROOT, Shop, TICK, WAIT, answer, arrive, arrive_on, config_and, enter, policies,
-    policy_and, serve,
+    policy_and, serve, worker,
 };
 use resilience_module_tests::{FakeStream, FakeVm, headers};
 use std::time::Duration;
@@ -233,4 +233,70 @@ fn unasked_nothing_is_left_there() {
     answer(&stream, End::Status(500)).unwrap();
     stream.finish().unwrap();
     assert_eq!(stream.properties_set(), []);
+}
+
+#[test]
+fn while_configurations_overlap_the_newest_ones_modes_are_shown() {
+    let state = "resilience_circuit_breaker_state;policy=checkout;key=_";
+    let enforced = Shop::open(1);
+    enforced.pass(TICK * 2).unwrap();
+    assert_eq!(enforced.host.metric(state), Some(0));
+    let forced = worker(
+        &enforced.host,
+        &CONFIG.replace("\"consecutive_failures\"", "\"mode\": \"forced_open\", \"consecutive_failures\""),
+    );
+    let both = Shop { host: enforced.host.clone(), vms: vec![forced, enforced.vm().clone()] };
+    // Whoever ticks last.
+    for _ in 0..6 {
+        both.pass(TICK).unwrap();
+        assert_eq!(both.host.metric(state), Some(2));
+    }
+    both.vms[0].delete_root(ROOT).unwrap();
+    enforced.pass(TICK * 2).unwrap();
+    assert_eq!(enforced.host.metric(state), Some(0), "it rules again");
+}
+
+#[test]
+fn gauges_of_what_is_used_are_set_however_many_metrics_there_are() {
+    let names: Vec<String> = (0..150).map(|index| format!("p{index}")).collect();
+    let all: Vec<_> =
+        names.iter().map(|name| (name.as_str(), "\"bulkhead\": {\"max_concurrent_calls\": 9}")).collect();
+    let shop = Shop::with(&policies(&all).replacen('{', "{\"max_metrics\": 100, ", 1), 2);
+    shop.pass(TICK * 2).unwrap();
+    let streams: Vec<_> = names.iter().map(|name| arrive_on(&shop.vms[1], name)).collect();
+    streams.iter().for_each(|stream| assert_eq!(enter(stream).unwrap(), None));
+    // The first worker leads until it dies; the other one has more metrics than it may already.
+    let in_flight = || {
+        let of = |name| shop.metric(&format!("resilience_bulkhead_in_flight;policy={name}"));
+        names.iter().map(of).sum::<u64>()
+    };
+    shop.pass(TICK).unwrap();
+    assert_eq!(in_flight(), 150);
+    for stream in &streams {
+        answer(stream, End::Status(200)).unwrap();
+        stream.finish().unwrap();
+    }
+    shop.only(1).pass(Duration::from_secs(7)).unwrap();
+    assert_eq!(in_flight(), 0, "what the heir shows");
+}
+
+#[test]
+fn a_breaker_per_cluster_is_annotated_as_the_one_that_decided() {
+    let keyed = policy_and("\"key\": \"upstream_cluster\"").replacen('{', "{\"annotate\": true, ", 1);
+    let shop = Shop::with(&keyed, 1);
+    let of = |cluster: &str| {
+        let stream = arrive(shop.vm());
+        stream.set_property(b"xds\0cluster_name", cluster);
+        stream
+    };
+    for _ in 0..FAILURES {
+        let stream = of("cart");
+        assert_eq!(enter(&stream).unwrap(), None);
+        answer(&stream, End::Status(500)).unwrap();
+        stream.finish().unwrap();
+    }
+    let [refused, other] = ["cart", "mail"].map(of);
+    assert!(enter(&refused).unwrap().is_some() && enter(&other).unwrap().is_none());
+    assert_eq!(annotated(&refused), said("checkout", "refused", Some("circuit_open"), "open"));
+    assert_eq!(annotated(&other), said("checkout", "admitted", None, "closed"));
 }

@@ -84,11 +84,10 @@ async fn kill_a_vm(envoy: &Envoy) {
     let address = envoy.addr("edge").await;
     // One connection of HTTP/2, so one worker.
     let mut connection = Connection::open(address, Protocol::Http2).await.unwrap();
-    let hanging = Request::post("/checkout", "").header("x-envoy-fault-delay-request", "60000");
+    let hanging = Request::get("/admin/report").header("x-envoy-fault-delay-request", "60000");
     let _held = connection.start(hanging).await.unwrap();
     eventually("the permit that is held", PATIENCE, async || {
-        let in_flight =
-            envoy.prometheus().await.sum("resilience_bulkhead_in_flight", &[("policy", "checkout")]);
+        let in_flight = envoy.prometheus().await.sum("resilience_bulkhead_in_flight", &[("policy", "admin")]);
         (in_flight == 1.0).then_some(())
     })
     .await;

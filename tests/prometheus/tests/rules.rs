@@ -38,6 +38,7 @@ unit_tests![
     breaker_flapping,
     breaker_open,
     bulkhead_near_limit,
+    edges,
     envoy_overloaded,
     error_budget_burn,
     fallback_active,
@@ -92,7 +93,7 @@ fn every_rule_names_the_same_connection_managers_that_serve_no_callers() {
     let named = matches(&rules);
     assert_eq!(named.len(), 1, "{named:?}");
     assert_eq!(matches(&dashboard), named);
-    for prefix in ["admin", "control", "demo_upstream"] {
+    for prefix in ["admin", "control", "demo_upstream", "state"] {
         assert!(named.iter().all(|names| names.split('|').any(|name| name == prefix)), "{prefix}: {named:?}");
     }
     // And each rule that asks for connection managers names them.

@@ -1,10 +1,11 @@
 //! Which refusals have a line, and what it says.
 
 use super::*;
+use crate::breaker::Outcome;
 use crate::config::Document;
 use crate::testing::ms;
 use crate::worker::fake::{Fake, Trouble};
-use crate::worker::{Arrival, Verdict, Worker};
+use crate::worker::{Arrival, Completion, Returned, Verdict, Worker};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -93,6 +94,28 @@ fn who_leaves_tells_the_others_what_it_held_back() {
 }
 
 #[test]
+fn thousands_of_policies_have_their_lines_one_after_the_other() {
+    let (mut port, mut vm) = (Fake::default(), Refusals::new("ns"));
+    let names: Vec<_> = (0..250).map(|policy| format!("p{policy}")).collect();
+    let name = |policy: usize| names.get(policy).map(String::as_str);
+    let (mut lines, mut told) = (Vec::new(), 0);
+    for at in (20_000..60_000).step_by(500).map(ms) {
+        let mut due = Vec::new();
+        for policy in (0..250).filter(|_| at < ms(20_600)) {
+            due.extend(
+                vm.refused(&mut port, &names[policy], Target::whole(policy), OPEN, at).map(|due| (due, 1)),
+            );
+        }
+        due.extend(vm.overdue(&mut port, name, at).into_iter().map(|due| (due, 0)));
+        lines.push(due.len());
+        told += due.iter().map(|(due, one)| due.held_back + one).sum::<u64>();
+    }
+    assert_eq!(told, 500, "each of the two refusals of each policy");
+    assert_eq!(lines[0], 100);
+    assert!(lines.windows(20).all(|interval| interval.iter().sum::<usize>() <= 100), "{lines:?}");
+}
+
+#[test]
 fn reasons_and_policies_have_lines_of_their_own() {
     let (mut port, mut vm) = (Fake::default(), Refusals::new("ns"));
     let mut refused = |name, policy, reason, at| {
@@ -150,8 +173,6 @@ const BREAKER: &str =
 
 /// Trips the breaker of a policy.
 fn trip(worker: &mut Worker, port: &mut Fake, target: Target) {
-    use crate::breaker::Outcome;
-    use crate::worker::{Completion, Returned};
     for call in 0..2 {
         let Verdict::Admitted(pass) =
             worker.admit(port, target, Arrival { call, ..Arrival::default() }, ms(1000))
@@ -177,6 +198,19 @@ fn a_line_says_what_has_opened_the_breaker() {
         port.trouble.insert(b"resilience/ns/p", Trouble::Unreadable);
     });
     assert_eq!(unread, "policy p: refused reason=circuit_open held_back=7 request_id=id-1");
+}
+
+#[test]
+fn a_probe_that_failed_since_is_not_why_it_is_open() {
+    let line = said(&document(BREAKER, ""), OPEN, |worker, port| {
+        trip(worker, port, P);
+        let admitted = worker.admit(port, P, Arrival::default(), ms(40_000));
+        let Verdict::Admitted(probe) = admitted else { panic!("{admitted:?}") };
+        let (ticket, returned) = (probe.ticket, Returned::default());
+        let completion = Completion { target: P, ticket, outcome: Outcome::Failure, returned };
+        worker.complete(port, completion, ms(40_000), || true);
+    });
+    assert!(line.contains(" cause=consecutive_failures count=2 limit=2 "), "{line}");
 }
 
 #[test]

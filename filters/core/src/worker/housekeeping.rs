@@ -207,7 +207,8 @@ impl Worker {
     }
 
     fn show<P: Port + ?Sized>(&self, port: &mut P, target: Target, state: BreakerState) {
-        if self.keeps_state(target.policy) {
+        // Where configurations serve side by side, the newest one's modes say what there is to show.
+        if self.keeps_state(target.policy) && self.standing != Standing::Superseded {
             port.report(Event::Observed { target, state });
         }
     }

@@ -12,11 +12,14 @@ const WRITTEN: bool = !cfg!(feature = "bench-without-metrics");
 
 thread_local! {
     static DEFINED: RefCell<HashMap<String, Metric>> = RefCell::default();
-    /// How many of policies this VM may define.
+    /// How many there may be before there is no room for further counters and distributions.
     static MOST: Cell<usize> = const { Cell::new(0) };
+    /// Counts what finds no room.
+    static LEFT_OUT: Cell<Option<Metric>> = const { Cell::new(None) };
 }
 
-/// Has this VM define as many metrics as any of its configurations allows. What is beyond is not written, and counted.
+/// Has this VM define as many metrics as any of its configurations allows. Counters and distributions beyond that are not
+/// written, and counted. Gauges are: they may be there already, and one that nobody sets any more would be wrong.
 pub(crate) fn allow(most: u32) {
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     MOST.set(MOST.get().max(most));
@@ -29,72 +32,75 @@ pub(crate) fn shows_unused() -> bool {
 
 /// The handle of a metric that is used on every request.
 #[derive(Debug, Default)]
-pub(super) struct Lazy(Option<Metric>);
+pub(super) enum Lazy {
+    #[default]
+    Undefined,
+    Defined(Metric),
+    /// There were too many already.
+    NoRoom,
+}
 
 impl Lazy {
-    pub(super) fn add(&mut self, name: impl FnOnce() -> String, by: u32) {
-        self.write(MetricKind::Counter, name, |metric| add(metric, by.into()));
+    pub(super) fn add(&mut self, name: impl FnOnce() -> String, by: u64) {
+        self.write(|| define_if_there_is_room(MetricKind::Counter, name()), |metric| add(metric, by));
     }
 
     pub(super) fn set(&mut self, name: impl FnOnce() -> String, value: u64) {
-        self.write(MetricKind::Gauge, name, |metric| metric.record(value));
+        self.write(|| define(MetricKind::Gauge, name()).map(Some), |metric| metric.record(value));
     }
 
     pub(super) fn observe(&mut self, name: impl FnOnce() -> String, value: u64) {
-        self.write(MetricKind::Histogram, name, |metric| metric.record(value));
+        self.write(|| define_if_there_is_room(MetricKind::Histogram, name()), |metric| metric.record(value));
     }
 
     fn write(
         &mut self,
-        kind: MetricKind,
-        name: impl FnOnce() -> String,
+        define: impl FnOnce() -> Result<Option<Metric>>,
         act: impl FnOnce(Metric) -> Result<()>,
     ) {
         if !WRITTEN {
             return;
         }
-        let known = self.0;
-        let metric = known.map_or_else(|| define_if_there_is_room(kind, name()), |metric| Ok(Some(metric)));
-        settle(metric.and_then(|metric| {
-            self.0 = metric;
-            metric.map_or(Ok(()), act)
-        }));
+        if let Self::Undefined = self {
+            *self = match define() {
+                Ok(metric) => metric.map_or(Self::NoRoom, Self::Defined),
+                Err(status) => return settle(Err(status)),
+            };
+        }
+        match self {
+            Self::Defined(metric) => settle(act(*metric)),
+            Self::NoRoom | Self::Undefined => leave_out(),
+        }
     }
 }
 
 /// Counts what happens too seldom to keep a handle of it.
-pub(super) fn count(name: String, by: u64) {
-    if !WRITTEN {
-        return;
-    }
-    let metric = define_if_there_is_room(MetricKind::Counter, name);
-    settle(metric.and_then(|metric| metric.map_or(Ok(()), |metric| add(metric, by))));
+pub(super) fn count(name: impl FnOnce() -> String, by: u64) {
+    Lazy::default().add(name, by);
 }
 
 /// The same of a distribution.
-pub(super) fn observe(name: String, value: u64) {
-    Lazy::default().observe(|| name, value);
+pub(super) fn observe(name: impl FnOnce() -> String, value: u64) {
+    Lazy::default().observe(name, value);
 }
 
 /// Counts what is not a policy's: there is always room for that. It is there from when it is first counted by 0.
 pub(super) fn count_always(name: &str, by: u64) {
-    if !WRITTEN {
-        return;
+    if WRITTEN {
+        settle(define(MetricKind::Counter, name.to_owned()).and_then(|metric| add(metric, by)));
     }
-    settle(define(MetricKind::Counter, name.to_owned()).and_then(|metric| add(metric, by)));
+}
+
+/// Shows what is not a policy's.
+pub(super) fn set_always(name: &str, value: u64) {
+    if WRITTEN {
+        settle(define(MetricKind::Gauge, name.to_owned()).and_then(|metric| metric.record(value)));
+    }
 }
 
 /// The host takes no increment by 0.
 fn add(metric: Metric, by: u64) -> Result<()> {
     if by == 0 { Ok(()) } else { metric.increment(i64::try_from(by).unwrap_or(i64::MAX)) }
-}
-
-/// Shows what is not a policy's.
-pub(super) fn set_always(name: &str, value: u64) {
-    if !WRITTEN {
-        return;
-    }
-    settle(define(MetricKind::Gauge, name.to_owned()).and_then(|metric| metric.record(value)));
 }
 
 /// The metric of a name, however many there are.
@@ -112,17 +118,22 @@ pub(super) fn define(kind: MetricKind, name: String) -> Result<Metric> {
 /// The metric of a name; `None` where it would be one too many.
 fn define_if_there_is_room(kind: MetricKind, name: String) -> Result<Option<Metric>> {
     let has_room = DEFINED.with_borrow(|defined| defined.len() < MOST.get() || defined.contains_key(&name));
-    if has_room {
-        return define(kind, name).map(Some);
-    }
-    let is_first = DEFINED.with_borrow(|defined| !defined.contains_key(DROPPED));
-    if is_first {
-        let most = MOST.get();
-        let remedy = "\"max_metrics\" allows more";
-        log(Level::Warn, &format!("this worker has defined {most} metrics, others are not shown: {remedy}"));
-    }
-    count_always(DROPPED, 1);
-    Ok(None)
+    if has_room { define(kind, name).map(Some) } else { Ok(None) }
+}
+
+/// Counts a write that is not made for want of room.
+fn leave_out() {
+    let known = LEFT_OUT.get().map_or_else(first_left_out, Ok);
+    settle(known.and_then(|metric| metric.increment(1)));
+}
+
+fn first_left_out() -> Result<Metric> {
+    let most = MOST.get();
+    let remedy = "\"max_metrics\" allows more";
+    log(Level::Warn, &format!("this worker has defined {most} metrics, others are not shown: {remedy}"));
+    let metric = define(MetricKind::Counter, DROPPED.to_owned())?;
+    LEFT_OUT.set(Some(metric));
+    Ok(metric)
 }
 
 /// A count that is lost must not change what happens to a request.

@@ -30,7 +30,7 @@ pub(super) struct Held {
 /// A request that its own policy has refused.
 #[derive(Debug)]
 struct Refused {
-    policy: usize,
+    target: Target,
     /// When that was.
     at: Timestamp,
     cause: Cause,
@@ -93,9 +93,7 @@ impl Stream {
         }
         self.holds = Some(Holds { target, permit, grant, failed: false, lingers: false });
         match &call.rerouted {
-            Some(rerouted) => {
-                root.annotate(Target::whole(rerouted.policy), Decided::Rerouted, Some(rerouted.reason))
-            }
+            Some(rerouted) => root.annotate(rerouted.from, Decided::Rerouted, Some(rerouted.reason)),
             None => root.annotate(target, Decided::Admitted, None),
         }
         let caller = root.caller(target.policy, &mut asked, Reasons::FAILURES, self.is_bodiless);
@@ -114,7 +112,7 @@ impl Stream {
         }
         let refused = refused.map(|own| Refused { waited: call.waited, ..own });
         let refused = refused.unwrap_or_else(|| Refused {
-            policy,
+            target: call.target,
             at: root.now(),
             cause: Cause::refusal(refusal.reason, refusal.retry_after),
             caller: root.caller(policy, &mut asked, Reasons::REFUSALS, false),
@@ -127,7 +125,8 @@ impl Stream {
 
     /// Has its fallback answer a refused request, by the next entry that applies.
     fn answer(&mut self, root: &mut Root, mut refused: Refused) -> Action {
-        let Refused { policy, at, cause, .. } = refused;
+        let Refused { target, at, cause, .. } = refused;
+        let policy = target.policy;
         // It may have waited elsewhere since.
         let cause = cause.later(root.now().since(at));
         let expose = root.exposes();
@@ -138,7 +137,7 @@ impl Stream {
                 let sent = send(&reply);
                 if sent == Action::Pause {
                     root.metrics(policy, |metrics| metrics.fallback(cause.reason, reply.source));
-                    root.annotate(Target::whole(policy), Decided::Fallback, Some(cause.reason));
+                    root.annotate(target, Decided::Fallback, Some(cause.reason));
                 }
                 sent
             }
@@ -155,7 +154,7 @@ impl Stream {
         let arrived = root.decide(guard, Some(cluster.as_bytes()), self.id, Some(refused.sent));
         let (mut call, asked, decision) = begun(arrived, Seen::default(), None);
         call.waited = refused.waited;
-        call.rerouted = Some(Rerouted { policy: refused.policy, reason: refused.cause.reason, cluster });
+        call.rerouted = Some(Rerouted { from: refused.target, reason: refused.cause.reason, cluster });
         self.obey(root, Held { call, asked, refused: Some(refused) }, decision)
     }
 }

@@ -18,7 +18,10 @@ use resilience_core::worker::Target;
 
 /// An answer that failed, and has not begun for the caller.
 struct Failure {
+    /// The policy that is asked for a fallback.
     policy: usize,
+    /// Whose request it is.
+    own: Target,
     cause: Cause,
     caller: Caller,
 }
@@ -49,8 +52,8 @@ impl Way {
     pub(super) fn count(&self, root: &mut Root) {
         match self {
             Self::Own => {}
-            Self::Elsewhere { rerouted: Rerouted { policy, reason, .. }, .. } => {
-                root.metrics(*policy, |metrics| metrics.fallback(*reason, Source::Reroute));
+            Self::Elsewhere { rerouted: Rerouted { from, reason, .. }, .. } => {
+                root.metrics(from.policy, |metrics| metrics.fallback(*reason, Source::Reroute));
             }
             Self::Astray(rerouted) => root.went_astray(rerouted),
         }
@@ -112,7 +115,7 @@ impl Stream {
         if !rerouted.has_arrived() {
             return Way::Astray(rerouted);
         }
-        let exposed = root.policy(rerouted.policy).filter(|_| root.exposes());
+        let exposed = root.policy(rerouted.from.policy).filter(|_| root.exposes());
         let mark = exposed.map(|policy| marker(&policy.name, rerouted.reason, Source::Reroute));
         Way::Elsewhere { rerouted, mark }
     }
@@ -139,7 +142,12 @@ impl Stream {
         let failure = reason.map(|reason| {
             let mut caller = std::mem::take(&mut call.caller);
             caller.is_grpc |= call.answer.is_grpc();
-            Failure { policy: call.target.policy, cause: Cause::failure(reason, call.answer.status), caller }
+            Failure {
+                policy: call.target.policy,
+                own: call.own(),
+                cause: Cause::failure(reason, call.answer.status),
+                caller,
+            }
         });
         if is_settled || failure.is_some() {
             self.judge_answer(root, &info);
@@ -165,7 +173,7 @@ impl Stream {
         mark: Option<&str>,
         ends: bool,
     ) -> Option<Action> {
-        let Failure { policy: index, cause, caller } = failure;
+        let Failure { policy: index, own, cause, caller } = failure;
         let policy = root.policy(*index)?;
         let reply = match instead(policy, root.exposes(), cause, caller, Entries::default()) {
             Instead::Answer(reply) => reply,
@@ -194,7 +202,7 @@ impl Stream {
             }
         };
         root.metrics(*index, |metrics| metrics.fallback(cause.reason, source));
-        root.annotate(Target::whole(*index), Decided::Fallback, Some(cause.reason));
+        root.annotate(*own, Decided::Fallback, Some(cause.reason));
         Some(action)
     }
 }

@@ -135,6 +135,28 @@ fn a_full_window_of_successes_costs_nothing() {
     assert_eq!(full, HEALTHY);
 }
 
+/// Whose answer may trip the breaker has its identity read, because it cannot be any more when the answer comes. A failure
+/// now and then is no reason to.
+#[test]
+fn only_where_a_trip_is_near_the_requests_identity_is_read() {
+    let shop = by_rate(r#""sliding_window_size": 20"#);
+    let asked =
+        |stream: &FakeStream| stream.calls().iter().filter(|call| call.argument == b"x-request-id").count();
+    let serve = |end| {
+        let stream = arrive(shop.vm());
+        run(&stream, end).unwrap();
+        asked(&stream)
+    };
+    (0..6).for_each(|_| assert_eq!(serve(End::Status(200)), 0));
+    // One of ten, where half of them trip.
+    assert_eq!([End::Status(500), End::Status(200), End::Status(200)].map(serve), [0, 0, 0]);
+    // Two of eleven are too few, four of thirteen are not.
+    assert_eq!(
+        [End::Status(500), End::Status(500), End::Status(500), End::Status(500)].map(serve),
+        [0, 0, 0, 1]
+    );
+}
+
 #[test]
 fn a_window_over_time_takes_every_call() {
     let shop = by_rate(r#""sliding_window_type": "time", "sliding_window_size": 10"#);
