@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// How much time there is at least between two lines of one policy and reason.
 pub const INTERVAL: Duration = Duration::from_secs(10);
-/// How many lines a VM writes in an interval at most, over all policies: of thousands that refuse, the others have theirs later.
+/// How many lines a VM writes in each interval at most, over all policies: of thousands that refuse, the others have theirs later.
 const LINES: u32 = 100;
 /// More entries than there are reasons are damage.
 const MOST: usize = 16;
@@ -109,12 +109,33 @@ impl Refusals {
             }
             !is_over
         });
+        // Whose line was put off comes first, or it would be for ever.
+        over.sort_by_key(|(_, quiet)| (quiet.until, !quiet.owed));
         let mut due = Vec::new();
         for ((policy, reason), Quiet { held_back, target, .. }) in over {
             let Some(name) = name(policy) else { continue };
             due.extend(self.look(port, name, Due { target, reason, held_back }, false, now));
         }
         due
+    }
+
+    /// Changes what all know of a policy.
+    fn update<P: Port + ?Sized, T>(
+        &self,
+        port: &mut P,
+        name: &str,
+        change: impl FnMut(Option<&Versioned>) -> Change<T>,
+    ) -> Option<T> {
+        // No policy has a name like this.
+        let key = format!("resilience/{}/{name}#refusals", self.namespace);
+        let updated = update(port, key.as_bytes(), change);
+        if updated.conflicts > 0 {
+            port.report(Event::Conflicts { operation: Operation::Log, count: updated.conflicts });
+        }
+        if updated.answer.is_none() {
+            port.report(Event::GaveUp { operation: Operation::Log });
+        }
+        updated.answer
     }
 
     /// Until when there are no more lines, if there were enough.
@@ -127,17 +148,18 @@ impl Refusals {
         (lines >= LINES).then(|| since.after(INTERVAL))
     }
 
-    /// At its end, this VM tells the others what it has held back.
+    /// At its end, this VM leaves to the others what it has held back: the next line says so.
     pub fn leave<'n, P: Port + ?Sized>(
         &mut self,
         port: &mut P,
         name: impl Fn(usize) -> Option<&'n str>,
         now: Timestamp,
-    ) -> Vec<Due> {
-        self.quiet.values_mut().filter(|quiet| quiet.held_back > 0).for_each(|quiet| quiet.until = now);
-        let due = self.overdue(port, name, now);
-        self.quiet.clear();
-        due
+    ) {
+        for ((policy, reason), quiet) in std::mem::take(&mut self.quiet) {
+            if let Some(name) = name(policy).filter(|_| quiet.held_back > 0) {
+                self.update(port, name, |found| leave_behind(found, reason, quiet.held_back, now));
+            }
+        }
     }
 
     /// Finds out whether it is time for a line, of what this VM knows; `anew` says that one more was refused just now, which it
@@ -156,23 +178,26 @@ impl Refusals {
             self.quiet.insert((target.policy, reason), Quiet { until, held_back, owed: true, target });
             return None;
         }
-        // No policy has a name like this.
-        let key = format!("resilience/{}/{name}#refusals", self.namespace);
-        let agreed = update(port, key.as_bytes(), |found| agree(found, reason, held_back, anew, now));
-        if agreed.conflicts > 0 {
-            port.report(Event::Conflicts { operation: Operation::Log, count: agreed.conflicts });
-        }
-        if agreed.answer.is_none() {
-            port.report(Event::GaveUp { operation: Operation::Log });
-        }
+        let agreed = self.update(port, name, |found| agree(found, reason, held_back, anew, now));
         // Where nobody can be asked, each says what it knows.
-        let (last, said) = agreed.answer.unwrap_or((now, Some(held_back)));
+        let (last, said) = agreed.unwrap_or((now, Some(held_back)));
         let quiet = Quiet { until: last.after(INTERVAL), held_back: 0, owed: said.is_none(), target };
         self.quiet.insert((target.policy, reason), quiet);
         let held_back = said.filter(|held_back| anew || *held_back > 0)?;
         self.lines.1 = self.lines.1.saturating_add(1);
         Some(Due { held_back, ..due })
     }
+}
+
+/// Adds what one VM knows to what all know, for somebody else to say.
+fn leave_behind(found: Option<&Versioned>, reason: Reason, held_back: u64, now: Timestamp) -> Change<()> {
+    let reason = reason as u8;
+    let mut all = found.and_then(|found| decode(&found.bytes)).unwrap_or_default();
+    match all.iter_mut().find(|known| known.reason == reason) {
+        Some(known) => known.held_back = known.held_back.saturating_add(held_back),
+        None => all.push(Known { reason, last: now, held_back }),
+    }
+    Change::Write(encode(&all), ())
 }
 
 /// Adds what one VM knows to what all know. Answers with the moment of the last line, and with how many were held back before

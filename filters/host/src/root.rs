@@ -310,7 +310,7 @@ impl Root {
         if self.timer.went_off(self.now) {
             self.has_beaten = true;
             self.keep_house();
-            self.tell_held_back(false);
+            self.tell_held_back();
             resumed.extend(self.at_that_moment(|worker, port, now| worker.look_after_all(port, now)));
         }
         resumed
@@ -356,7 +356,7 @@ impl Root {
 
     pub(crate) fn leave(&mut self) {
         self.with_worker(|worker, port, now| worker.leave(port, now));
-        self.tell_held_back(true);
+        self.leave_held_back();
     }
 
     fn with_worker<T>(&mut self, act: impl FnOnce(&mut Worker, &mut HostPort<'_>, Timestamp) -> T) -> T {

@@ -134,8 +134,11 @@ fn of_every_kind() -> Vec<Value> {
     });
     let bulkhead = json!({"max_concurrent_calls": 1});
     let budget = json!({"percent_can_retry": 0, "min_retries_per_second": 1, "ttl": "60s"});
+    let mut shut = breaker.clone();
+    shut["wait_duration_in_open_state"] = "10m".into();
     vec![
         policy("probing", breaker),
+        policy("shut", shut),
         guarded("full", &json!({"bulkhead": bulkhead})),
         guarded("retried", &json!({"retry": {"max_retries": 1}, "retry_budget": budget})),
     ]
@@ -148,8 +151,9 @@ async fn play(upstream: &Upstream, edge: &Edge, workers: &mut [Connection]) {
         let answer = workers[worker].send(request.header("x-request-id", worker.to_string())).await;
         answer.unwrap().status
     };
+    assert_eq!(status(0, get("/shut", "status=500")).await, 500);
+    assert_eq!(status(1, get("/shut", "status=200")).await, 503);
     assert_eq!(status(0, get("/probing", "status=500")).await, 500);
-    assert_eq!(status(1, get("/probing", "status=200")).await, 503);
     let tripped = std::time::Instant::now();
     pass(tripped, std::time::Duration::from_millis(200)).await;
     assert_eq!(status(2, get("/probing", "status=200")).await, 200);
@@ -163,13 +167,14 @@ async fn play(upstream: &Upstream, edge: &Edge, workers: &mut [Connection]) {
     assert_eq!(held.headers().await.unwrap().finish().await.status, 200);
     for words in [
         "policy probing: circuit breaker closed -> open cause=consecutive_failures count=1 limit=1 generation=1 request_id=0",
-        "policy probing: refused reason=circuit_open breaker=open",
+        "policy shut: refused reason=circuit_open breaker=open",
         "policy probing: circuit breaker open -> half_open cause=wait_over generation=2 request_id=2",
         "policy probing: circuit breaker half_open -> closed cause=probes calls=1 failed=0 slow=0 generation=3 request_id=2",
         "policy full: refused reason=bulkhead_full in_flight=1 waiting=0 limit=1 held_back=0",
     ] {
-        let lines = edge.envoy.log_lines();
-        assert_eq!(lines.iter().filter(|line| line.contains(words)).count(), 1, "{words}: {lines:#?}");
+        let said = || edge.envoy.log_lines().iter().filter(|line| line.contains(words)).count();
+        eventually(words, PATIENCE, async || (said() > 0).then_some(())).await;
+        assert_eq!(said(), 1, "{words}: {:#?}", edge.envoy.log_lines());
     }
     assert_eq!(traps(&edge.envoy), Vec::<String>::new());
 }

@@ -84,13 +84,41 @@ fn there_is_one_line_over_all_workers_and_every_refusal_is_counted() {
 fn who_leaves_tells_the_others_what_it_held_back() {
     let (mut port, mut gone, mut heir) = (Fake::default(), Vm::new(), Vm::new());
     assert_eq!([0, 1, 2].map(|at| gone.refused(&mut port, at)), [Some(0), None, None]);
-    assert!(gone.0.leave(&mut port, |_| Some("p"), ms(3)).is_empty(), "there was a line just now");
+    gone.0.leave(&mut port, |_| Some("p"), ms(3));
     assert!(gone.tick(&mut port, 20_000).is_empty());
     assert_eq!(heir.refused(&mut port, 20_000), Some(2));
-    let mut last = Vm::new();
-    assert_eq!([40_000, 40_001].map(|at| last.refused(&mut port, at)), [Some(0), None]);
-    let due = last.0.leave(&mut port, |_| Some("p"), ms(50_000));
-    assert_eq!(due.iter().map(|due| due.held_back).collect::<Vec<_>>(), [1], "it was time for one");
+    // Also where the others have lost what they knew, and where it may write no more lines itself.
+    let (mut port, mut gone, mut heir) = (Fake::default(), Refusals::new("ns"), Vm::new());
+    let names: Vec<_> = (0..101).map(|policy| format!("p{policy}")).collect();
+    let mut refuse = |policy: usize, at| {
+        gone.refused(&mut port, &names[policy], Target::whole(policy), OPEN, ms(at)).is_some()
+    };
+    assert!((0..100).all(|policy| refuse(policy, 20_000)));
+    assert!(!refuse(100, 20_000) && !refuse(100, 20_001));
+    gone.leave(&mut port, |policy| names.get(policy).map(String::as_str), ms(20_002));
+    let due = heir.0.refused(&mut port, "p100", Target::whole(100), OPEN, ms(31_000));
+    assert_eq!(due.map(|due| due.held_back), Some(2));
+}
+
+#[test]
+fn whose_line_was_put_off_is_not_put_off_for_ever() {
+    let (mut port, mut vm) = (Fake::default(), Refusals::new("ns"));
+    let names: Vec<_> = (0..250).map(|policy| format!("p{policy}")).collect();
+    let name = |policy: usize| names.get(policy).map(String::as_str);
+    let mut spoken_of = [false; 250];
+    // All go on refusing, less often than a VM ticks.
+    for at in (20_000..60_000).step_by(500) {
+        for (policy, name) in names.iter().enumerate().filter(|_| at % 2000 == 250 || at == 20_000) {
+            let due = vm.refused(&mut port, name, Target::whole(policy), OPEN, ms(at));
+            spoken_of[policy] |= due.is_some();
+        }
+        let due = vm.overdue(&mut port, name, ms(at));
+        due.iter().for_each(|due| spoken_of[due.target.policy] = true);
+        for policy in 0..100 {
+            vm.refused(&mut port, &names[policy], Target::whole(policy), OPEN, ms(at + 1));
+        }
+    }
+    assert!(spoken_of.iter().all(|spoken_of| *spoken_of), "{spoken_of:?}");
 }
 
 #[test]

@@ -36,8 +36,8 @@ pub(super) enum Lazy {
     #[default]
     Undefined,
     Defined(Metric),
-    /// There were too many already.
-    NoRoom,
+    /// There were too many already, as many as were allowed then.
+    NoRoom(usize),
 }
 
 impl Lazy {
@@ -61,15 +61,20 @@ impl Lazy {
         if !WRITTEN {
             return;
         }
-        if let Self::Undefined = self {
+        let is_open = match self {
+            Self::Undefined => true,
+            Self::Defined(_) => false,
+            Self::NoRoom(most) => MOST.get() > *most,
+        };
+        if is_open {
             *self = match define() {
-                Ok(metric) => metric.map_or(Self::NoRoom, Self::Defined),
+                Ok(metric) => metric.map_or_else(|| Self::NoRoom(MOST.get()), Self::Defined),
                 Err(status) => return settle(Err(status)),
             };
         }
         match self {
             Self::Defined(metric) => settle(act(*metric)),
-            Self::NoRoom | Self::Undefined => leave_out(),
+            Self::NoRoom(_) | Self::Undefined => leave_out(),
         }
     }
 }
@@ -128,11 +133,11 @@ fn leave_out() {
 }
 
 fn first_left_out() -> Result<Metric> {
+    let metric = define(MetricKind::Counter, DROPPED.to_owned())?;
+    LEFT_OUT.set(Some(metric));
     let most = MOST.get();
     let remedy = "\"max_metrics\" allows more";
     log(Level::Warn, &format!("this worker has defined {most} metrics, others are not shown: {remedy}"));
-    let metric = define(MetricKind::Counter, DROPPED.to_owned())?;
-    LEFT_OUT.set(Some(metric));
     Ok(metric)
 }
 

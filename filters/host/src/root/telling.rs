@@ -7,6 +7,7 @@ use crate::port::{Asker, HostPort};
 use resilience_core::annotation::{Annotation, Decided};
 use resilience_core::answer::Reason;
 use resilience_core::breaker::State;
+use resilience_core::config::Document;
 use resilience_core::decision::state_by_mode;
 use resilience_core::refusals::{Due, Line, numbers};
 use resilience_core::worker::Target;
@@ -24,16 +25,19 @@ impl Root {
         }
     }
 
-    /// Has the log say how many refusals had no line, where it is time: with a sign of life, and at the end, which this VM `leaves`.
-    pub(super) fn tell_held_back(&mut self, leaves: bool) {
+    /// With a sign of life: has the log say how many refusals had no line, where it is time.
+    pub(super) fn tell_held_back(&mut self) {
         let Self { document, refusals, metrics, now, .. } = self;
         let mut port = HostPort { document, policies: metrics, asker: Asker::Nobody };
-        let name = |policy: usize| document.policies.get(policy).map(|policy| policy.name.as_str());
-        let due = match leaves {
-            true => refusals.leave(&mut port, name, *now),
-            false => refusals.overdue(&mut port, name, *now),
-        };
+        let due = refusals.overdue(&mut port, |policy| name(document, policy), *now);
         due.into_iter().for_each(|due| self.tell(due, None));
+    }
+
+    /// At the end: leaves it to others to say so.
+    pub(super) fn leave_held_back(&mut self) {
+        let Self { document, refusals, metrics, now, .. } = self;
+        let mut port = HostPort { document, policies: metrics, asker: Asker::Nobody };
+        refusals.leave(&mut port, |policy| name(document, policy), *now);
     }
 
     fn tell(&mut self, due: Due, request_id: Option<String>) {
@@ -66,4 +70,8 @@ impl Root {
     fn state_of(&self, target: Target) -> Option<State> {
         state_by_mode(self.policy(target.policy)?).or_else(|| self.worker.last_seen(target))
     }
+}
+
+fn name(document: &Document, policy: usize) -> Option<&str> {
+    document.policies.get(policy).map(|policy| policy.name.as_str())
 }

@@ -72,7 +72,8 @@ impl<'a> Watched<'a> {
         assert_eq!(self.refusals(), refused, "{:#?}", self.lines);
         for pair in self.lines.windows(2) {
             let most = pair[1].written.1 - pair[0].written.0;
-            assert!(most >= INTERVAL, "{most:?} at most between {pair:#?}");
+            // A worker may have been held up between its decision and its line.
+            assert!(most + 4 * TICK >= INTERVAL, "{most:?} at most between {pair:#?}");
         }
     }
 }
