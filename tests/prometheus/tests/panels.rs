@@ -147,7 +147,8 @@ fn each_event_is_counted_once() {
         samples.push(sample(&summed, 30, &expected(&labels), 7));
     }
     assert!(samples.len() >= 7, "{samples:?}");
-    let mut all = envoy();
+    // Watched for longer than a step.
+    let mut all = vec![series("up", "_x30 1x90"), series("envoy_server_uptime", "_x30 90000+15x90")];
     all.extend(counters().iter().map(|name| series(name, "_x40 3x9 5 6x29 1x60")));
     promtool(&all, &samples);
     // Of one that Prometheus has not watched nobody knows when the first came.
@@ -201,15 +202,15 @@ fn breakers_of_policies_that_nobody_asks_any_more_are_not_shown() {
     );
 }
 
-/// A hundred outages of a second, and ten of up to a minute in the last hour.
+/// A hundred outages of a second before, and ten of up to a minute in the last hour.
 #[test]
 fn recovery_is_that_of_the_time_shown() {
     let name = names::recovery(POLICY);
     let bucket = |least: &str, values: &str| more(&name, "_bucket", &format!(r#", le="{least}""#), values);
     let mut all = envoy();
-    all.push(bucket("1000", "100x400"));
-    all.push(bucket("60000", "100x280 110x120"));
-    all.push(bucket("+Inf", "100x280 110x120"));
+    all.push(bucket("1000", "0+2x50 100x400"));
+    all.push(bucket("60000", "0+2x50 100x229 110x120"));
+    all.push(bucket("+Inf", "0+2x50 100x229 110x120"));
     let queries: Vec<_> = queries("Recovery").iter().map(|query| format!("round({query})")).collect();
     let [median, most] = &queries[..] else { panic!("{queries:?}") };
     let policy = expected(&["policy"]);
