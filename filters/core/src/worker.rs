@@ -34,6 +34,8 @@ mod rates_tests;
 mod reading;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;
 mod verdict;
 mod waiting;
 #[cfg(test)]
@@ -181,13 +183,6 @@ impl Worker {
     pub fn last_seen(&self, target: Target) -> Option<BreakerState> {
         let scope = self.scope(target.policy).filter(|scope| scope.patterns.breaker.is_some())?;
         scope.guards.get(target.key).map(|guard| guard.state)
-    }
-
-    /// What stands in shared state; `None` where the store does not tell, or nothing is kept.
-    pub fn peek<P: Port + ?Sized>(&self, port: &mut P, target: Target, now: Timestamp) -> Option<State> {
-        let guard = self.scope(target.policy)?.guards.get(target.key)?;
-        let found = port.get(&guard.key).ok()?;
-        Some(State::read(found.as_ref(), now))
     }
 
     /// Whether a policy's breaker keeps anything in shared state.

@@ -15,7 +15,7 @@ mod exchange;
 mod flow;
 pub mod many;
 mod process;
-mod prometheus;
+pub mod prometheus;
 mod raw;
 mod scratch;
 mod terminal;
@@ -29,7 +29,7 @@ pub use client::{Answer, Connection, Pending, Protocol, Request, Streaming, send
 pub use envoy::{Builder, Envoy, StartFailure, Validation};
 pub use flow::{Flow, Running};
 pub use process::{monotonic_nanoseconds, pin};
-pub use prometheus::{Prometheus, Series};
+pub use prometheus::Prometheus;
 pub use raw::{RawAnswer, Upgraded, raw_exchange};
 
 pub use scratch::{DynamicFile, Scratch};

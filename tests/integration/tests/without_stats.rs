@@ -124,3 +124,113 @@ async fn not_one_request_passes_from_any_worker_once_the_fifth_failure_was_answe
     }
     assert_eq!(traps(&blind.edge.envoy), Vec::<String>::new());
 }
+
+/// Policies that trip, refuse, probe, wait and retry.
+fn of_every_kind() -> Vec<Value> {
+    let breaker = json!({
+        "consecutive_failures": 1,
+        "wait_duration_in_open_state": "200ms",
+        "permitted_number_of_calls_in_half_open_state": 1,
+    });
+    let bulkhead = json!({"max_concurrent_calls": 1});
+    let budget = json!({"percent_can_retry": 0, "min_retries_per_second": 1, "ttl": "60s"});
+    vec![
+        policy("probing", breaker),
+        guarded("full", &json!({"bulkhead": bulkhead})),
+        guarded("retried", &json!({"retry": {"max_retries": 1}, "retry_budget": budget})),
+    ]
+}
+
+/// Trips, refuses, probes and closes; holds and refuses; retries. Each of these once, and all that is left of it in the log.
+async fn play(upstream: &Upstream, edge: &Edge, workers: &mut [Connection]) {
+    let get = |path: &str, behaviour: &str| Request::get(path).header("x-behave", behaviour);
+    let mut status = async |worker: usize, request: Request| {
+        let answer = workers[worker].send(request.header("x-request-id", worker.to_string())).await;
+        answer.unwrap().status
+    };
+    assert_eq!(status(0, get("/probing", "status=500")).await, 500);
+    assert_eq!(status(1, get("/probing", "status=200")).await, 503);
+    let tripped = std::time::Instant::now();
+    pass(tripped, std::time::Duration::from_millis(200)).await;
+    assert_eq!(status(2, get("/probing", "status=200")).await, 200);
+    let before = upstream.requests();
+    assert_eq!(status(3, get("/retried", "status=503")).await, 503);
+    assert_eq!(upstream.requests(), before + 2);
+    let held = workers[0].start(get("/full", "hang")).await.unwrap();
+    upstream.wait_in_flight(1).await;
+    assert_eq!(workers[1].send(get("/full", "status=200")).await.unwrap().status, 503);
+    upstream.release();
+    assert_eq!(held.headers().await.unwrap().finish().await.status, 200);
+    for words in [
+        "policy probing: circuit breaker closed -> open cause=consecutive_failures count=1 limit=1 generation=1 request_id=0",
+        "policy probing: refused reason=circuit_open breaker=open",
+        "policy probing: circuit breaker open -> half_open cause=wait_over generation=2 request_id=2",
+        "policy probing: circuit breaker half_open -> closed cause=probes calls=1 failed=0 slow=0 generation=3 request_id=2",
+        "policy full: refused reason=bulkhead_full in_flight=1 waiting=0 limit=1 held_back=0",
+    ] {
+        let lines = edge.envoy.log_lines();
+        assert_eq!(lines.iter().filter(|line| line.contains(words)).count(), 1, "{words}: {lines:#?}");
+    }
+    assert_eq!(traps(&edge.envoy), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_stat_the_log_tells_all_the_same() {
+    let mut blind = Blind::with(&of_every_kind()).await;
+    play(&blind.upstream, &blind.edge, &mut blind.workers).await;
+    assert_eq!(blind.edge.envoy.get("/stats").await.body, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_out_leaves_the_rest_right() {
+    let upstream = Upstream::start().await;
+    let mut bootstrap =
+        bootstrap(&[plain_listener("edge", filter(&document(&of_every_kind())))], upstream.addr());
+    let rejected =
+        ["resilience_vm_", "resilience_circuit_breaker_recovery", "resilience_calls", "resilience_bulk"];
+    let prefixes = rejected.map(|name| json!({"prefix": format!("wasmcustom.{name}")}));
+    bootstrap["stats_config"]["stats_matcher"] = json!({"exclusion_list": {"patterns": prefixes}});
+    let edge = Edge::start(bootstrap).await;
+    let mut workers = edge.clients(Protocol::Http2).await.into_connections();
+    play(&upstream, &edge, &mut workers).await;
+    let mut expected = Series::default();
+    let probing = [("policy", "probing")];
+    for (to, cause) in [("open", "consecutive_failures"), ("half_open", "wait_over"), ("closed", "probes")] {
+        let labels = [probing[0], ("to", to), ("cause", cause)];
+        expected.add("circuit_breaker_transitions_total", &labels, 1);
+    }
+    expected.set("circuit_breaker_state", &[probing[0], ("key", "_")], 0);
+    expected.set_within("circuit_breaker_open_milliseconds_total", &probing, 200..=60_000);
+    expected.add("circuit_breaker_probes_total", &[probing[0], ("outcome", "success")], 1);
+    for (policy, reason) in [("probing", "circuit_open"), ("full", "bulkhead_full")] {
+        expected.add("rejections_total", &[("policy", policy), ("reason", reason), ("class", "_")], 1);
+    }
+    expected.add("retries_total", &[("policy", "retried"), ("decision", "granted")], 1);
+    expected.set("retry_budget_balance", &[("policy", "retried")], 59);
+    expected.set("configuration_generation", &[("namespace", "default")], 1);
+    edge.wait_series(&expected).await;
+}
+
+/// The names are then what the module calls them, labels and all.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_rules_for_labels_the_names_have_them() {
+    let upstream = Upstream::start().await;
+    let bootstrap =
+        bootstrap(&[plain_listener("edge", filter(&document(&of_every_kind())))], upstream.addr());
+    let workers = u32::try_from(WORKERS).unwrap();
+    let edge = Edge::of(Envoy::builder(bootstrap).concurrency(workers)).await;
+    let mut connections = edge.clients(Protocol::Http2).await.into_connections();
+    play(&upstream, &edge, &mut connections).await;
+    for (name, value) in [
+        ("calls_total;policy=probing;outcome=success;slow=false", 1),
+        ("circuit_breaker_transitions_total;policy=probing;to=open;cause=consecutive_failures", 1),
+        ("circuit_breaker_probes_total;policy=probing;outcome=success", 1),
+        ("rejections_total;policy=full;reason=bulkhead_full;class=_", 1),
+        ("retry_budget_balance;policy=retried", 59),
+        ("configuration_generation;namespace=default", 1),
+        ("vm_deaths_total;namespace=default", 0),
+        ("vm_starts_total", 1 + WORKERS as u64),
+    ] {
+        edge.envoy.wait_stat(&format!("wasmcustom.resilience_{name}"), |shown| shown == value).await;
+    }
+}

@@ -54,6 +54,7 @@ fn a_vm_for_operators_is_no_member_and_never_ticks() {
     shop.pass(WAIT).unwrap();
     let members = || shop.host.data(MEMBERS).expect("workers give signs of life").0;
     let before = members();
+    assert_eq!(shop.metric("resilience_vm_starts_total"), 2);
     let control = operators(&shop);
     assert_eq!(control.tick_period(ROOT), None);
     for path in
@@ -62,6 +63,7 @@ fn a_vm_for_operators_is_no_member_and_never_ticks() {
         assert_eq!(order(&control, path), 200);
     }
     assert_eq!(members(), before);
+    assert_eq!(shop.metric("resilience_vm_starts_total"), 2, "it is no part of what serves");
     // Its end is nobody's business either.
     control.delete_root(ROOT).unwrap();
     assert_eq!(members(), before);

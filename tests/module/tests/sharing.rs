@@ -32,6 +32,25 @@ fn failures_of_all_workers_add_up_and_all_refuse() {
     assert_eq!(logged("checkout"), 2);
 }
 
+/// A VM may die of its first request, before its first tick: then it has started all the same.
+#[test]
+fn a_vm_counts_as_started_once_with_its_first_request_or_its_first_tick() {
+    let starts = "resilience_vm_starts_total";
+    let shop = Shop::open(3);
+    assert_eq!(shop.host.metric(starts), None, "a configuration may yet be refused");
+    for (worker, vm) in (1..).zip(&shop.vms) {
+        if worker == 2 {
+            vm.tick(ROOT).unwrap();
+        } else {
+            serve(vm, End::Status(200)).unwrap();
+        }
+        assert_eq!(shop.metric(starts), worker);
+        serve(vm, End::Status(200)).unwrap();
+        vm.tick(ROOT).unwrap();
+        assert_eq!(shop.metric(starts), worker);
+    }
+}
+
 #[test]
 fn one_probe_for_all_workers() {
     let shop = Shop::open(3);

@@ -51,18 +51,15 @@ impl Evidence {
         self.consecutive == 0 && self.window.as_ref().is_none_or(Window::is_saturated)
     }
 
-    /// Whether half of what trips the breaker is there. What is usual in healthy traffic is far below that.
+    /// Whether the last call failed, or half of what trips the breaker is there. Healthy traffic is seldom near.
     pub(super) fn is_near(&self, settings: &Settings, now: Timestamp) -> bool {
-        let in_a_row = settings
-            .consecutive_failures
-            .is_some_and(|limit| self.consecutive > 0 && self.consecutive.saturating_mul(2) >= limit);
         let in_window = || {
             let trigger = settings.failures_in_window?;
             let half = usize::from(trigger.failures).div_ceil(2).checked_sub(1)?;
             let oldest = self.failures.iter().rev().nth(half)?;
             Some(now.since(*oldest) <= trigger.window)
         };
-        in_a_row
+        self.consecutive > 0
             || in_window().unwrap_or(false)
             || settings.rates.is_some_and(|rates| rates.is_near(self.tally(now)))
     }

@@ -297,21 +297,22 @@ fn evidence_stays_bounded_and_in_order() {
 }
 
 #[test]
-fn a_change_is_near_when_half_of_what_trips_it_is_there() {
+fn a_change_is_near_after_a_failure_and_when_half_of_what_trips_it_is_there() {
     let near = |rig: &Rig, at| rig.breaker.is_near_a_change(&rig.settings, ms(at));
     let mut rig = Rig::new(Settings { consecutive_failures: Some(5), ..settings() });
-    for expected in [false, false, true] {
-        rig.fail(ms(0));
-        assert_eq!(near(&rig, 0), expected);
-    }
+    assert!(!near(&rig, 0));
+    rig.fail(ms(0));
+    assert!(near(&rig, 0));
     rig.request(Outcome::Success, ms(1));
     assert!(!near(&rig, 1));
     // As long as they are in the window.
     let mut rig = Rig::new(windowed(4, TEN_SECONDS));
-    rig.fail(ms(0));
-    assert!(!near(&rig, 0));
-    rig.fail(ms(5000));
-    assert_eq!([5000, 10_000, 10_001].map(|at| near(&rig, at)), [true, true, false]);
+    for at in [0, 5000] {
+        rig.fail(ms(at));
+        rig.request(Outcome::Success, ms(at));
+        assert_eq!(near(&rig, at), at > 0);
+    }
+    assert_eq!([10_000, 10_001].map(|at| near(&rig, at)), [true, false]);
     let at_once = Rig::new(Settings { consecutive_failures: Some(1), ..settings() });
     assert!(near(&at_once, 0), "the first failure is the one");
     let mut open = Rig::new(settings());

@@ -52,8 +52,8 @@ pub fn numbers<P: Port + ?Sized>(
     let Some(policy) = policies.get(target.policy) else { return Numbers(text) };
     // Writing to a string does not fail.
     let _ = match reason {
-        Reason::CircuitOpen => breaker(&mut text, port, worker, policy, target, now),
-        Reason::BulkheadFull => bulkhead(&mut text, port, worker, policy, target, now),
+        Reason::CircuitOpen => breaker(&mut text, policy, worker.peek(port, target, now), now),
+        Reason::BulkheadFull => bulkhead(&mut text, policy, worker.peek(port, target, now)),
         Reason::DependencyOpen => {
             let open = open_dependency(port, worker, policies, policy, now);
             write!(text, " dependency={}", open.map_or("_", |needed| &needed.name))
@@ -80,18 +80,11 @@ fn open_dependency<'p, P: Port + ?Sized>(
     needed.into_iter().find(|(index, needed)| is_open(*index, *needed)).map(|(_, needed)| needed)
 }
 
-fn breaker<P: Port + ?Sized>(
-    text: &mut String,
-    port: &mut P,
-    worker: &Worker,
-    policy: &Policy,
-    target: Target,
-    now: Timestamp,
-) -> fmt::Result {
+fn breaker(text: &mut String, policy: &Policy, state: Option<State>, now: Timestamp) -> fmt::Result {
     if let Some(state) = state_by_mode(policy) {
         return write!(text, " breaker={state} cause=mode");
     }
-    let Some(State { breaker, history, .. }) = worker.peek(port, target, now) else { return Ok(()) };
+    let Some(State { breaker, history, .. }) = state else { return Ok(()) };
     let state = breaker.phase().state();
     write!(text, " breaker={state}")?;
     match breaker.phase() {
@@ -109,16 +102,9 @@ fn breaker<P: Port + ?Sized>(
     write!(text, " cause={}{}", last.cause, last.numbers)
 }
 
-fn bulkhead<P: Port + ?Sized>(
-    text: &mut String,
-    port: &mut P,
-    worker: &Worker,
-    policy: &Policy,
-    target: Target,
-    now: Timestamp,
-) -> fmt::Result {
+fn bulkhead(text: &mut String, policy: &Policy, state: Option<State>) -> fmt::Result {
     let Some(settings) = policy.bulkhead.as_ref().map(|bulkhead| &bulkhead.settings) else { return Ok(()) };
-    if let Some(state) = worker.peek(port, target, now) {
+    if let Some(state) = state {
         let (in_flight, waiting) = (state.bulkhead.in_flight(), state.bulkhead.waiting());
         write!(text, " in_flight={in_flight} waiting={waiting}")?;
     }

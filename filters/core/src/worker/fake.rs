@@ -41,6 +41,8 @@ pub(crate) struct Fake {
     pub(super) counters: BTreeMap<Target, u64>,
     /// The change counter cannot be read.
     pub(super) uncounted: bool,
+    /// There is no room to show what nobody uses.
+    pub(super) crowded: bool,
     /// Writers die between their write and the counter.
     pub(super) forgetful: bool,
     pub(super) calls: Vec<&'static str>,
@@ -108,6 +110,10 @@ impl Port for Fake {
 
     fn wake(&mut self, wake: Wake) {
         self.wakes.push(wake);
+    }
+
+    fn shows_unused(&self) -> bool {
+        !self.crowded
     }
 
     fn report(&mut self, event: Event) {

@@ -1,7 +1,7 @@
 //! What the shared state holds, for those who only look.
 
 use super::keys::{decode, state_of, table_of};
-use super::{Scope, Worker};
+use super::{Port, Scope, Target, Worker};
 use crate::members::Members;
 use crate::state::State;
 use crate::store::{Unavailable, Versioned};
@@ -59,6 +59,13 @@ impl Worker {
             None => read(&own.key)?,
         };
         Ok(Some(Reading { written: found.is_some(), state: State::read(found.as_ref(), now) }))
+    }
+
+    /// What stands in shared state; `None` where the store does not tell, or nothing is kept.
+    pub fn peek<P: Port + ?Sized>(&self, port: &mut P, target: Target, now: Timestamp) -> Option<State> {
+        let guard = self.scope(target.policy)?.guards.get(target.key)?;
+        let found = port.get(&guard.key).ok()?;
+        Some(State::read(found.as_ref(), now))
     }
 
     /// The VMs that serve.

@@ -69,7 +69,7 @@ async fn nothing_is_said_of_requests_that_nothing_comes_of() {
     let before = edge.envoy.log_lines();
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let ask = |number: usize| {
-            let behaviour = if number % 50 == 0 { "status=500" } else { "status=200" };
+            let behaviour = if number.is_multiple_of(50) { "status=500" } else { "status=200" };
             named("/shop", behaviour, &number.to_string())
         };
         let answers = burst(edge.address, protocol, 1000, 16, ask).await;

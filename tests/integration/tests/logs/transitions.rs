@@ -179,6 +179,32 @@ async fn each_transition_is_told_once_with_the_request_that_led_to_it() {
     assert_eq!(traps(&scene.edge.envoy), Vec::<String>::new());
 }
 
+/// One failure after the other, by workers that have each seen some of them and believe that for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_of_many_failures_is_named_whoever_saw_the_others() {
+    let limits: Vec<usize> = (2..=12).collect();
+    let policies = limits.iter().map(|limit| {
+        let breaker = json!({"consecutive_failures": limit, "wait_duration_in_open_state": FOR_EVER});
+        policy(&format!("shop-{limit}"), breaker)
+    });
+    let policies: Vec<Value> = policies.collect();
+    let mut scene = Scene::open(&policies).await;
+    for limit in limits {
+        let name = format!("shop-{limit}");
+        // Each worker believes that all is well.
+        for _ in 0..WORKERS {
+            scene.get(&name, 200, "well").await;
+        }
+        for number in 1..=limit {
+            scene.get(&name, 500, &number.to_string()).await;
+        }
+        let words =
+            format!("closed -> open cause=consecutive_failures count={limit} limit={limit} generation=1");
+        wait_said(&scene.edge, &name, &[&format!("warning circuit breaker {words} request_id={limit}")])
+            .await;
+    }
+}
+
 /// However the request ends that led to it, and wherever in it that is known.
 #[tokio::test(flavor = "multi_thread")]
 async fn however_a_request_fails_it_is_named() {
