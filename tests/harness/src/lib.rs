@@ -6,6 +6,7 @@
 
 mod admin;
 mod behaviour;
+pub mod bundle;
 mod burst;
 mod client;
 pub mod config;

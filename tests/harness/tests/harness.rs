@@ -264,3 +264,22 @@ async fn a_flow_sends_everything_once_and_no_sooner_than_its_rate() {
         assert!(per_second.is_none() || started.elapsed() >= Duration::from_micros(247_500));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_are_held_are_given_to_nobody_and_can_be_bound_by_number() {
+    let held = bundle::Ports::hold(&["FIRST", "SECOND"]);
+    let ports: Vec<u16> = held.environment().iter().map(|(_, port)| port.parse().unwrap()).collect();
+    assert_ne!(ports[0], ports[1]);
+    let upstream = Upstream::start().await;
+    let (mut listener, cluster) = edge(upstream.addr(), "/");
+    listener["address"]["socket_address"]["port_value"] = ports[0].into();
+    let mut bootstrap = config::bootstrap(&[listener], &[cluster]);
+    bootstrap["admin"]["address"]["socket_address"]["port_value"] = ports[1].into();
+    let envoy = Envoy::builder(bootstrap).start().await;
+    assert_eq!(envoy.admin_addr().port(), ports[1]);
+    let address = SocketAddr::from(([127, 0, 0, 1], ports[0]));
+    let answers = async || send_once(address, Protocol::Http1, Request::get("/")).await.unwrap().status;
+    assert_eq!(answers().await, 200);
+    drop(held);
+    assert_eq!((answers().await, upstream.requests()), (200, 2));
+}

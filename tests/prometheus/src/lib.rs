@@ -93,16 +93,59 @@ pub fn panels(dashboard: &Value) -> Vec<&Value> {
 /// The expressions of a panel.
 #[must_use]
 pub fn expressions(panel: &Value) -> Vec<&str> {
-    let targets = panel["targets"].as_array().into_iter().flatten();
-    targets.filter_map(|target| target["expr"].as_str()).collect()
+    targets(panel).into_iter().filter_map(|target| target["expr"].as_str()).collect()
+}
+
+/// The times that Grafana puts into queries, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// From one point of a graph to the next.
+    pub interval: u64,
+    /// What a rate looks at: at least four times the interval between two scrapes.
+    pub rate_interval: u64,
+    /// All that is shown.
+    pub range: u64,
 }
 
 /// An expression with the dashboard's variables replaced as Grafana does where all is chosen.
 #[must_use]
-pub fn substituted(expression: &str, rate_interval: &str) -> String {
-    let all = ["$job", "$instance", "$policy"];
-    let expression = expression.replace("$__rate_interval", rate_interval);
-    all.iter().fold(expression, |text, name| text.replace(name, ".*"))
+pub fn substituted(expression: &str, times: Times) -> String {
+    let Times { interval, rate_interval, range } = times;
+    // Longer names first: others begin them.
+    let values = [
+        ("$__rate_interval", format!("{rate_interval}s")),
+        ("$__interval_ms", (interval * 1000).to_string()),
+        ("$__interval", format!("{interval}s")),
+        ("$__range_s", range.to_string()),
+        ("$__range", format!("{range}s")),
+        ("$job", ".*".to_owned()),
+        ("$instance", ".*".to_owned()),
+        ("$policy", ".*".to_owned()),
+    ];
+    values.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value))
+}
+
+/// What stands in a query before the zero that a graph shows where there is nothing; `None` where it ends in none.
+#[must_use]
+pub fn before_zero(expression: &str) -> Option<&str> {
+    if let Some(before) = expression.strip_suffix(" or vector(0)") {
+        return Some(before);
+    }
+    let (before, zero) = expression.rsplit_once(" or label_replace(vector(0), ")?;
+    (zero.matches('(').count() == 0 && zero.ends_with(')')).then_some(before)
+}
+
+/// The labels that a legend names, such as `policy` in `{{policy}}`.
+#[must_use]
+pub fn legend(target: &Value) -> Vec<&str> {
+    let text = target["legendFormat"].as_str().unwrap_or_default();
+    text.split("{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0)).collect()
+}
+
+/// The queries of a panel.
+#[must_use]
+pub fn targets(panel: &Value) -> Vec<&Value> {
+    panel["targets"].as_array().into_iter().flatten().collect()
 }
 
 /// The words of an expression that begin with `envoy_` or `resilience_`: what is scraped, and labels of Envoy's. Recorded

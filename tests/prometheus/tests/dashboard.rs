@@ -1,11 +1,14 @@
 //! The dashboard as a document: what Grafana would show crooked, or not at all.
 
-use resilience_prometheus_tests::{dashboard, expressions, panels};
+use resilience_prometheus_tests::{dashboard, expressions, panels, targets};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What the queries may ask for beside `$__rate_interval`.
+/// What the queries may ask for beside [`TIMES`].
 const VARIABLES: [&str; 3] = ["job", "instance", "policy"];
+
+/// What Grafana itself knows.
+const TIMES: [&str; 5] = ["__rate_interval", "__interval", "__interval_ms", "__range", "__range_s"];
 
 #[test]
 fn it_has_the_variables_that_its_queries_use() {
@@ -31,7 +34,7 @@ fn it_has_the_variables_that_its_queries_use() {
                     .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
                     .collect();
                 assert!(
-                    name == "__rate_interval" || VARIABLES.contains(&name.as_str()),
+                    TIMES.contains(&name.as_str()) || VARIABLES.contains(&name.as_str()),
                     "{}: ${name}",
                     panel["title"]
                 );
@@ -65,6 +68,25 @@ fn every_panel_says_what_it_shows_and_where_from() {
         all.len() - 1,
         "only the share of fallbacks is there twice: as a number and as a line"
     );
+}
+
+/// A window that is longer than a step shows an event in more than one bar, and increase() over one that is as long misses
+/// what happens between the last scrape of one and the first of the next.
+#[test]
+fn bars_count_each_event_once() {
+    let dashboard = dashboard();
+    let bars: Vec<_> = panels(&dashboard)
+        .into_iter()
+        .filter(|panel| panel["fieldConfig"]["defaults"]["custom"]["drawStyle"] == "bars")
+        .collect();
+    let titles: Vec<_> = bars.iter().map(|panel| panel["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, ["Transitions", "Probes", "Leases reclaimed", "VMs"]);
+    for target in bars.into_iter().flat_map(targets) {
+        let expression = target["expr"].as_str().unwrap();
+        assert!(expression.contains(" - ") && !expression.contains('['), "{expression}");
+        // Not shorter than the time between two scrapes.
+        assert_eq!(target["interval"], "1m", "{expression}");
+    }
 }
 
 #[test]

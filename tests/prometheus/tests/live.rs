@@ -1,19 +1,20 @@
 //! A real Prometheus scrapes the real bundle while the demo runs: every query has something to show, and every rule works.
 
 use resilience_integration_tests::test_module;
-use resilience_prometheus_tests::{dashboard, expressions, panels, records, root, substituted, text, words};
+use resilience_prometheus_tests::{
+    Times, dashboard, expressions, legend, panels, records, root, substituted, targets, text, words,
+};
 use resilience_test_harness::*;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 const PORTS: [&str; 3] = ["RESILIENCE_PORT", "RESILIENCE_ADMIN_PORT", "RESILIENCE_UPSTREAM_PORT"];
 
-/// Grafana's is at least four times the interval between two scrapes, which is a second here.
-const RATE_INTERVAL: &str = "4s";
+/// What Grafana would take where the last hour is shown, and there is a second between two scrapes. The VMs began to serve
+/// before Prometheus did: they are seen by an interval that is longer than that.
+const TIMES: Times = Times { interval: 60, rate_interval: 4, range: 3600 };
 
 /// What a healthy stack has none of, and the demo does not bring about: the filter defines these when they first happen,
 /// which the suites of the filter itself see to.
@@ -25,38 +26,35 @@ const SELDOM: [&str; 5] = [
     "resilience_store_give_ups_total",
 ];
 
-/// Queries that may have nothing but zeros to show in a demo, by panel.
-const ZEROS: [&str; 5] = [
+/// Queries that may have nothing but zeros to show in a demo, by panel: those that end in a zero, and the one that looks only
+/// every 15 s, are asked over series that are made up as well (`panels.rs`).
+const ZEROS: [&str; 6] = [
     "Give-ups in 15 minutes",
     "Refused by Envoy itself",
     "Refused: deadline",
     "Store conflicts",
+    "Time open in an hour",
     "What the filter could not tell apart",
 ];
 
-/// The bulkhead of the reports, and the same with a wait: waiting lasts too short in the demo to be sure to be scraped.
-const REPORTS: [&str; 2] =
-    [r#"{"max_concurrent_calls": 10}"#, r#"{"max_concurrent_calls": 10, "max_wait_duration": "20s"}"#];
+/// The bulkhead of the reports, and the same for each upstream cluster and with a wait: waiting lasts too short in the demo
+/// to be sure to be scraped.
+const REPORTS: [&str; 2] = [
+    r#""bulkhead": {"max_concurrent_calls": 10}"#,
+    r#""key": "upstream_cluster", "bulkhead": {"max_concurrent_calls": 10, "max_wait_duration": "20s"}"#,
+];
 const PERMITS: usize = 10;
 
 /// The bundle as it is rendered for an operator who names a module and ports, on free ones; with an edit.
-async fn bundle(
+async fn started(
     module: Option<PathBuf>,
     edit: impl Fn(String) -> String,
 ) -> (Envoy, Vec<(&'static str, String)>) {
-    // All bound at once, so that they differ; free again before Envoy binds them.
-    let free = PORTS.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
-    let mut environment: Vec<_> = PORTS.into_iter().zip(free.iter().map(port)).collect();
-    drop(free);
+    // Nobody else's until Envoy has bound them.
+    let held = bundle::Ports::hold(&PORTS);
+    let mut environment = held.environment().to_vec();
     environment.extend(module.map(|path| ("RESILIENCE_WASM", path.display().to_string())));
-    let scratch = Scratch::new();
-    let file = scratch.file("envoy.yaml");
-    let mut render = Command::new(root().join("tools/render"));
-    render.current_dir(root()).arg("envoy/envoy.yaml").arg(&file).envs(environment.iter().cloned());
-    let output = render.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let rendered = edit(std::fs::read_to_string(file).unwrap());
+    let rendered = edit(bundle::rendered(&environment));
     let envoy = Envoy::builder(json!({})).overlay_yaml(rendered).start().await;
     (envoy, environment)
 }
@@ -117,20 +115,20 @@ fn now() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_demo_runs_every_query_has_data() {
-    let (envoy, ports) = bundle(None, |yaml| yaml).await;
+    let (envoy, ports) = started(None, |yaml| yaml).await;
     // A second one, for what a demo does not show: a VM that dies, and requests that wait for long. And there are two then.
     let with_a_wait = |yaml: String| {
         assert_eq!(yaml.matches(REPORTS[0]).count(), 1, "the bundle's reports have another bulkhead now");
         yaml.replace(REPORTS[0], REPORTS[1])
     };
-    let (mortal, _) = bundle(Some(test_module("resilience_trap")), with_a_wait).await;
+    let (mortal, _) = started(Some(test_module("resilience_trap")), with_a_wait).await;
     let targets = [&envoy, &mortal].map(|one| one.admin_addr().to_string());
     let since = now();
     let prometheus = Prometheus::start(&configuration(&targets)).await;
 
     let demo = tokio::task::spawn_blocking(move || {
-        let mut demo = Command::new(root().join("envoy/demo.py"));
-        demo.current_dir(root()).envs(ports).output().unwrap()
+        let mut demo = bundle::script("envoy/demo.py");
+        demo.envs(ports).output().unwrap()
     });
     kill_a_vm(&mortal).await;
     some_wait(&prometheus, &mortal, since).await;
@@ -138,6 +136,7 @@ async fn while_the_demo_runs_every_query_has_data() {
     assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stdout));
 
     every_query_has_data(&prometheus, since).await;
+    bulkheads_of_upstream_clusters_are_known(&prometheus, since, &targets[1]).await;
     every_variable_has_values(&prometheus).await;
     every_rule_works(&prometheus, since).await;
     every_name_is_scraped(&prometheus).await;
@@ -169,18 +168,41 @@ async fn every_query_has_data(prometheus: &Prometheus, since: u64) {
     let dashboard = dashboard();
     for panel in panels(&dashboard) {
         let title = panel["title"].as_str().unwrap();
-        for expression in expressions(panel) {
-            let query = substituted(expression, RATE_INTERVAL);
-            shows(prometheus, &query, since, !ZEROS.contains(&title), title).await;
+        let something = !ZEROS.contains(&title);
+        for target in targets(panel) {
+            let query = substituted(target["expr"].as_str().unwrap(), TIMES);
+            shows(prometheus, &query, since, something, title).await;
+            if something {
+                every_line_has_a_name(prometheus, &query, since, &legend(target)).await;
+            }
         }
     }
+}
+
+/// What the legend names are labels of what is shown.
+async fn every_line_has_a_name(prometheus: &Prometheus, query: &str, since: u64, labels: &[&str]) {
+    for series in prometheus.range(query, since, now()).await.unwrap() {
+        for label in labels {
+            let named = series.labels.get(*label).is_some_and(|value| !value.is_empty());
+            assert!(named, "{query}: a line without {label}: {:?}", series.labels);
+        }
+    }
+}
+
+/// What `ResilienceBulkheadNearLimit` leaves such policies out by, of one without a breaker; and nothing else of the kind.
+async fn bulkheads_of_upstream_clusters_are_known(prometheus: &Prometheus, since: u64, instance: &str) {
+    let changes = |labels: &str| format!("resilience_store_changes_total{{{labels}}}");
+    let keyed = changes(&format!(r#"policy="admin", key!="_", instance="{instance}""#));
+    shows(prometheus, &keyed, since, true, "a key of the reports").await;
+    let whole = prometheus.range(&changes(r#"key="_""#), since, now()).await.unwrap();
+    assert!(whole.is_empty(), "{whole:?}");
 }
 
 async fn every_variable_has_values(prometheus: &Prometheus) {
     let dashboard = dashboard();
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
     for variable in variables.filter(|variable| variable["type"] == "query") {
-        let query = substituted(variable["query"]["query"].as_str().unwrap(), RATE_INTERVAL);
+        let query = substituted(variable["query"]["query"].as_str().unwrap(), TIMES);
         let inside = query
             .strip_prefix("label_values(")
             .and_then(|rest| rest.strip_suffix(')'))

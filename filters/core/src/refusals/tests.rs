@@ -114,8 +114,8 @@ fn whose_line_was_put_off_is_not_put_off_for_ever() {
         }
         let due = vm.overdue(&mut port, name, ms(at));
         due.iter().for_each(|due| spoken_of[due.target.policy] = true);
-        for policy in 0..100 {
-            vm.refused(&mut port, &names[policy], Target::whole(policy), OPEN, ms(at + 1));
+        for (policy, name) in names.iter().take(100).enumerate() {
+            vm.refused(&mut port, name, Target::whole(policy), OPEN, ms(at + 1));
         }
     }
     assert!(spoken_of.iter().all(|spoken_of| *spoken_of), "{spoken_of:?}");

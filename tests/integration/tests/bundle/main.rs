@@ -12,26 +12,18 @@ mod validate_retries;
 mod watch;
 
 use resilience_integration_tests::*;
+use resilience_test_harness::bundle::root;
 use resilience_test_harness::*;
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 use std::sync::LazyLock;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned()
-}
 
 /// Runs one of the project's scripts.
 fn run(script: &str, arguments: &[&Path], environment: &[(&str, String)]) -> Output {
-    let mut command = Command::new(root().join(script));
-    command.current_dir(root()).args(arguments);
-    for name in [CONTROL_PORT, STATE_PORT, "RESILIENCE_TRACES_PORT"] {
-        command.env_remove(name);
-    }
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut command = bundle::script(script);
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
     command.output().unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
@@ -62,16 +54,8 @@ const NOWHERE: u16 = 1;
 /// What the bundle is made into, with these ports or its own.
 fn rendered(ports: &[(&'static str, String)]) -> String {
     // Most tests only read it.
-    static WITH_ITS_OWN: LazyLock<String> = LazyLock::new(|| render(&[]));
-    if ports.is_empty() { WITH_ITS_OWN.clone() } else { render(ports) }
-}
-
-fn render(ports: &[(&'static str, String)]) -> String {
-    let scratch = Scratch::new();
-    let file = scratch.file("envoy.yaml");
-    let output = run("tools/render", &[&root().join("envoy/envoy.yaml"), &file], ports);
-    assert!(output.status.success(), "{output:?}");
-    std::fs::read_to_string(file).unwrap()
+    static WITH_ITS_OWN: LazyLock<String> = LazyLock::new(|| bundle::rendered(&[]));
+    if ports.is_empty() { WITH_ITS_OWN.clone() } else { bundle::rendered(ports) }
 }
 
 /// The bundle as it is rendered for an operator who names these ports, on free ones.
@@ -93,11 +77,9 @@ async fn bundle_with(
     more: &[(&'static str, String)],
     edit: impl FnOnce(String) -> String,
 ) -> (Edge, Vec<(&'static str, String)>) {
-    // All bound at once, so that they differ; free again before Envoy binds them.
-    let free: Vec<_> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
-    let ports: Vec<_> = names.iter().copied().zip(free.iter().map(port)).collect();
-    drop(free);
+    // Nobody else's until Envoy has bound them.
+    let held = bundle::Ports::hold(names);
+    let ports = held.environment().to_vec();
     // The whole configuration is the bundle's: the harness adds nothing.
     let yaml = rendered(&[&ports, more].concat());
     let envoy = Envoy::builder(json!({})).overlay_yaml(edit(yaml));

@@ -2,7 +2,7 @@
 
 use super::*;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 const TRACES_PORT: &str = "RESILIENCE_TRACES_PORT";
 

@@ -4,7 +4,8 @@ use super::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 
 const NAMES: [&str; 4] = [PORTS[0], PORTS[1], PORTS[2], STATE_PORT];
 /// Where each column begins, and how wide it is.
