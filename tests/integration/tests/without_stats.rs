@@ -204,10 +204,14 @@ async fn what_is_left_out_leaves_the_rest_right() {
         let labels = [probing[0], ("to", to), ("cause", cause)];
         expected.add("circuit_breaker_transitions_total", &labels, 1);
     }
-    expected.set("circuit_breaker_state", &[probing[0], ("key", "_")], 0);
+    let tripped = [("policy", "shut"), ("to", "open"), ("cause", "consecutive_failures")];
+    expected.add("circuit_breaker_transitions_total", &tripped, 1);
+    for (policy, state) in [("probing", 0), ("shut", 2)] {
+        expected.set("circuit_breaker_state", &[("policy", policy), ("key", "_")], state);
+    }
     expected.set_within("circuit_breaker_open_milliseconds_total", &probing, 200..=60_000);
     expected.add("circuit_breaker_probes_total", &[probing[0], ("outcome", "success")], 1);
-    for (policy, reason) in [("probing", "circuit_open"), ("full", "bulkhead_full")] {
+    for (policy, reason) in [("shut", "circuit_open"), ("full", "bulkhead_full")] {
         expected.add("rejections_total", &[("policy", policy), ("reason", reason), ("class", "_")], 1);
     }
     expected.add("retries_total", &[("policy", "retried"), ("decision", "granted")], 1);
