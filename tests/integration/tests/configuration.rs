@@ -71,7 +71,7 @@ async fn every_mistake_of_a_document_is_told_at_once_in_its_order() {
             r#"policies[1].mode: found "forced_open", expected one of "enforce", "shadow", "disabled""#,
             r#"policies[2].bulkhead: missing key "max_concurrent_calls", expected how many calls may be in flight"#,
             r#"policies[2].when_open: found [], expected a list of 1 to 16 names of other policies"#,
-            r#"policies[2].cached: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "when_open", "key", "max_keys", "discourage_retries""#,
+            r#"policies[2].cached: unknown key, expected one of "name", "mode", "match", "outcome", "circuit_breaker", "bulkhead", "class", "timeout", "retry", "retry_budget", "fallback", "when_open", "key", "max_keys", "discourage_retries", "critical""#,
             r#"policies[2].name: found "a", expected a name that is not yet taken by policies[1].name"#,
             r#"policies[2].circuit_breaker: found {}, expected at least one trigger: "consecutive_failures", "failures_in_window", "failure_rate_threshold" or "slow_call_rate_threshold""#,
             r#"exempt[0]: found {}, expected at least one key, or {"any": true}"#,

@@ -61,11 +61,11 @@ impl Shop {
         }
     }
 
-    /// The log has one line with this.
+    /// The log has one transition with this.
     fn logged(&self, part: &str) {
         let lines = self.edge.envoy.log_lines();
-        let found = lines.iter().filter(|line| line.contains(part)).count();
         let breakers: Vec<_> = lines.iter().filter(|line| line.contains("circuit breaker")).collect();
+        let found = breakers.iter().filter(|line| line.contains(part)).count();
         assert_eq!(found, 1, "{part}: {breakers:#?}");
     }
 
