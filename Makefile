@@ -41,6 +41,9 @@ fuzz fuzz-keep test-fuzz: export RESILIENCE_FUZZERS = $(CURDIR)/target/fuzz/$(FU
 # LLVM's own instrumentation for libFuzzer; nothing in it needs a nightly compiler.
 FUZZ_FLAGS := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
 
+# Tests with a real Envoy wait more than they work.
+contract test-integration: export RUST_TEST_THREADS ?= 4
+
 SETUP := @tools/setup
 
 # Leaves an unchanged file alone, so that nothing that watches it stirs.
