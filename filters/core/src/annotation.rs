@@ -19,6 +19,12 @@ pub enum Decided {
 }
 
 impl Decided {
+    /// Whether the breaker's state is told with it. What a failed answer did to it since is not what was decided by.
+    #[must_use]
+    pub const fn tells_breaker(self) -> bool {
+        matches!(self, Self::Admitted | Self::Refused)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Admitted => "admitted",
@@ -59,6 +65,13 @@ mod tests {
     use super::*;
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn the_breaker_is_told_as_it_was_when_it_was_asked() {
+        let all =
+            [Decided::Admitted, Decided::Refused, Decided::Fallback, Decided::Rerouted, Decided::TimedOut];
+        assert_eq!(all.map(Decided::tells_breaker), [true, true, false, false, false]);
+    }
 
     #[test]
     fn only_what_is_known_is_said() {

@@ -1,5 +1,6 @@
 //! The answers we make: plain refusals, and those of the fallback.
 
+use crate::annotation::Decided;
 use crate::config::Policy;
 use crate::fallback::{Body, Caller, Cause, Entries, Fail, Reroute, Static, Strategy};
 use serde::Serialize;
@@ -154,6 +155,14 @@ pub struct TimedOut {
     pub reply: Reply,
     /// Whether a policy that only looks on would have had another.
     pub shadowed: bool,
+}
+
+impl TimedOut {
+    /// What became of the request.
+    #[must_use]
+    pub fn decided(&self) -> Decided {
+        if self.reply.source == Source::None { Decided::TimedOut } else { Decided::Fallback }
+    }
 }
 
 /// Answers a request of `policy` whose time is over. `own` is the policy that sent it there, if another did, and then `arrived`

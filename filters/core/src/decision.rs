@@ -226,6 +226,17 @@ fn refusal(refused: Refused) -> Refusal {
     Refusal { reason, retry_after: comes_back.then(|| wait.map_or(1, retry_after)) }
 }
 
+/// How many breakers whose mode says their state are shown at a time: to define a metric takes the host long.
+const MODES: usize = 64;
+
+/// The next breakers to show whose mode says their state, by their policies' indices; `next` is where this goes on.
+pub fn modes_to_show(policies: &[Policy], next: &mut usize) -> Vec<(usize, State)> {
+    let by_mode = |(index, policy)| Some((index, state_by_mode(policy)?));
+    let shown: Vec<_> = policies.iter().enumerate().filter_map(by_mode).skip(*next).take(MODES).collect();
+    *next = if shown.len() < MODES { 0 } else { next.saturating_add(MODES) };
+    shown
+}
+
 /// The state to show of a breaker that keeps none of its own, because of its mode.
 #[must_use]
 pub fn state_by_mode(policy: &Policy) -> Option<State> {

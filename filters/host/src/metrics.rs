@@ -157,7 +157,7 @@ impl PolicyMetrics {
 
     pub(crate) fn transition(&mut self, number: usize, transition: &Transition, lasted: Lasted) {
         count(|| names::transitions(&self.policy, transition.to, transition.cause), 1);
-        if let Some(open) = lasted.state.filter(|_| transition.from == State::Open) {
+        if let Some(open) = lasted.open(transition) {
             count(|| names::open_milliseconds(&self.policy), milliseconds(open));
         }
         if let Some(outage) = lasted.outage {

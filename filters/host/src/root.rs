@@ -14,7 +14,7 @@ use crate::port::{Asker, HostPort};
 use resilience_core::alarms::Alarms;
 use resilience_core::breaker::Outcome;
 use resilience_core::config::{Document, Policy};
-use resilience_core::decision::state_by_mode;
+use resilience_core::decision::modes_to_show;
 use resilience_core::matcher::{Facts, Matcher, Request, Seen};
 use resilience_core::outcome::Rules;
 use resilience_core::refusals::Refusals;
@@ -28,9 +28,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// How many messages are read at once. The host calls for each message that is left, so none stays behind; those who are
 /// woken need not wait for the last of many.
 const MESSAGES: usize = 64;
-
-/// How many breakers whose mode says their state are shown in one tick.
-const MODES: usize = 64;
 
 /// A root context: the document, and what this VM does with it.
 pub(crate) struct Root {
@@ -334,19 +331,11 @@ impl Root {
         }
     }
 
-    /// Shows the breakers whose mode says what state they are in: so many at a time, because to define a metric takes the
-    /// host long.
     fn show_modes(&mut self) {
-        let Self { document, metrics, next_mode, .. } = self;
-        let by_mode = |(policy, metrics)| Some((metrics, state_by_mode(policy)?));
-        let mut shown: usize = 0;
-        for (metrics, state) in
-            document.policies.iter().zip(metrics).filter_map(by_mode).skip(*next_mode).take(MODES)
-        {
-            metrics.show(0, state);
-            shown = shown.saturating_add(1);
+        let Self { document, next_mode, .. } = self;
+        for (policy, state) in modes_to_show(&document.policies, next_mode) {
+            self.metrics(policy, |metrics| metrics.show(0, state));
         }
-        *next_mode = if shown < MODES { 0 } else { next_mode.saturating_add(shown) };
     }
 
     /// The last moment that the host told.

@@ -9,7 +9,6 @@ use crate::calls::{self, Direction, Level, Map, log};
 use crate::facts::{CurrentRequest, header, property};
 use crate::root::Root;
 use request::Held;
-use resilience_core::annotation::Decided;
 use resilience_core::answer::{Reason, Source, TimedOut, forged, timed_out};
 use resilience_core::breaker::Outcome;
 use resilience_core::bulkhead::Permit;
@@ -131,14 +130,15 @@ impl Stream {
             return;
         }
         let way = self.way(root);
-        let Some(TimedOut { reply, shadowed }) = self.timed_out(root, &way) else { return };
+        let Some(timed_out) = self.timed_out(root, &way) else { return };
+        let decided = timed_out.decided();
+        let TimedOut { reply, shadowed } = timed_out;
         if send(&reply) == Action::Continue {
             return;
         }
         way.count(root);
         let Some(call) = self.call.take() else { return };
         let policy = call.target.policy;
-        let decided = if reply.source == Source::None { Decided::TimedOut } else { Decided::Fallback };
         root.annotate(call.own(), decided, Some(Reason::Timeout));
         if reply.source != Source::None {
             root.metrics(policy, |metrics| metrics.fallback(Reason::Timeout, reply.source));

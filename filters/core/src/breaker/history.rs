@@ -26,6 +26,14 @@ pub struct Lasted {
     pub outage: Option<Duration>,
 }
 
+impl Lasted {
+    /// For how long the breaker was open that `transition` has led out of there.
+    #[must_use]
+    pub fn open(&self, transition: &Transition) -> Option<Duration> {
+        self.state.filter(|_| transition.from == State::Open)
+    }
+}
+
 #[derive(Default)]
 struct Remembered {
     /// When a trigger opened it, and it has not been closed since.

@@ -1,10 +1,10 @@
 //! What the shared state holds, for those who only look.
 
 use super::keys::{decode, state_of, table_of};
-use super::{Port, Scope, Target, Worker};
+use super::{Scope, Target, Worker};
 use crate::members::Members;
 use crate::state::State;
-use crate::store::{Unavailable, Versioned};
+use crate::store::{Store, Unavailable, Versioned};
 use crate::time::Timestamp;
 use std::collections::BTreeSet;
 
@@ -62,9 +62,9 @@ impl Worker {
     }
 
     /// What stands in shared state; `None` where the store does not tell, or nothing is kept.
-    pub fn peek<P: Port + ?Sized>(&self, port: &mut P, target: Target, now: Timestamp) -> Option<State> {
+    pub fn peek<S: Store + ?Sized>(&self, store: &mut S, target: Target, now: Timestamp) -> Option<State> {
         let guard = self.scope(target.policy)?.guards.get(target.key)?;
-        let found = port.get(&guard.key).ok()?;
+        let found = store.get(&guard.key).ok()?;
         Some(State::read(found.as_ref(), now))
     }
 

@@ -55,9 +55,7 @@ impl Root {
             return;
         }
         let Some(policy) = self.policy(target.policy) else { return };
-        // What a failed answer did to it since is not what was decided by.
-        let by_breaker = matches!(decided, Decided::Admitted | Decided::Refused);
-        let breaker = if by_breaker { self.state_of(target) } else { None };
+        let breaker = if decided.tells_breaker() { self.state_of(target) } else { None };
         let annotation = Annotation { policy: &policy.name, decided, reason, breaker };
         for (name, value) in annotation.properties() {
             if let Err(status) = crate::calls::set_property(name.as_bytes(), value.as_bytes()) {
